@@ -1,0 +1,209 @@
+"""The file protocol of a task: where its files stand in a store, its commit, and how both are read back."""
+
+import contextlib
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from workers import files
+from workers.errors import Garbled
+
+INLINE_BYTES = 64 * 1024
+
+Columns = dict[str, list[Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One unit of work as it crosses the border to the nodes: plain values only."""
+
+    key: str
+    workload: str
+    version: int
+    settings: dict[str, Any]
+    inputs: dict[str, str]
+    content: dict[str, str] = field(default_factory=dict)
+    resources: dict[str, Any] = field(default_factory=dict)
+    sweeps: list[str] = field(default_factory=list)
+    generation: int = 0
+    alone: bool = False
+    num_failed: int = 0
+
+    @property
+    def commit_name(self) -> str:
+        """Name of the commit that this task publishes; each retraction begins a new generation."""
+        return commit_name(self.key, self.generation)
+
+    def to_plain(self) -> dict[str, Any]:
+        """A JSON object that `Task(**plain)` reads back."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Payload:
+    """A published file of an attempt."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commit:
+    """The one published result of a task.
+
+    `rows`: table -> column -> values, inline; tables too large for that stand in the payload `rows-<table>.npz`.
+    `status` is "ok" or "diverged". `generation` counts the retractions before it.
+    """
+
+    key: str
+    generation: int
+    attempt: str
+    workload: str
+    version: int
+    settings: dict[str, Any]
+    inputs: dict[str, str]
+    content: dict[str, str]
+    status: str
+    rows: dict[str, Columns]
+    files: list[Payload]
+    code: str
+    host: str
+    device: str
+    started: float
+    seconds: float
+    peak_memory_mib: float
+    message: str = ""
+
+    def encode(self) -> bytes:
+        """The commit's file."""
+        return files.encode(asdict(self))
+
+
+def commit_name(key: str, generation: int) -> str:
+    """`KEY`, or `KEY.2` after two retractions: a retracted commit is never overwritten, the next has a name of its own."""
+    return f"{key}.{generation}" if generation else key
+
+
+def commit_path(root: Path, name: str) -> Path:
+    """Where the commit `name` stands."""
+    return root / "commits" / name[:2] / f"{name}.json"
+
+
+def task_dir(root: Path, key: str) -> Path:
+    """Where payloads, parts and checkpoints of a task stand, a folder an attempt."""
+    return root / "tasks" / key[:2] / key
+
+
+def attempt_dir(root: Path, key: str, attempt: str) -> Path:
+    """The folder of one attempt; it exists only where there is a payload, a part or a checkpoint."""
+    return task_dir(root, key) / "attempts" / attempt
+
+
+def batch_dir(root: Path, token: str) -> Path:
+    """Where everything of one batch stands."""
+    return root / "batches" / token
+
+
+def hint_path(root: Path, sweep: str, name: str) -> Path:
+    """The empty file that says that the commit `name` of a sweep's task exists."""
+    return root / "sweeps" / sweep / "done" / name
+
+
+def write_commit(root: Path, commit: Commit) -> bool:
+    """Link the commit into place; False where another attempt's stands there (it is never overwritten)."""
+    path = commit_path(root, commit_name(commit.key, commit.generation))
+    files.make_dirs(path.parent)
+    return files.publish(path, commit.encode())
+
+
+def write_hints(root: Path, name: str, sweeps: list[str]) -> None:
+    """Mark the commit `name` as there in the sweeps; not synced, since tick makes them again from the commits."""
+    for sweep in sweeps:
+        with contextlib.suppress(OSError):
+            files.ops.touch(hint_path(root, sweep, name))
+
+
+def read_commit(root: Path, name: str) -> Commit:
+    """The commit `name`; FileNotFoundError where there is none, Garbled where it cannot be trusted."""
+    path = commit_path(root, name)
+    return decode_commit(path.read_bytes(), path)
+
+
+def decode_commit(data: bytes, path: Path) -> Commit:
+    """A commit from its file's bytes."""
+    body = files.decode(data, path)
+    if commit_name(body["key"], body["generation"]) != path.stem:
+        raise Garbled(f"{path} holds the commit of another task, {body['key']}; run `eigensweep scrub`")
+    body["files"] = [Payload(**payload) for payload in body["files"]]
+    return Commit(**body)
+
+
+def is_committed(root: Path, name: str) -> bool:
+    """Whether the commit `name` stands in place, asked by opening it (a stat may be answered from a stale cache)."""
+    try:
+        os.close(os.open(commit_path(root, name), os.O_RDONLY))
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def payload_path(root: Path, commit: Commit, name: str) -> Path:
+    """Path of a payload that the commit names; KeyError with the names there are."""
+    names = [payload.name for payload in commit.files]
+    if name not in names:
+        raise KeyError(f"task {commit.key} has no file {name!r}; it has {', '.join(names) or 'none'}")
+    return attempt_dir(root, commit.key, commit.attempt) / name
+
+
+def read_rows(root: Path, commit: Commit, table: str) -> Mapping[str, Any]:
+    """Columns of one table of a commit, whether inline or in a payload; empty columns where it has no such rows."""
+    if table in commit.rows:
+        return commit.rows[table]
+    name = f"rows-{table}.npz"
+    if name not in [payload.name for payload in commit.files]:
+        return {}
+    import numpy as np
+
+    path = payload_path(root, commit, name)
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {column: arrays[column] for column in arrays.files}
+    except (OSError, ValueError, EOFError) as error:
+        raise Garbled(f"{path} cannot be read ({error}); run `eigensweep scrub`, then `retract` the task to compute it again") from error
+
+
+def tables(commit: Commit) -> list[str]:
+    """Names of the tables that a commit has rows for."""
+    stored = [p.name[5:-4] for p in commit.files if p.name.startswith("rows-") and p.name.endswith(".npz")]
+    return sorted({*commit.rows, *stored})
+
+
+def compare(root: Path, ours: Commit, other: Commit, tolerance: float) -> str:
+    """Where the rows of two commits of one task differ by more than the relative `tolerance`; empty: nowhere."""
+    if ours.status != other.status:
+        return f"status {ours.status} against {other.status}"
+    if tables(ours) != tables(other):
+        return f"tables {tables(ours)} against {tables(other)}"
+    for table in tables(ours):
+        mine, theirs = read_rows(root, ours, table), read_rows(root, other, table)
+        for column in mine:
+            difference = _first_difference(list(mine[column]), list(theirs.get(column, ())), tolerance)
+            if difference:
+                return f"{table}.{column} {difference}"
+    return ""
+
+
+def _first_difference(ours: list[Any], theirs: list[Any], tolerance: float) -> str:
+    if len(ours) != len(theirs):
+        return f"has {len(ours)} rows against {len(theirs)}"
+    for index, (one, other) in enumerate(zip(ours, theirs, strict=True)):
+        if one == other or (one != one and other != other):
+            continue
+        close = isinstance(one, float) and isinstance(other, float) and math.isclose(one, other, rel_tol=tolerance, abs_tol=0.0)
+        if not close:
+            return f"row {index}: {one!r} against {other!r}"
+    return ""

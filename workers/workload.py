@@ -1,0 +1,115 @@
+"""What a workload declares: its settings, inputs, resources and the rows it yields. Imports nothing heavy."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from workers.settings import Plugin, Settings, _fields, setting
+
+if TYPE_CHECKING:
+    from workers.context import Context
+
+__all__ = ["Data", "Model", "Optimizer", "Resources", "Row", "Rows", "Workload", "setting"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources(Settings):
+    """What one task needs while it runs; equal resources share a bucket."""
+
+    nodes: int = setting(1, low=1)
+    cpus: int = setting(1, low=1, help="cores, also the number of threads")
+    gpus: int = setting(0, low=0)
+    memory_gib: float = setting(1.0, above=0, unit="GiB")
+    walltime_minutes: float = setting(60.0, above=0, unit="min", help="limit for one attempt")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One number of the `scalars` table; a NaN stays a NaN."""
+
+    name: str
+    value: float
+    step: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """Many rows of one table at once: equally long columns (lists or 1-D arrays), named as in the table's schema."""
+
+    table: str
+    columns: Mapping[str, Sequence[Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload(Plugin):
+    """A kind of task: its fields are its settings; a field whose type is another workload is an input.
+
+    `version` rises when the numbers change. `deterministic`: two executions give bitwise equal rows, else rows may differ by the
+    relative `tolerance`. `tables`: further tables, name -> {column: Arrow type}. `accepts_diverged`: runs although an input
+    diverged.
+    """
+
+    group: ClassVar[str] = "workloads"
+    deterministic: ClassVar[bool] = True
+    tolerance: ClassVar[float] = 0.0
+    accepts_diverged: ClassVar[bool] = False
+    tables: ClassVar[Mapping[str, Mapping[str, str]]] = {}
+
+    def resources(self) -> Resources:
+        """What this task needs, which may depend on its settings."""
+        return Resources()
+
+    def estimated_seconds(self) -> float | None:
+        """A first guess of the run time, for the cost shown by `plan`; None: unknown."""
+        return None
+
+    def inputs(self) -> dict[str, "Workload"]:
+        """The tasks whose commits this one reads, by field name."""
+        return {field.name: value for field, _, _ in _fields(type(self)) if isinstance(value := getattr(self, field.name), Workload)}
+
+    def run(self, context: "Context") -> Iterator[Row | Rows]:
+        """Compute and yield the rows; the commit holds them."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model(Plugin):
+    """A network: `build(input_shape, num_outputs, generator)` gives a torch module (see `workers/models/mlp.py`)."""
+
+    group: ClassVar[str] = "models"
+
+    def build(self, input_shape: tuple[int, ...], num_outputs: int, seed: int) -> Any:
+        """A torch module on the CPU in float32, initialised from `seed` alone."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data(Plugin):
+    """A data set; its key holds name, version and the SHA-256 of its files, never their path."""
+
+    group: ClassVar[str] = "data"
+
+    def files(self) -> list[Any]:
+        """The files (pathlib.Path) whose content is the data set; raises ConfigError where they are absent."""
+        raise NotImplementedError
+
+    def load(self) -> Any:
+        """Arrays of the training and the test split (see `workers/data/fashion_mnist.py`)."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer(Plugin):
+    """An optimiser with its schedule: `build(parameter_groups, num_steps)` gives a torch optimiser."""
+
+    group: ClassVar[str] = "optimizers"
+
+    def build(self, parameters: Any) -> Any:
+        """A torch optimiser over parameter groups."""
+        raise NotImplementedError
+
+
+def replace(settings: Settings, **changes: Any) -> Any:
+    """A copy with some fields changed, checked again."""
+    return dataclasses.replace(settings, **changes)
