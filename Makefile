@@ -1,0 +1,63 @@
+# `make setup demo test test-all lint bench docs clean`; everything lives in .venv, so nothing else on the machine changes.
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV ?= .venv
+PIP_ARGS ?=
+NUM_WORKERS ?= 2
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.setup-done
+STORE ?= demo-store
+
+.PHONY: setup demo test test-all lint format bench docs clean
+.DEFAULT_GOAL := setup
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "error: $(PYTHON) is older than 3.11; name another one: make setup PYTHON=python3.12"; exit 2; }
+	@test -e /usr/share/dataset-fashion-mnist || $(MAKE) --no-print-directory fashion-mnist
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[all,dev]'
+	@touch $@
+
+# A note, not an error: without the images the demo takes scikit-learn's digits.
+.PHONY: fashion-mnist
+fashion-mnist:
+	@if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	  { apt-get install -y -q dataset-fashion-mnist || { apt-get update -q && apt-get install -y -q dataset-fashion-mnist; }; } >/dev/null 2>&1 \
+	    || echo "note: apt-get could not install dataset-fashion-mnist; the demo will use scikit-learn's digits"; \
+	else \
+	  echo "note: Fashion-MNIST is not here; 'sudo apt-get install dataset-fashion-mnist' gives it, else the demo uses scikit-learn's digits"; \
+	fi
+
+test: setup
+	$(BIN)/python -m pytest -q -n $(NUM_WORKERS) -m "not slow and not gpu and not slurm"
+
+test-all: setup
+	$(BIN)/python -m pytest -q -n $(NUM_WORKERS) -m "not gpu and not slurm"
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[all,dev,bench]'
+	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
+
+# The help of every verb, as text: what the README links to.
+docs: setup
+	@mkdir -p build/docs
+	@$(BIN)/eigensweep --help > build/docs/eigensweep.txt
+	@for verb in $$($(BIN)/eigensweep --verbs); do $(BIN)/eigensweep $$verb --help > build/docs/eigensweep-$$verb.txt; done
+	@echo "build/docs:"; ls build/docs
+
+clean:
+	rm -rf build dist demo-store demo-report .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
