@@ -59,6 +59,10 @@ class Store:
                 "use the eigensweep that made it, or a newer one: pip install --upgrade eigensweep"
             )
 
+    def code_path(self, snapshot: str) -> Path:
+        """The frozen source of that name, a root for Python's path."""
+        return self.root / "code" / snapshot
+
     # -- sweeps ---------------------------------------------------------------------------------------------------
 
     def sweep_dir(self, name: str) -> Path:
