@@ -55,7 +55,7 @@ bench: setup
 docs: setup
 	@mkdir -p build/docs
 	@$(BIN)/eigensweep --help > build/docs/eigensweep.txt
-	@for verb in $$($(BIN)/eigensweep --verbs); do $(BIN)/eigensweep $$verb --help > build/docs/eigensweep-$$verb.txt; done
+	@for verb in $$($(BIN)/python -c 'from orchestrator.usage import VERBS; print(*VERBS)'); do $(BIN)/eigensweep $$verb --help > build/docs/eigensweep-$$verb.txt; done
 	@echo "build/docs:"; ls build/docs
 
 clean:

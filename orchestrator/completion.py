@@ -1,0 +1,104 @@
+"""Shell completion: verbs, flags, sweep names, task keys and settings, without slowing down the command line itself."""
+
+import argparse
+import contextlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from workers.errors import UnknownName, nearest
+
+SHELLS = ("bash", "zsh", "fish")
+_GROUPS = {"workload": "workloads", "model": "models", "data": "data", "optimizer": "optimizers"}
+
+
+def script(shell: str) -> str:
+    """The script that a shell evaluates to complete `eigensweep`."""
+    import argcomplete
+
+    if shell not in SHELLS:
+        raise UnknownName(f"no completion for {shell!r}{nearest(shell, SHELLS)} There is {', '.join(SHELLS)}")
+    return str(argcomplete.shellcode(["eigensweep"], shell=shell)).strip()
+
+
+def complete() -> None:
+    """Answer the shell's request and end the process; called only with _ARGCOMPLETE set."""
+    import argcomplete
+
+    argcomplete.autocomplete(_parser(), always_complete_options="long", append_space=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    """All verbs as one argparse parser, which is how argcomplete reads them."""
+    from orchestrator.usage import VERBS, configure
+
+    parser = argparse.ArgumentParser(prog="eigensweep")
+    verbs = parser.add_subparsers(dest="verb")
+    for name, verb in VERBS.items():
+        one = verbs.add_parser(name, help=verb.summary)
+        configure(one, verb)
+        words: Any = next(action for action in one._actions if action.dest == "words")
+        words.completer = _words
+    return parser
+
+
+def _words(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> list[str]:
+    """What may stand at the word that begins with `prefix`; silence rather than an error."""
+    from orchestrator.usage import SETTING, VERBS
+
+    verb = VERBS[parsed_args.verb]
+    before = [word for word in parsed_args.words or [] if not SETTING.match(word)]
+    found: list[str] = []
+    with contextlib.suppress(Exception):
+        if len(before) < len(verb.names) and "=" not in prefix:
+            found += _names(verb.names[len(before)].strip("[]"), before, parsed_args)
+        if verb.where:
+            found.append("where=")
+        if verb.settings:
+            found += _settings(prefix, parsed_args)
+    return [word for word in found if word.startswith(prefix)]
+
+
+def _names(kind: str, before: list[str], parsed: argparse.Namespace) -> list[str]:
+    from orchestrator.store import Store
+
+    if kind == "bash|zsh|fish":
+        return list(SHELLS)
+    if kind not in ("NAME", "KEY"):
+        return []
+    store = Store.open(Path(parsed.root) if parsed.root else None)
+    if kind == "NAME":
+        return list(store.sweep_names())
+    return list(store.manifest(before[0])["keys"])
+
+
+def _settings(prefix: str, parsed: argparse.Namespace) -> Iterable[str]:
+    name, equals, _ = prefix.partition("=")
+    if equals:
+        return [f"{name}={choice}" for choice in _choices(name, parsed)]
+    if parsed.verb == "fit":
+        return ["law=", "x=", "y=", "where="]
+    from orchestrator import compose
+
+    given = [word for word in parsed.words or [] if "=" in word]
+    return [f"{setting}=" for setting in ("sweep", "workload", "launcher", "name", *compose.setting_names(given))]
+
+
+def _choices(name: str, parsed: argparse.Namespace) -> Iterable[str]:
+    """Values of a setting that chooses a plug-in or a config."""
+    from workers import plugins
+
+    last = name.rpartition(".")[2]
+    if name == "sweep":
+        folders = [Path("conf"), *map(Path, getattr(parsed, "config_dir", None) or []), *_own_configs()]
+        return sorted({file.stem for folder in folders for file in (folder / "sweep").glob("*.yaml")})
+    if name == "launcher":
+        return plugins.names("launchers", "orchestrator")
+    if name == "law":
+        return plugins.names("laws", "orchestrator")
+    return plugins.names(_GROUPS[last]) if last in _GROUPS else []
+
+
+def _own_configs() -> list[Path]:
+    here = Path(__file__).parent
+    return [here / "conf", here.parent / "conf"]

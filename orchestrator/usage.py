@@ -1,0 +1,269 @@
+"""The verbs of the command line: what each is for, the words and flags it takes, and examples; parsing, but no doing."""
+
+import argparse
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from workers.errors import ConfigError, UnknownName, nearest
+
+SETTING = re.compile(r"^(\+\+?|~)?[A-Za-z_][\w./@-]*=|^~[A-Za-z_][\w./@-]*$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verb:
+    """One verb: `names` are its plain words (`[X]` may be left out), `settings` and `where` say which other words it takes."""
+
+    summary: str
+    names: tuple[str, ...] = ()
+    settings: str = ""
+    where: bool = False
+    flags: tuple[str, ...] = ()
+    examples: tuple[str, ...] = ()
+
+    def words(self) -> str:
+        """The words as usage shows them."""
+        return " ".join([*self.names, *([self.settings] if self.settings else []), *(["[where=...]"] if self.where else [])])
+
+
+FLAGS: dict[str, dict[str, Any]] = {
+    "--root": dict(metavar="DIR", help="the store; else root=DIR, EIGENSWEEP_ROOT, or the eigensweep.toml above this folder"),
+    "--config-dir": dict(metavar="DIR", action="append", default=[], help="a folder of configs, searched after ./conf; may be given again"),
+    "--quiet": dict(action="store_true", help="no progress and no `next:` line"),
+    "--json": dict(action="store_true", help="the result as JSON on stdout"),
+    "--detach": dict(action="store_true", help="return as soon as the jobs are sent"),
+    "--dry-run": dict(action="store_true", help="show what would be done; change nothing"),
+    "--replace": dict(action="store_true", help="allow the new grid to drop points (their results stay in the store)"),
+    "--retry": dict(action="store_true", help="run again what failed with a user error"),
+    "--live-code": dict(action="store_true", help="run the source as it is when a task starts, not a frozen copy (also: code=live)"),
+    "--cfg": dict(choices=["job"], help="print the composed config and stop"),
+    "--watch": dict(action="store_true", help="show it again whenever it changes, until the sweep is over"),
+    "--follow": dict(action="store_true", help="go on until the task ends"),
+    "--yes": dict(action="store_true", help="do not ask"),
+    "--reason": dict(metavar="TEXT", default="", help="why; kept in the ledger"),
+    "--every": dict(metavar="SECONDS", type=float, help="tick again and again, this many seconds apart"),
+    "--out": dict(metavar="DIR", help="where the report goes; else the sweep's folder in the store"),
+}
+EVERYWHERE = ("--root", "--quiet")
+_SUBMITTING = ("--config-dir", "--detach", "--replace", "--retry", "--live-code", "--json")
+
+VERBS: dict[str, Verb] = {
+    "plan": Verb(
+        summary="show what a sweep would run: done, to run, stale, cost; writes nothing",
+        settings="KEY=VALUE ...",
+        flags=("--config-dir", "--json", "--cfg"),
+        examples=(
+            "eigensweep plan sweep=width_scaling name=w1 model.width=32,64,128 'seed=range(0,4)'",
+            "eigensweep plan sweep=width_scaling --cfg job",
+        ),
+    ),
+    "submit": Verb(
+        summary="send a sweep's tasks that are not done, and show progress",
+        settings="KEY=VALUE ...",
+        flags=(*_SUBMITTING, "--dry-run", "--cfg"),
+        examples=(
+            "eigensweep submit sweep=width_scaling name=w1 model.width=32,64,128 'seed=range(0,4)'",
+            "eigensweep submit sweep=width_scaling name=w1 --detach",
+        ),
+    ),
+    "add": Verb(
+        summary="grow a sweep: only the new points run",
+        names=("NAME",),
+        settings="KEY=VALUE ...",
+        flags=("--config-dir", "--detach", "--retry", "--live-code", "--json", "--dry-run"),
+        examples=("eigensweep add w1 model.width=256",),
+    ),
+    "status": Verb(
+        summary="states by axis, causes of failure, what is left",
+        names=("[NAME]",),
+        flags=("--watch", "--json"),
+        examples=("eigensweep status w1", "eigensweep status w1 --watch", "eigensweep status w1 --json"),
+    ),
+    "logs": Verb(
+        summary="what a task printed (the first characters of its key do)",
+        names=("NAME", "KEY"),
+        flags=("--follow",),
+        examples=("eigensweep logs w1 k3f9", "eigensweep logs w1 k3f9 --follow"),
+    ),
+    "cancel": Verb(
+        summary="stop tasks; what is committed stays",
+        names=("NAME",),
+        where=True,
+        flags=("--json",),
+        examples=("eigensweep cancel w1", "eigensweep cancel w1 where='width=256'"),
+    ),
+    "resume": Verb(
+        summary="send again what failed or was cancelled, with fresh retry budgets",
+        names=("NAME",),
+        where=True,
+        flags=("--detach", "--json"),
+        examples=("eigensweep resume w1", "eigensweep resume w1 where=\"class='user_error'\""),
+    ),
+    "run": Verb(
+        summary="run one task in this process, where a debugger works",
+        names=("[NAME]", "[KEY]"),
+        settings="KEY=VALUE ...",
+        flags=("--config-dir", "--json", "--cfg"),
+        examples=("eigensweep run workload=train model.width=64", "eigensweep run w1 k3f9", "python -m pdb -m orchestrator run w1 k3f9"),
+    ),
+    "fit": Verb(
+        summary="fit a scaling law to a sweep's dataset",
+        names=("NAME",),
+        settings="law=LAW [x=AXIS] [y=SCALAR]",
+        flags=("--json",),
+        examples=("eigensweep fit w1 law=power", "eigensweep fit w1 law=power x=width y=test_loss"),
+    ),
+    "report": Verb(
+        summary="figures (PNG, PDF, CSV) and one HTML file that needs no network",
+        names=("NAME",),
+        flags=("--out", "--json"),
+        examples=("eigensweep report w1", "eigensweep report w1 --out demo-report"),
+    ),
+    "retract": Verb(
+        summary="take results back: the next dataset drops them, and they may run again",
+        names=("NAME",),
+        where=True,
+        flags=("--reason", "--yes", "--json"),
+        examples=("eigensweep retract w1 where='width=32 and seed=1' --reason 'wrong labels'",),
+    ),
+    "tick": Verb(
+        summary="reconcile scheduler and files once: collect, cure, submit what became ready",
+        flags=("--every", "--json"),
+        examples=("eigensweep tick", "eigensweep tick --every 60"),
+    ),
+    "gc": Verb(
+        summary="delete what no result needs: old datasets, abandoned attempts, unused code",
+        flags=("--dry-run", "--json"),
+        examples=("eigensweep gc --dry-run", "eigensweep gc"),
+    ),
+    "scrub": Verb(
+        summary="verify every checksum in the store and name what cannot be trusted",
+        flags=("--json",),
+        examples=("eigensweep scrub",),
+    ),
+    "init": Verb(
+        summary="make a store, after trying what its file system can do",
+        names=("[DIR]",),
+        flags=("--json",),
+        examples=("eigensweep init /scratch/me/store", "eigensweep init --root ./store"),
+    ),
+    "completion": Verb(
+        summary="print the completion script of a shell",
+        names=("bash|zsh|fish",),
+        examples=('eval "$(eigensweep completion bash)"', "eigensweep completion fish > ~/.config/fish/completions/eigensweep.fish"),
+    ),
+}
+
+OVERVIEW = """usage: eigensweep VERB [NAME] [KEY=VALUE ...] [where=SELECTION] [--flags]
+
+Sweeps of training and kernel tasks: submit them, resume what failed, load one dataset, fit scaling laws.
+
+{verbs}
+
+words
+  key=value          a setting, as in Hydra: model.width=32,64  'seed=range(0,4)'  +key=value  ~key
+  where=SELECTION    some of a sweep's tasks: where="class='user_error' and width=64"
+  --flags            behaviour; `eigensweep VERB --help` lists a verb's
+
+examples
+  eigensweep init ./store && export EIGENSWEEP_ROOT=$PWD/store
+  eigensweep plan   sweep=width_scaling name=w1 model.width=32,64,128 'seed=range(0,4)'
+  eigensweep submit sweep=width_scaling name=w1 model.width=32,64,128 'seed=range(0,4)'
+  eigensweep add w1 model.width=256
+  eigensweep status w1 --watch
+  eigensweep resume w1 where="class='user_error'"
+  eigensweep fit w1 law=power
+  eigensweep report w1
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with errors as ConfigError that name the nearest flag."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the whole usage."""
+        unknown = re.findall(r"(?<!\S)--[\w-]+", message) if message.startswith("unrecognized") else []
+        if unknown:
+            own = [option for action in self._actions for option in action.option_strings]
+            hint = nearest(unknown[0], own)
+            raise UnknownName(f"no flag {unknown[0]!r}{hint} It has: {', '.join(o for o in own if o.startswith('--'))}")
+        raise ConfigError(message)
+
+
+def overview() -> str:
+    """The text of `eigensweep --help`."""
+    width = max(map(len, VERBS))
+    return OVERVIEW.format(verbs="verbs\n" + "\n".join(f"  {name:<{width}}  {verb.summary}" for name, verb in VERBS.items()))
+
+
+def configure(parser: argparse.ArgumentParser, verb: Verb) -> None:
+    """Add a verb's words and flags to a parser."""
+    parser.add_argument("words", nargs="*", metavar="WORD", help=argparse.SUPPRESS)
+    for flag in (*verb.flags, *EVERYWHERE):
+        parser.add_argument(flag, **FLAGS[flag])
+
+
+def parser_of(name: str) -> Parser:
+    """The parser of one verb."""
+    verb = VERBS[name]
+    parser = Parser(
+        prog=f"eigensweep {name}",
+        usage=f"eigensweep {name} {verb.words()} [--flags]".replace("  ", " "),
+        description=f"{verb.summary[0].upper()}{verb.summary[1:]}.",
+        epilog="examples:\n" + "\n".join(f"  {example}" for example in verb.examples),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    configure(parser, verb)
+    return parser
+
+
+@dataclass(kw_only=True)
+class Words:
+    """A command line's words, sorted by their grammar."""
+
+    names: list[str]
+    settings: list[str]
+    where: str | None = None
+    root: str | None = None
+    live_code: bool = False
+
+
+def sort(name: str, words: Sequence[str]) -> Words:
+    """Tell names, settings and the selection apart; ConfigError where the verb does not take one, or lacks one."""
+    verb, found = VERBS[name], Words(names=[], settings=[])
+    for word in words:
+        if verb.where and word.startswith("where="):
+            found.where = word.removeprefix("where=")
+        elif word.startswith("root="):
+            found.root = word.removeprefix("root=")
+        elif word.startswith("code=") and "--live-code" in verb.flags:
+            found.live_code = _live(word)
+        else:
+            (found.settings if SETTING.match(word) else found.names).append(word)
+    _check(name, verb, found)
+    return found
+
+
+def _live(word: str) -> bool:
+    if word not in ("code=live", "code=frozen"):
+        raise ConfigError(f"code must be live or frozen, got {word.removeprefix('code=')!r}")
+    return word == "code=live"
+
+
+def _check(name: str, verb: Verb, found: Words) -> None:
+    if found.settings and not verb.settings:
+        takes = "where=... for a selection" if verb.where else "no settings"
+        raise ConfigError(f"{name} takes {takes}, got {found.settings[0]!r}")
+    if len(found.names) > len(verb.names):
+        extra = found.names[len(verb.names)]
+        told = "a setting is written key=value" if verb.settings else "a selection is written where=..." if verb.where else "leave it out"
+        raise ConfigError(
+            f"{name} does not take the word {extra!r}: {told}; did you mean name={extra}?"
+            if verb.settings and not verb.names
+            else f"{name} does not take the word {extra!r}: {told}"
+        )
+    needed = [word for word in verb.names if not word.startswith("[")]
+    if len(found.names) < len(needed):
+        raise ConfigError(f"{name} needs {' and '.join(needed)}; it is written: eigensweep {name} {verb.words()}")
