@@ -1,0 +1,42 @@
+"""scikit-learn's handwritten digits: 1,797 images, 8 x 8, 10 classes; a data set that needs no download."""
+
+import functools
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+
+from workers.errors import ConfigError
+from workers.images import Images, normalised
+from workers.workload import Data
+
+NUM_TRAIN, NUM_TEST = 1438, 359
+
+
+@dataclass(frozen=True, kw_only=True)
+class Digits(Data):
+    """The digits in a fixed split: every fifth image is a test image."""
+
+    def files(self) -> list[Path]:
+        """The table that scikit-learn brings."""
+        package = importlib.util.find_spec("sklearn")
+        path = Path(package.origin or "").parent / "datasets/data/digits.csv.gz" if package else None
+        if path is None or not path.is_file():
+            raise ConfigError("the digits come with scikit-learn, which is not installed: `pip install 'eigensweep[demo]'`")
+        return [path]
+
+    def load(self) -> Images:
+        """Images (1438, 1, 8, 8) and (359, 1, 8, 8); kept in memory by the process."""
+        return _read(self.files()[0])
+
+
+@functools.cache
+def _read(path: Path) -> Images:
+    import numpy as np
+
+    # read directly: importing scikit-learn takes a second
+    table = np.loadtxt(path, delimiter=",")
+    images, labels = table[:, :-1].reshape(-1, 8, 8), table[:, -1]
+    test = np.arange(len(table)) % 5 == 4
+    if (int((~test).sum()), int(test.sum())) != (NUM_TRAIN, NUM_TEST):
+        raise ConfigError(f"{path} holds {len(table)} digits, not {NUM_TRAIN + NUM_TEST}; install scikit-learn again")
+    return normalised(images[~test], labels[~test], images[test], labels[test])

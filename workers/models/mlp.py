@@ -1,0 +1,36 @@
+"""A multi-layer perceptron on flattened inputs."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from workers.workload import Model, setting
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mlp(Model):
+    """`depth` hidden layers of `width` units and a linear readout; the parameterisation is that of `workers.layers.Dense`."""
+
+    width: int = setting(32, low=1)
+    depth: int = setting(1, low=0, help="hidden layers; 0: linear in the inputs")
+    activation: str = setting("relu", choices=("relu", "gelu", "tanh", "erf"))
+    bias: bool = True
+    parameterisation: str = setting("standard", choices=("standard", "ntk"))
+
+    def build(self, input_shape: tuple[int, ...], num_outputs: int, seed: int) -> "nn.Module":
+        """Maps (N, *input_shape) to (N, num_outputs); on the CPU in float32, initialised from `seed` alone."""
+        import math
+
+        import torch
+        from torch import nn
+
+        from workers.layers import ACTIVATIONS, Dense, Law
+
+        law = Law(self.parameterisation, self.bias, torch.Generator().manual_seed(seed))
+        sizes = [math.prod(input_shape), *[self.width] * self.depth, num_outputs]
+        layers: list[nn.Module] = [nn.Flatten()]
+        for fan_in, fan_out in zip(sizes, sizes[1:]):
+            layers += [Dense(fan_in, fan_out, law), ACTIVATIONS[self.activation]()]
+        return nn.Sequential(*layers[:-1])

@@ -1,0 +1,67 @@
+"""The arithmetic of a training run: one update, an evaluation, and the state that a checkpoint holds."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from workers.losses import loss_per_unit
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
+
+# N samples; C outputs
+
+NUM_EVALUATED_AT_ONCE = 2048
+
+
+def update(module: "nn.Module", optimizer: "Optimizer", rate: float, loss: str, inputs_N: "Tensor", labels_N: "Tensor") -> None:
+    """One step along the gradient of the mean loss; nothing is read back from the device."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.zero_grad(set_to_none=True)
+    loss_per_unit(loss, module(inputs_N), labels_N).mean().backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+
+
+def evaluate(module: "nn.Module", loss: str, inputs_N: "Tensor", labels_N: "Tensor") -> tuple[float, float]:
+    """Mean loss per unit and the fraction of largest outputs that are the label, summed in float64."""
+    import torch
+
+    total = torch.zeros(2, dtype=torch.float64, device=inputs_N.device)
+    with torch.no_grad():
+        for start in range(0, len(inputs_N), NUM_EVALUATED_AT_ONCE):
+            stop = start + NUM_EVALUATED_AT_ONCE
+            outputs_NC, labels = module(inputs_N[start:stop]), labels_N[start:stop]
+            total[0] += loss_per_unit(loss, outputs_NC, labels).sum(dtype=torch.float64)
+            total[1] += (outputs_NC.argmax(-1) == labels).sum()
+    mean_loss, accuracy = (total / len(inputs_N)).tolist()
+    return mean_loss, accuracy
+
+
+def state(module: "nn.Module", optimizer: "Optimizer") -> dict[str, "Tensor"]:
+    """Every tensor of a run, by name."""
+    tensors = {f"model.{name}": value for name, value in module.state_dict().items()}
+    for index, values in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items() if value is not None}
+    return tensors
+
+
+def set_state(module: "nn.Module", optimizer: "Optimizer", tensors: Mapping[str, "Tensor"]) -> None:
+    """Put back what `state` gave, bit for bit."""
+    module.load_state_dict({name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")})
+    states: dict[int, dict[str, Any]] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, field = name.split(".", 2)
+            states.setdefault(int(index), {})[field] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
+
+
+def count_flops(module: "nn.Module", loss: str, inputs_N: "Tensor", labels_N: "Tensor") -> int:
+    """Floating point operations of the products in one forward and backward pass (a multiplication and an addition are two)."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        loss_per_unit(loss, module(inputs_N), labels_N).mean().backward()  # type: ignore[no-untyped-call]
+    module.zero_grad(set_to_none=True)
+    return int(counter.get_total_flops())

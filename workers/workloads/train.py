@@ -1,0 +1,219 @@
+"""Trains a network on images and keeps its snapshots."""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from workers.data.digits import Digits
+from workers.errors import ConfigError, Diverged
+from workers.losses import NAMES as LOSSES
+from workers.models.mlp import Mlp
+from workers.optimizers.sgd import Sgd
+from workers.schedule import ScheduledOptimizer, log_spaced_steps
+from workers.seeds import role_seed
+from workers.subsets import num_batches, num_seen, permutation, subset
+from workers.workload import Data, Model, Resources, Row, Workload, setting
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from workers.context import Context
+    from workers.images import Images
+
+PROGRESS_SECONDS = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(Workload):
+    """A network trained for `num_steps` mini-batches, evaluated at log-spaced steps.
+
+    Points that share `seed` share subset and order: a smaller training set is the beginning of a larger one. Bitwise equal on one type
+    of device with one number of threads, whether interrupted or not. Files: `snapshot-<step>.safetensors`.
+    """
+
+    version: ClassVar[int] = 1
+
+    data: Data = Digits()
+    model: Model = Mlp()
+    optimizer: ScheduledOptimizer = Sgd()
+    train_size: int | None = setting(512, low=1, help="images of the training set; null: all")
+    test_size: int | None = setting(None, low=1, help="images of the test set that are evaluated; null: all")
+    num_steps: int = setting(100, low=1)
+    batch_size: int = setting(64, low=1)
+    loss: str = setting("cross_entropy", choices=LOSSES, help="mse: half the squared distance to the one-hot label")
+    seed: int = setting(0, low=0, help="of initialisation, subset and order")
+    seed_init: int | None = setting(None, low=0, help="null: from seed")
+    seed_subset: int | None = setting(None, low=0, help="null: from seed")
+    seed_order: int | None = setting(None, low=0, help="null: from seed")
+    dtype: str = setting("float32", choices=("float32", "float64"))
+    num_evaluations: int = setting(8, low=2, help="log-spaced steps with rows; the first and the last always")
+    num_snapshots: int = setting(2, low=2, identity=False, help="log-spaced steps with a file; the first and the last always")
+    checkpoint_every_seconds: float = setting(120.0, above=0, identity=False, unit="s")
+
+    def resources(self) -> Resources:
+        """One core; the whole data set is held in memory."""
+        return Resources(memory_gib=2.0, walltime_minutes=max(10.0, (self.estimated_seconds() or 0.0) / 60 * 10))
+
+    def estimated_seconds(self) -> float:
+        """From one Xeon core: 0.4 ms a step, and each image through each filter or unit."""
+        width = getattr(self.model, "width", 32)
+        per_image = 8e-6 * width / 8 if hasattr(self.model, "pooling") else 6e-8 * width
+        return 0.3 + self.num_steps * (5e-4 + self.batch_size * per_image)
+
+    def snapshot_steps(self) -> tuple[int, ...]:
+        """Steps whose weights are kept."""
+        return log_spaced_steps(self.num_steps, self.num_snapshots)
+
+    def build(self, images: "Images") -> "nn.Module":
+        """The network at initialisation, on the CPU."""
+        import torch
+
+        seed = role_seed(self.seed, "init", self.seed_init)
+        return self.model.build(images.input_shape, images.num_classes, seed).to(getattr(torch, self.dtype))  # type: ignore[no-any-return]
+
+    def load_snapshot(self, path: Path) -> "nn.Module":
+        """The network of a snapshot file, on the CPU."""
+        from safetensors.torch import load_file
+
+        module = self.build(self.data.load())
+        module.load_state_dict(load_file(path))
+        return module
+
+    def run(self, context: "Context") -> Iterator[Row]:
+        """Rows `train_loss`, `test_loss`, `test_accuracy` and `images_seen` by step, then sizes and compute."""
+        run = _Run(self, context)
+        start = run.restore()
+        if start is None:
+            yield from run.look(0)
+        for step in range((start or 0) + 1, self.num_steps + 1):
+            run.update(step - 1)
+            yield from run.look(step)
+            if step < self.num_steps:
+                run.pause(step)
+        yield from run.sizes()
+
+
+class _Run:
+    """A training run in progress on its device."""
+
+    def __init__(self, settings: Train, context: "Context") -> None:
+        import torch
+
+        self.settings, self.context = settings, context
+        images = settings.data.load()
+        self.module = settings.build(images).to(context.device)
+        self.optimizer = settings.optimizer.build(self.module.parameters())
+        chosen = subset(
+            *_size("train_size", settings.train_size, len(images.train_labels)), role_seed(settings.seed, "subset", settings.seed_subset)
+        )
+        num_test = _size("test_size", settings.test_size, len(images.test_labels))[1]
+        dtype = getattr(torch, settings.dtype)
+        self.train_inputs = torch.from_numpy(images.train_images[chosen]).to(context.device, dtype)
+        self.train_labels = torch.from_numpy(images.train_labels[chosen]).to(context.device)
+        # the test set in a fixed order of its own: data sets that are sorted by class have unlike beginnings
+        test = permutation(len(images.test_labels), 0)[:num_test]
+        self.test_inputs = torch.from_numpy(images.test_images[test]).to(context.device, dtype)
+        self.test_labels = torch.from_numpy(images.test_labels[test]).to(context.device)
+        self.batch_size = min(settings.batch_size, len(chosen))
+        self.evaluated = frozenset(log_spaced_steps(settings.num_steps, settings.num_evaluations))
+        self.kept = frozenset(settings.snapshot_steps())
+        self.order_seed = role_seed(settings.seed, "order", settings.seed_order)
+        self.epoch, self.order = -1, self.train_labels
+        self.checkpointed = self.reported = time.monotonic()
+
+    def update(self, step: int) -> None:
+        """The update number `step`; its batch follows from the seed and the number alone."""
+        from workers import training
+
+        epoch, batch = divmod(step, num_batches(len(self.train_labels), self.batch_size))
+        if epoch != self.epoch:
+            self.epoch, self.order = epoch, self._order(epoch)
+        index = self.order[batch * self.batch_size : (batch + 1) * self.batch_size]
+        rate = self.settings.optimizer.rate(step, self.settings.num_steps)
+        training.update(self.module, self.optimizer, rate, self.settings.loss, self.train_inputs[index], self.train_labels[index])
+
+    def _order(self, epoch: int) -> "Tensor":
+        import torch
+
+        return torch.from_numpy(permutation(len(self.train_labels), self.order_seed, epoch)).to(self.context.device)
+
+    def look(self, step: int) -> Iterator[Row]:
+        """The rows and the snapshot of a step where they are due; Diverged after the rows of a loss that is no number."""
+        if step in self.kept:
+            self._keep(step)
+        if step not in self.evaluated:
+            return
+        train_loss, test_loss, accuracy = self._evaluate()
+        yield Row(step=step, name="train_loss", value=train_loss)
+        yield Row(step=step, name="test_loss", value=test_loss)
+        yield Row(step=step, name="test_accuracy", value=accuracy)
+        yield Row(step=step, name="images_seen", value=step * self.batch_size)
+        if not math.isfinite(train_loss) or not math.isfinite(test_loss):
+            raise Diverged(f"train_loss is {train_loss}, test_loss {test_loss} at step {step}; try a smaller optimizer.learning_rate")
+
+    def _evaluate(self) -> tuple[float, float, float]:
+        """Training loss on as many images of the training set as are tested on, test loss and accuracy."""
+        from workers import training
+
+        num_test = len(self.test_labels)
+        train_loss, _ = training.evaluate(self.module, self.settings.loss, self.train_inputs[:num_test], self.train_labels[:num_test])
+        test_loss, accuracy = training.evaluate(self.module, self.settings.loss, self.test_inputs, self.test_labels)
+        return train_loss, test_loss, accuracy
+
+    def _keep(self, step: int) -> None:
+        from safetensors.torch import save_file
+
+        with self.context.file(snapshot_name(step)) as path:
+            save_file({name: value.detach().cpu().contiguous() for name, value in self.module.state_dict().items()}, path)
+
+    def sizes(self) -> Iterator[Row]:
+        """Rows of size and compute (D7); D is the number of images."""
+        from workers import training
+
+        step, seen = self.settings.num_steps, self.settings.num_steps * self.batch_size
+        num_params = sum(parameter.numel() for parameter in self.module.parameters())
+        flops = training.count_flops(self.module, self.settings.loss, self.train_inputs[:1], self.train_labels[:1])
+        yield Row(step=step, name="num_params", value=num_params)
+        yield Row(step=step, name="unique_images", value=num_seen(len(self.train_labels), self.batch_size, step, self.order_seed))
+        yield Row(step=step, name="flops_6nd", value=6 * num_params * seen)
+        yield Row(step=step, name="flops_counted", value=flops * seen)
+
+    def restore(self) -> int | None:
+        """The step of the newest checkpoint, whose state is put back; None: begin at the beginning."""
+        from workers import training
+
+        checkpoint = self.context.restore()
+        if checkpoint is None:
+            return None
+        training.set_state(self.module, self.optimizer, checkpoint.tensors)
+        self.context.log(f"goes on from step {checkpoint.step} of {self.settings.num_steps}")
+        return checkpoint.step
+
+    def pause(self, step: int) -> None:
+        """Between two steps: stop with a checkpoint if told to, write one where it is due, report progress."""
+        from workers import training
+
+        if self.context.stopping:
+            self.context.stop_here(step, training.state(self.module, self.optimizer))
+        now = time.monotonic()
+        if now - self.checkpointed >= self.settings.checkpoint_every_seconds:
+            self.context.checkpoint(step, training.state(self.module, self.optimizer))
+            self.checkpointed = time.monotonic()
+        if now - self.reported >= PROGRESS_SECONDS:
+            self.context.progress(step, self.settings.num_steps)
+            self.reported = now
+
+
+def snapshot_name(step: int) -> str:
+    """File of the weights after `step` updates."""
+    return f"snapshot-{step}.safetensors"
+
+
+def _size(name: str, size: int | None, available: int) -> tuple[int, int]:
+    """How many images there are and how many of them are taken."""
+    if size is not None and size > available:
+        raise ConfigError(f"{name} must be at most {available}, the images of this data set, got {size}")
+    return available, available if size is None else size
