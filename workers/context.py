@@ -158,12 +158,8 @@ class Context:
 
     def checkpoint(self, step: int, tensors: Mapping[str, Any], **meta: Any) -> None:
         """Publish a state to go on from, with the rows so far and the names of the files saved; the last two are kept."""
-        from safetensors.torch import save_file
-
         name = f"checkpoint-{step:012d}"
-        with files.replacing(self.folder / f"{name}.safetensors") as temporary:
-            save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, temporary)
-            digest = files.sha256(temporary)
+        digest = _save_tensors(self.folder / f"{name}.safetensors", tensors) if tensors else ""
         body = {"step": step, "sha256": digest, "meta": meta, "rows": self.rows, "files": sorted(self._payloads)}
         with files.replacing(self.folder / f"{name}.json") as temporary:
             temporary.write_bytes(files.encode(body))
@@ -171,7 +167,8 @@ class Context:
         self.report({"checkpoint": step})
         for old in [n for n in files.names(self.folder) if n.startswith("checkpoint-") and n.endswith(".json")][:-NUM_KEPT_CHECKPOINTS]:
             files.ops.unlink(self.folder / old)
-            files.ops.unlink((self.folder / old).with_suffix(".safetensors"))
+            with contextlib.suppress(FileNotFoundError):
+                files.ops.unlink((self.folder / old).with_suffix(".safetensors"))
 
     def stop_here(self, step: int, tensors: Mapping[str, Any], **meta: Any) -> None:
         """Write a checkpoint and leave the task to a later attempt; it goes on from here."""
@@ -192,17 +189,32 @@ class Context:
         return None
 
     def _valid_checkpoint(self, mark: Path) -> Checkpoint | None:
-        from safetensors.torch import load_file
-
+        data = mark.with_suffix(".safetensors")
         try:
             body = files.read(mark)
-            data = mark.with_suffix(".safetensors")
-            if files.sha256(data) != body["sha256"] or any(self.adopt(name) is None for name in body["files"]):
+            if body["sha256"] and files.sha256(data) != body["sha256"]:
+                return None
+            if any(self.adopt(name) is None for name in body["files"]):
                 return None
         except (FileNotFoundError, Garbled):
             return None
         self.rows = body["rows"]
-        return Checkpoint(step=body["step"], tensors=load_file(data), meta=body["meta"])
+        return Checkpoint(step=body["step"], tensors=_load_tensors(data) if body["sha256"] else {}, meta=body["meta"])
+
+
+def _save_tensors(path: Path, tensors: Mapping[str, Any]) -> str:
+    """Publish tensors; the SHA-256 of their file."""
+    from safetensors.torch import save_file
+
+    with files.replacing(path) as temporary:
+        save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, temporary)
+        return files.sha256(temporary)
+
+
+def _load_tensors(path: Path) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    return dict(load_file(path))
 
 
 def _verified_part(attempt: Path, name: str) -> Payload | None:
