@@ -3,7 +3,7 @@
 import contextlib
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -120,11 +120,16 @@ def write_commit(root: Path, commit: Commit) -> bool:
     return files.publish(path, commit.encode())
 
 
-def write_hints(root: Path, name: str, sweeps: list[str]) -> None:
-    """Mark the commit `name` as there in the sweeps; not synced, since tick makes them again from the commits."""
+def write_hints(root: Path, name: str, sweeps: list[str], *, diverged: bool = False) -> None:
+    """Mark the commit `name` as there in the sweeps; not synced, since tick makes them again from the commits.
+
+    A diverged commit has a second hint, `<name>.diverged`.
+    """
     for sweep in sweeps:
         with contextlib.suppress(OSError):
             files.ops.touch(hint_path(root, sweep, name))
+            if diverged:
+                files.ops.touch(hint_path(root, sweep, f"{name}.diverged"))
 
 
 def read_commit(root: Path, name: str) -> Commit:
@@ -149,6 +154,19 @@ def is_committed(root: Path, name: str) -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+def committed(root: Path, names: Iterable[str]) -> set[str]:
+    """Those of many commit names that stand in place."""
+    folder = f"{root}/commits/"
+    found = set()
+    for name in names:
+        try:
+            os.close(os.open(f"{folder}{name[:2]}/{name}.json", os.O_RDONLY))
+        except FileNotFoundError:
+            continue
+        found.add(name)
+    return found
 
 
 def payload_path(root: Path, commit: Commit, name: str) -> Path:

@@ -1,0 +1,51 @@
+"""Submit sweeps, resume what failed, load one typed dataset: the names that a user imports."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from orchestrator.verbs import (
+        add,
+        cancel,
+        fit,
+        gc,
+        init,
+        load,
+        logs,
+        plan,
+        plan_add,
+        report,
+        resume,
+        retract,
+        run,
+        scrub,
+        status,
+        submit,
+        sweeps,
+        tick,
+    )
+    from workers.context import Context
+    from workers.workload import Data, Model, Optimizer, Resources, Row, Rows, Workload, setting
+
+__version__ = "0.1.0"
+
+_VERBS = (
+    "add cancel fit gc init load logs plan plan_add report resume retract run scrub status submit sweeps tick"  # fmt: skip
+).split()
+_HOMES = {
+    **{name: "orchestrator.verbs" for name in _VERBS},
+    **{name: "workers.workload" for name in ("Data", "Model", "Optimizer", "Resources", "Row", "Rows", "Workload", "setting")},
+    "Context": "workers.context",
+}
+__all__ = [*_HOMES, "__version__"]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    # imported at first use: a workload's own file needs a few names, not the whole of the orchestrator
+    if name not in _HOMES:
+        raise AttributeError(f"eigensweep has no {name!r}; it has {', '.join(sorted(_HOMES))}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

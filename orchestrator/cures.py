@@ -1,0 +1,87 @@
+"""Each cause of failure has its own cure and its own budget: what becomes of a task after the attempts that it had."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from workers.workload import Resources
+
+Outcome = dict[str, Any]
+
+# class -> attempts that may end so before the task counts as failed; absent: unlimited
+BUDGETS = {
+    "user_error": 0,
+    "host_oom": 3,
+    "cuda_oom": 3,
+    "timeout": 1,
+    "killed": 3,
+    "never_started": 3,
+    "node_failure": 5,
+}
+MEMORY_FACTOR = 1.3
+REMEDIES = {
+    "user_error": "fix the code, then `eigensweep resume {sweep}`: only what failed runs again",
+    "host_oom": "give it more memory (resources.memory_gib=...) or a smaller setting, then resume",
+    "cuda_oom": "give it fewer neighbours on the GPU or a smaller setting, then resume",
+    "timeout": "it made no progress in twice its time: see the stack dump in its log, or raise resources.walltime_minutes, then resume",
+    "killed": "its process was killed four times and left no cause: look at its log and at the kernel's (dmesg), then resume",
+    "never_started": "its process could not be started: see the job's log in batches/, then resume",
+    "node_failure": "its nodes failed again and again: ask the site, then resume",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Prospect:
+    """What comes next for a task that is not committed: it may run (in `resources`, perhaps `alone`), or has `failed` for a reason."""
+
+    resources: Resources
+    alone: bool = False
+    failed: str = ""
+
+
+def prospect(outcomes: Sequence[Outcome], resources: Resources, code: str, memory_gib: float) -> Prospect:
+    """Decide from the outcomes since the budget was last renewed.
+
+    `code` is the fingerprint that would run now: a user error under other code does not count. `memory_gib` is the most that one
+    task can have here.
+    """
+    counted = [one for one in outcomes if one["class"] in BUDGETS and not (one["class"] == "user_error" and one["code"] != code)]
+    for cause, number in Counter(one["class"] for one in counted).items():
+        if number > BUDGETS[cause]:
+            return Prospect(resources, failed=cause)
+    shape, alone = _after_host_oom(counted, resources, memory_gib)
+    if alone is None:
+        return Prospect(resources, failed="host_oom")
+    if any(one["class"] == "timeout" for one in counted):
+        shape = replace(shape, walltime_minutes=2 * shape.walltime_minutes)
+    return Prospect(shape, alone=alone or any(one["class"] == "cuda_oom" for one in counted))
+
+
+def _after_host_oom(outcomes: Sequence[Outcome], resources: Resources, memory_gib: float) -> tuple[Resources, bool | None]:
+    """First alone with all the memory there is, so that its own peak is known; None: even that was not enough."""
+    failures = [one for one in outcomes if one["class"] == "host_oom"]
+    if not failures:
+        return resources, False
+    if any(one.get("memory_limit_gib", 0.0) >= 0.99 * memory_gib for one in failures):
+        return resources, None
+    if len(failures) == 1:
+        return replace(resources, memory_gib=memory_gib), True
+    peak = max(one.get("peak_memory_mib", 0.0) / 1024 for one in failures)
+    return replace(resources, memory_gib=min(memory_gib, max(MEMORY_FACTOR * peak, 2 * resources.memory_gib))), True
+
+
+def broken_workloads(outcomes: Sequence[Outcome], num_completed: dict[str, int]) -> dict[str, str]:
+    """Workloads whose submissions stop: at least 3 user errors alike, and at least half of what ended; with the error."""
+    ended = Counter(num_completed)
+    alike: Counter[tuple[str, str]] = Counter()
+    example = {}
+    for one in outcomes:
+        if one["class"] not in BUDGETS:
+            continue
+        ended[one["workload"]] += 1
+        if one["class"] == "user_error":
+            cause = (one["workload"], (one.get("error") or {}).get("fingerprint", ""))
+            alike[cause] += 1
+            example[cause] = one["message"]
+    return {cause[0]: example[cause] for cause, number in alike.items() if number >= 3 and 2 * number >= ended[cause[0]]}

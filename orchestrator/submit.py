@@ -1,0 +1,244 @@
+"""Submits, grows, resumes, cancels and retracts; each is a revision or an entry in the ledger, followed by ticks."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from orchestrator import code, ledger, where
+from orchestrator.plan import Planned, prepare
+from orchestrator.status import Status, status
+from orchestrator.store import Store
+from orchestrator.sweep import Sweep
+from orchestrator.tick import is_due, open_batches, tick
+from orchestrator.watch import Watch
+from workers import files, taskdir
+from workers.errors import ConfigError
+
+Progress = Callable[[Status], None]
+POLL_SECONDS = 0.05
+
+
+def submit(
+    overrides: Sequence[str],
+    store: Store,
+    config_dirs: Sequence[Path] = (),
+    *,
+    grown: bool = False,
+    replace: bool = False,
+    retry: bool = False,
+    live_code: bool = False,
+    detach: bool = False,
+    progress: Progress | None = None,
+) -> Status:
+    """Make the sweep the desired set under its name and send what is not done.
+
+    `grown`: what the name held before stays. `replace`: lets go of tasks that the grid no longer has (they stay in the store).
+    `retry`: renews the budgets of failed tasks. `live_code`: jobs run the source as it is when they start.
+    """
+    planned = prepare(overrides, store, config_dirs, grown)
+    _refuse_to_drop(planned, replace)
+    frozen = code.freeze(store, planned.sweep.modules(), live=live_code)
+    watch, name = planned.watch, planned.sweep.name
+    retried = [planned.sweep.keys[i] for i, state in enumerate(planned.states.states) if state == "failed"] if retry else []
+    _activate(watch, planned.sweep, frozen, retried, list(config_dirs))
+    tick(watch, [name])
+    return status(watch.refresh(), name) if detach else follow(watch, name, progress)
+
+
+def add(name: str, overrides: Sequence[str], store: Store, config_dirs: Sequence[Path] = (), **options: Any) -> Status:
+    """Grow a sweep: its own command with `overrides` in place of the same settings gives the new points."""
+    return submit(grown_command(name, overrides, store), store, config_dirs or _config_dirs(name, store), grown=True, **options)
+
+
+def grown_command(name: str, overrides: Sequence[str], store: Store) -> list[str]:
+    """The overrides that a sweep was made with, those replaced that are given again."""
+    given = [_path_of(one) for one in overrides]
+    kept = [one for one in Watch.of(store).sweep(name).command if not any(_same_path(_path_of(one), path) for path in given)]
+    return [one for one in kept if _path_of(one) != "name"] + list(overrides) + [f"name={name}"]
+
+
+def resume(
+    name: str, store: Store, expression: str | None = None, *, detach: bool = False, dry_run: bool = False, progress: Progress | None = None
+) -> Status:
+    """Renew the budgets of failed and cancelled tasks that `expression` selects, lift a pause, and send what may run.
+
+    It runs under the code as it is now and the settings of the manifest.
+    """
+    watch = Watch.of(store)
+    tick(watch, [])
+    sweep, states = watch.sweep(name), watch.states(name)
+    chosen = [i for i in where.select(sweep, states, expression) if states.states[i] in ("failed", "cancelled", "blocked")]
+    if dry_run:
+        return status(watch, name)
+    if chosen or name in watch.ledger.paused or not states.is_settled:
+        frozen = code.freeze(store, sweep.modules())
+        keys = [sweep.keys[index] for index in chosen]
+        entry = {"kind": "resume", "sweep": name, "keys": keys, "all": expression is None, "snapshot": frozen.snapshot, "code": frozen.code}
+        _append(watch, entry)
+        tick(watch, [name])
+    return status(watch.refresh(), name) if detach else follow(watch, name, progress)
+
+
+def follow(watch: Watch, name: str, progress: Progress | None = None) -> Status:
+    """Tick until the sweep has nothing left to do; the jobs go on without us if this process dies.
+
+    Ctrl-C pauses the sweep: running tasks write a checkpoint and end, and nothing is lost.
+    """
+    try:
+        _follow(watch, name, progress)
+    except KeyboardInterrupt:
+        pause(watch, name, "stopped by Ctrl-C; go on with `eigensweep resume`")
+        raise
+    final = status(watch.refresh(), name)
+    if progress is not None:
+        progress(final)
+    return final
+
+
+def _follow(watch: Watch, name: str, progress: Progress | None) -> None:
+    next_shown = 0.0
+    while not _is_over(watch, name):
+        if progress is not None and time.monotonic() >= next_shown:
+            began = time.monotonic()
+            progress(status(watch, name))
+            # the picture of a large sweep costs more, so it is drawn less often: at most a twentieth of the time
+            next_shown = time.monotonic() + max(0.25, 20 * (time.monotonic() - began))
+        if is_due(watch.refresh(), name):
+            tick(watch, [name])
+        else:
+            time.sleep(POLL_SECONDS)
+
+
+def _is_over(watch: Watch, name: str) -> bool:
+    return name in watch.ledger.settled or (name in watch.ledger.paused and not open_batches(watch, name))
+
+
+def pause(watch: Watch, name: str, reason: str) -> None:
+    """Submit nothing more of the sweep until it is resumed, warn its jobs, and wait for their checkpoints."""
+    _append(watch, {"kind": "pause", "sweep": name, "reason": reason})
+    for token in open_batches(watch, name):
+        with contextlib.suppress(ProcessLookupError):
+            watch.launcher(watch.ledger.batches[token]["launcher"]).cancel(watch.store.root, [token])
+    while open_batches(watch, name):
+        tick(watch, [name])
+        time.sleep(POLL_SECONDS)
+
+
+def cancel(name: str, store: Store, expression: str | None = None) -> list[int]:
+    """Take tasks out of a sweep's work: waiting ones at once, running ones after their warning; committed ones stay."""
+    watch = Watch.of(store)
+    sweep, states = watch.sweep(name), watch.states(name)
+    chosen = [i for i in where.select(sweep, states, expression) if states.states[i] not in ("completed", "cancelled")]
+    chosen = [i for i in where.descendants(sweep, chosen) if states.states[i] != "completed"]
+    keys = [sweep.keys[index] for index in chosen]
+    if not keys:
+        return []
+    _append(watch, {"kind": "cancellation", "sweep": name, "keys": None if expression is None else keys})
+    for token, entry in list(watch.ledger.batches.items()):
+        if entry["sweep"] == name:
+            _cancel_batch(watch, token, entry, set(keys))
+    tick(watch, [name])
+    return chosen
+
+
+def retract(name: str, expression: str, reason: str, store: Store, *, dry_run: bool = False) -> list[tuple[str, int]]:
+    """Take back committed results and all that was computed from them, in every sweep; they count as not done from now on.
+
+    (sweep, index) of each. The files stay; the next dataset drops the rows.
+    """
+    watch = Watch.of(store)
+    sweep, states = watch.sweep(name), watch.states(name)
+    chosen = [index for index in where.select(sweep, states, expression) if states.states[index] == "completed"]
+    wrong = {sweep.keys[index] for index in chosen}
+    found = []
+    for other in sorted(watch.ledger.sweeps):
+        others, done = watch.sweep(other), store.done(other)
+        reached = where.descendants(others, [index for index, key in enumerate(others.keys) if key in wrong])
+        found += [(other, index) for index in reached if watch.ledger.name_of(others.keys[index]) in done]
+    names = sorted({watch.ledger.name_of(watch.sweep(other).keys[index]) for other, index in found})
+    if names and not dry_run:
+        _append(watch, {"kind": "retraction", "commits": names, "reason": reason})
+        tick(watch, [])
+    return found
+
+
+def _refuse_to_drop(planned: Planned, replace: bool) -> None:
+    if planned.leaving and not replace:
+        earlier = planned.watch.sweep(planned.sweep.name)
+        index_of = {key: index for index, key in enumerate(earlier.keys)}
+        lost = "\n".join(f"  {key[:10]}  {where.describe(earlier, index_of[key])}" for key in planned.leaving[:10])
+        more = f"\n  ... and {len(planned.leaving) - 10} more" if len(planned.leaving) > 10 else ""
+        raise ConfigError(
+            f"the sweep {planned.sweep.name!r} would lose {len(planned.leaving)} of its {len(earlier.keys)} tasks:\n{lost}{more}\n"
+            f"Grow it with `eigensweep add {planned.sweep.name} ...`, let them go with --replace (results stay in the store), "
+            "or give another name=..."
+        )
+
+
+def _activate(watch: Watch, sweep: Sweep, frozen: code.Frozen, retried: list[str], config_dirs: list[Path]) -> None:
+    """Link the next revision of the sweep and make it the active one; the loser of a race writes another."""
+    body = sweep.to_body() | {"config_dirs": [str(path) for path in config_dirs]}
+    while True:
+        revision = _revision_of(watch, sweep.name, body)
+        if revision is None:
+            revision = max(watch.store.revisions(sweep.name), default=0) + 1
+            if not watch.store.write_manifest(sweep.name, revision, body):
+                watch.refresh()
+                continue
+        entry = {"kind": "revision", "sweep": sweep.name, "revision": revision, "snapshot": frozen.snapshot, "code": frozen.code}
+        active = watch.ledger.sweeps.get(sweep.name)
+        unchanged = active == {k: entry[k] for k in ("revision", "snapshot", "code")}
+        lifted = sweep.name in watch.ledger.cancelled or sweep.name in watch.ledger.paused
+        if unchanged and not retried and not lifted and sweep.name in watch.ledger.settled:
+            return
+        if ledger.append(watch.store.root, watch.ledger, entry | {"retry": retried}):
+            return
+        watch.refresh()
+
+
+def _revision_of(watch: Watch, name: str, body: dict[str, Any]) -> int | None:
+    """The active revision, if it already says the same."""
+    active = watch.ledger.sweeps.get(name)
+    if active is None:
+        return None
+    same = watch.store.manifest(name, active["revision"]) == body
+    return int(active["revision"]) if same else None
+
+
+def _append(watch: Watch, entry: dict[str, Any]) -> None:
+    while not ledger.append(watch.store.root, watch.ledger, entry):
+        watch.refresh()
+
+
+def _cancel_batch(watch: Watch, token: str, entry: dict[str, Any], keys: set[str]) -> None:
+    chosen = [key for key in entry["keys"] if key in keys]
+    if not chosen:
+        return
+    folder = taskdir.batch_dir(watch.store.root, token)
+    files.publish(folder / f"cancel-{watch.ledger.number:08d}.json", files.encode({"keys": chosen}))
+    if len(chosen) == len(entry["keys"]):
+        with contextlib.suppress(ProcessLookupError):
+            watch.launcher(entry["launcher"]).cancel(watch.store.root, [token])
+
+
+def _config_dirs(name: str, store: Store) -> list[Path]:
+    body = store.manifest(name)
+    return [Path(path) for path in body.get("config_dirs", [])]
+
+
+def _path_of(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
+
+
+def _same_path(one: str, other: str) -> bool:
+    short, long = sorted((one, other), key=len)
+    return short == long or long.endswith("." + short)
+
+
+def keys_in_words(sweep: Sweep, indices: Iterable[int], most: int = 10) -> list[str]:
+    """`KEY  train width=64` for the first of some tasks."""
+    chosen = list(indices)
+    lines = [f"{sweep.keys[index][:10]}  {where.describe(sweep, index)}" for index in chosen[:most]]
+    return lines + ([f"... and {len(chosen) - most} more"] if len(chosen) > most else [])

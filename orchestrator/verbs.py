@@ -1,0 +1,199 @@
+"""The verbs of the command line as functions; both public faces, `cli` and `eigensweep`, are thin over these."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workers.errors import ConfigError
+
+if TYPE_CHECKING:
+    from orchestrator.fit import Fit
+    from orchestrator.plan import Plan
+    from orchestrator.results import Results
+    from orchestrator.status import Status
+    from orchestrator.store import Store
+    from orchestrator.tick import Done
+    from workers.taskdir import Commit
+
+Root = str | Path | None
+Progress = Callable[["Status"], None]
+
+
+def init(root: str | Path) -> "Store":
+    """Make a store; StoreError where the file system cannot hold one."""
+    from orchestrator.store import Store
+
+    return Store.init(root)
+
+
+def plan(overrides: Sequence[str], root: Root = None, config_dirs: Sequence[Path] = ()) -> "Plan":
+    """Done, to run, stale and the cost of a submission with these settings; writes nothing."""
+    from orchestrator import plan as planning
+
+    return planning.plan(overrides, _store(root), config_dirs)
+
+
+def submit(overrides: Sequence[str], root: Root = None, config_dirs: Sequence[Path] = (), **options: Any) -> "Status":
+    """Submit a sweep; options: detach, replace, retry, live_code, progress (see `orchestrator.submit.submit`)."""
+    from orchestrator import submit as submitting
+
+    return submitting.submit(overrides, _store(root), config_dirs, **options)
+
+
+def plan_add(name: str, overrides: Sequence[str], root: Root = None, config_dirs: Sequence[Path] = ()) -> "Plan":
+    """What `add` would do."""
+    from orchestrator import plan as planning
+    from orchestrator import submit as submitting
+
+    store = _store(root)
+    return planning.plan(submitting.grown_command(name, overrides, store), store, config_dirs, grown=True)
+
+
+def add(name: str, overrides: Sequence[str], root: Root = None, config_dirs: Sequence[Path] = (), **options: Any) -> "Status":
+    """Grow a sweep: only the new points run."""
+    from orchestrator import submit as submitting
+
+    return submitting.add(name, overrides, _store(root), config_dirs, **options)
+
+
+def status(name: str, root: Root = None, *, reconcile: bool = True) -> "Status":
+    """States by axis, causes of failure, what is left, ETA band. `reconcile`: tick first."""
+    from orchestrator import status as showing
+    from orchestrator.tick import tick as one_tick
+    from orchestrator.watch import Watch
+
+    watch = Watch.of(_store(root))
+    watch.sweep(name)
+    if reconcile and watch.ledger.batches:
+        one_tick(watch, [name])
+    return showing.status(watch, name)
+
+
+def sweeps(root: Root = None) -> list[str]:
+    """Names of the sweeps in a store."""
+    return _store(root).sweep_names()
+
+
+def logs(name: str, key: str, root: Root = None, *, follow: bool = False) -> Iterator[str]:
+    """Lines of a task's attempts; `key`: its first letters."""
+    from orchestrator import logs as reading
+
+    return reading.logs(name, key, _store(root), follow)
+
+
+def cancel(name: str, where: str | None = None, root: Root = None) -> list[str]:
+    """Take tasks out of a sweep's work; the tasks in words."""
+    from orchestrator import submit as submitting
+
+    store = _store(root)
+    return _in_words(store, name, submitting.cancel(name, store, where))
+
+
+def resume(name: str, where: str | None = None, root: Root = None, **options: Any) -> "Status":
+    """Send again what failed or was cancelled; options: detach, dry_run, progress."""
+    from orchestrator import submit as submitting
+
+    return submitting.resume(name, _store(root), where, **options)
+
+
+def resumable(name: str, where: str | None = None, root: Root = None) -> list[str]:
+    """The tasks that `resume` would send, in words."""
+    from orchestrator import where as selecting
+    from orchestrator.watch import Watch
+
+    store = _store(root)
+    watch = Watch.of(store)
+    sweep, states = watch.sweep(name), watch.states(name)
+    open_states = ("failed", "cancelled", "blocked", "pending")
+    return _in_words(store, name, [i for i in selecting.select(sweep, states, where) if states.states[i] in open_states])
+
+
+def retract(name: str, where: str, reason: str = "", root: Root = None, *, dry_run: bool = False) -> list[str]:
+    """Take back committed results and all that was computed from them; the tasks in words."""
+    from orchestrator import submit as submitting
+
+    if not where:
+        raise ConfigError("retract needs a selection, such as where=\"key='ab12...'\" or where=\"width=64\"; where=\"true\" takes all")
+    store = _store(root)
+    found = submitting.retract(name, where, reason, store, dry_run=dry_run)
+    return [line for sweep in sorted({s for s, _ in found}) for line in _in_words(store, sweep, [i for s, i in found if s == sweep])]
+
+
+def run(overrides: Sequence[str], root: Root = None, config_dirs: Sequence[Path] = (), report: Any = lambda message: None) -> "Commit":
+    """One task in this process."""
+    from orchestrator import run as running
+
+    return running.run(overrides, _store(root), config_dirs, report)
+
+
+def run_key(name: str, key: str, root: Root = None, report: Any = lambda message: None) -> "Commit":
+    """One task of a sweep in this process."""
+    from orchestrator import run as running
+
+    return running.run_key(name, key, _store(root), report)
+
+
+def tick(root: Root = None, every: float | None = None, report: Callable[["Done"], None] = lambda done: None) -> "Done":
+    """Reconcile all sweeps once, or every so many seconds until nothing is left to do."""
+    from orchestrator.tick import tick as one_tick
+    from orchestrator.watch import Watch
+
+    watch = Watch.of(_store(root))
+    while True:
+        done = one_tick(watch)
+        report(done)
+        if every is None or not (set(watch.ledger.sweeps) - watch.ledger.settled - set(watch.ledger.paused)):
+            return done
+        time.sleep(every)
+
+
+def gc(root: Root = None, *, dry_run: bool = False) -> Any:
+    """Delete what nothing refers to any more."""
+    from orchestrator import gc as collecting
+
+    return collecting.gc(_store(root), dry_run=dry_run)
+
+
+def scrub(root: Root = None, progress: Any = None) -> Any:
+    """Verify every file of the store against its checksum."""
+    from orchestrator import scrub as checking
+
+    return checking.scrub(_store(root), progress=progress)
+
+
+def load(name: str, root: Root = None, *, mixed_code: bool = False) -> "Results":
+    """The results of a sweep, also while it runs."""
+    from orchestrator import results
+
+    return results.load(name, _store(root).root, mixed_code=mixed_code)
+
+
+def fit(name: str, overrides: Sequence[str] = (), root: Root = None, *, mixed_code: bool = False) -> Any:
+    """Fit a law to a sweep's scalars: `law=power x=width y=test_loss`."""
+    from orchestrator import report as reporting
+
+    options = dict(one.partition("=")[::2] for one in overrides)
+    return reporting.fit_sweep(load(name, root, mixed_code=mixed_code), **options)
+
+
+def report(name: str, root: Root = None, out: str | Path | None = None, *, mixed_code: bool = False) -> Path:
+    """One self-contained HTML file with fits and figures, and the figures as PNG, PDF and CSV beside it."""
+    from orchestrator import report as reporting
+
+    store = _store(root)
+    folder = Path(out) if out else store.root / "sweeps" / name / "report"
+    return reporting.report(load(name, store.root, mixed_code=mixed_code), folder)
+
+
+def _store(root: Root) -> "Store":
+    from orchestrator.store import Store
+
+    return Store.open(root)
+
+
+def _in_words(store: "Store", name: str, indices: list[int]) -> list[str]:
+    from orchestrator.submit import keys_in_words
+    from orchestrator.watch import Watch
+
+    return keys_in_words(Watch.of(store).sweep(name), indices)
