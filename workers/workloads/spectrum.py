@@ -1,0 +1,66 @@
+"""Eigenvalues of a kernel with their certificate, and the residual's projections on the eigenvectors."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from workers.errors import ConfigError
+from workers.workload import Resources, Row, Rows, Workload, setting
+from workers.workloads.gram import FULL, PROBE, TRACED, Gram
+
+if TYPE_CHECKING:
+    from workers.context import Context
+    from workers.eigen import Eigen
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spectrum(Workload):
+    """Eigenvalues (ascending) of the full or the traced kernel (D1), each with weight gamma_k^2 of the residual.
+
+    Trace, entropy, effective rank and the other observables are functions of these rows (`workers/observables/`) and no settings.
+    """
+
+    version: ClassVar[int] = 1
+
+    gram: Gram = Gram()
+    kernel: str = setting("full", choices=("full", "traced"))
+    num_eigenvalues: int | None = setting(None, low=1, help="the largest ones that are stored; null: all")
+
+    def check(self) -> None:
+        """The full kernel must have been stored."""
+        if self.kernel == "full" and not self.gram.full:
+            raise ConfigError("kernel=full needs gram.full=true, got false; or take kernel=traced")
+
+    def resources(self) -> Resources:
+        """The kernel, its eigenvectors and the products of the certificate."""
+        return Resources(memory_gib=1.0 + 6 * (10 * self.gram.probe_size) ** 2 * 8 / 2**30)
+
+    def run(self, context: "Context") -> Iterator[Row | Rows]:
+        """The table `spectra`, and rows that certify it: noise floor, residual, identities, orthogonality."""
+        import numpy as np
+
+        from workers.eigen import eigen, residual_weights
+
+        gram = context.input("gram")
+        result = eigen(np.load(gram.file(FULL if self.kernel == "full" else TRACED)))
+        with np.load(gram.file(PROBE)) as arrays:
+            residuals_NC = arrays["residuals"]
+        first = max(0, len(result.eigenvalues) - (self.num_eigenvalues or len(result.eigenvalues)))
+        weights = residual_weights(result.eigenvectors, residuals_NC)[first:]
+        size = len(weights)
+        columns = {
+            "step": [self.gram.step()] * size,
+            "index": range(first, first + size),
+            "eigenvalue": result.eigenvalues[first:].tolist(),
+            "weight": weights.tolist(),
+        }
+        yield Rows(table="spectra", columns=columns)
+        yield from self._certificate(result)
+        for name, value in zip(("num_units", "num_outputs"), residuals_NC.shape):
+            yield Row(step=self.gram.step(), name=name, value=value)
+
+    def _certificate(self, result: "Eigen") -> Iterator[Row]:
+        step = self.gram.step()
+        yield Row(step=step, name="num_rows", value=len(result.eigenvalues))
+        for name in ("noise_floor", "residual_norm", "trace_error", "frobenius_error", "orthogonality", "asymmetry", "psd"):
+            yield Row(step=step, name=name, value=float(getattr(result, name)))
