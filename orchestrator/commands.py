@@ -59,7 +59,9 @@ def plan(call: Call) -> int:
         return _print_config(call)
     _need_settings(call)
     result = verbs.plan(call.words.settings, root=call.root, config_dirs=call.config_dirs)
-    call.emit(result, lambda p: show.plan(p) + f"next: eigensweep submit {shlex.join(call.words.settings)}\n")
+    submitting = result.counts.get("pending") and not result.leaving
+    following = f"eigensweep submit {shlex.join(call.words.settings)}" if submitting else result.next
+    call.emit(result, lambda one: f"{show.plan(one)}next: {following}\n")
     return 0
 
 
@@ -92,6 +94,10 @@ def add(call: Call) -> int:
     from orchestrator import verbs
 
     _need_settings(call)
+    if call.flags.dry_run:
+        planned = verbs.plan_add(call.name, call.words.settings, root=call.root, config_dirs=call.config_dirs)
+        call.emit(planned, lambda one: f"{show.plan(one)}next: eigensweep add {call.name} {shlex.join(call.words.settings)}\n")
+        return 0
     with show.Progress(quiet=call.flags.quiet) as progress:
         status = verbs.add(
             call.name,
@@ -99,22 +105,47 @@ def add(call: Call) -> int:
             root=call.root,
             config_dirs=call.config_dirs,
             detach=call.flags.detach,
-            dry_run=call.flags.dry_run,
             retry=call.flags.retry,
             live_code=call.live_code,
             progress=progress.update,
         )
-    call.emit(status, show.plan if call.flags.dry_run else show.status)
+    call.emit(status, show.status)
     return _verdict(status)
 
 
 def status(call: Call) -> int:
-    """Where a sweep stands."""
+    """Where a sweep stands; without a name, all of them in a line each; with a selection, its tasks."""
     from orchestrator import verbs
 
+    if not call.name:
+        return _all_sweeps(call)
+    if call.flags.keys or call.words.where:
+        return _tasks(call)
     if call.flags.watch:
         return _watch(call)
-    call.emit(verbs.status(call.name or None, root=call.root), show.status)
+    call.emit(verbs.status(call.name, root=call.root), show.status)
+    return 0
+
+
+def _all_sweeps(call: Call) -> int:
+    from orchestrator import verbs
+
+    found = [verbs.status(name, root=call.root, reconcile=False) for name in verbs.sweeps(call.root)]
+    call.emit(found, show.sweeps)
+    return 0
+
+
+def _tasks(call: Call) -> int:
+    """Key, state and settings of the selected tasks, one a line: what `logs` and `run` take."""
+    from orchestrator import where
+    from orchestrator.store import Store
+    from orchestrator.watch import Watch
+
+    watch = Watch.of(Store.open(call.root))
+    sweep, states = watch.sweep(call.name), watch.states(call.name)
+    chosen = where.select(sweep, states, call.words.where)
+    rows = [{"key": sweep.keys[i], "state": states.states[i], "task": where.describe(sweep, i)} for i in chosen]
+    call.emit(rows, lambda rows: show.tasks(rows, call.name))
     return 0
 
 
@@ -124,12 +155,9 @@ def _watch(call: Call) -> int:
     from orchestrator import verbs
 
     with show.Progress(quiet=False, whole=True) as progress:
-        while True:
-            now = verbs.status(call.name or None, root=call.root)
+        while not (now := verbs.status(call.name, root=call.root)).is_settled:
             progress.update(now)
-            if show.is_over(now):
-                break
-            time.sleep(2)
+            time.sleep(_WATCH_SECONDS)
     call.emit(now, show.status)
     return 0
 
@@ -139,9 +167,10 @@ def logs(call: Call) -> int:
     from orchestrator import verbs
 
     name, key = call.words.names
-    for text in verbs.logs(name, key, root=call.root, follow=call.flags.follow):
-        sys.stdout.write(text)
-        sys.stdout.flush()
+    for line in verbs.logs(name, key, root=call.root, follow=call.flags.follow):
+        print(line.rstrip("\n"), flush=call.flags.follow)
+    if not call.flags.quiet:
+        print(f"next: eigensweep run {name} {key}   # the same task in this process, for a debugger", file=sys.stderr)
     return 0
 
 
@@ -149,18 +178,25 @@ def cancel(call: Call) -> int:
     """Stop tasks."""
     from orchestrator import verbs
 
-    call.emit(verbs.cancel(call.name, call.words.where, root=call.root), show.result)
+    found = verbs.cancel(call.name, call.words.where, root=call.root)
+    call.emit(found, lambda lines: show.listed("cancelled", lines, f"eigensweep resume {call.name}"))
     return 0
 
 
 def resume(call: Call) -> int:
-    """Send again what failed or was cancelled."""
+    """Send again what failed or was cancelled, after saying what that is."""
     from orchestrator import verbs
 
+    if call.flags.dry_run or not call.flags.quiet:
+        found = verbs.resumable(call.name, call.words.where, root=call.root)
+        if call.flags.dry_run:
+            call.emit(found, lambda lines: show.listed("would be sent", lines, f"eigensweep resume {call.name}"))
+            return 0
+        print(show.listed("to be sent", found, "").rstrip("\n"), file=sys.stderr)
     with show.Progress(quiet=call.flags.quiet) as progress:
-        result = verbs.resume(call.name, call.words.where, root=call.root, detach=call.flags.detach, progress=progress.update)
-    call.emit(result, show.result)
-    return _verdict(result)
+        status = verbs.resume(call.name, call.words.where, root=call.root, detach=call.flags.detach, progress=progress.update)
+    call.emit(status, show.status)
+    return _verdict(status)
 
 
 def run(call: Call) -> int:
@@ -174,19 +210,30 @@ def run(call: Call) -> int:
     if len(call.words.names) == 1:
         raise ConfigError(f"run needs the task's key as well: eigensweep run {call.name} KEY (eigensweep status {call.name} shows keys)")
     if call.words.names:
-        result = verbs.run(name=call.name, key=call.words.names[1], root=call.root)
+        commit = verbs.run_key(*call.words.names, root=call.root, report=_report(call))
     else:
         _need_settings(call)
-        result = verbs.run(call.words.settings, root=call.root, config_dirs=call.config_dirs)
-    call.emit(result, show.result)
+        commit = verbs.run(call.words.settings, root=call.root, config_dirs=call.config_dirs, report=_report(call))
+    call.emit(commit, show.commit)
     return 0
+
+
+def _report(call: Call) -> Callable[[dict[str, Any]], None]:
+    """Prints what a task says while it runs in this process."""
+
+    def report(message: dict[str, Any]) -> None:
+        if not call.flags.quiet:
+            print("  ".join(f"{name}={show.scalar(value)}" for name, value in message.items()), file=sys.stderr)
+
+    return report
 
 
 def fit(call: Call) -> int:
     """Fit a law."""
     from orchestrator import verbs
 
-    call.emit(verbs.fit(call.name, call.words.settings, root=call.root), show.result)
+    found = verbs.fit(call.name, call.words.settings, root=call.root, mixed_code=call.flags.mixed_code)
+    call.emit(found, lambda one: f"{show.fits(one)}next: eigensweep report {call.name}\n")
     return 0
 
 
@@ -194,19 +241,27 @@ def report(call: Call) -> int:
     """Write the figures and the HTML file."""
     from orchestrator import verbs
 
-    out = Path(call.flags.out) if call.flags.out else None
-    call.emit(verbs.report(call.name, root=call.root, out=out), show.result)
+    out = Path(call.flags.out).expanduser() if call.flags.out else None
+    path = verbs.report(call.name, root=call.root, out=out, mixed_code=call.flags.mixed_code)
+    call.emit(path, lambda one: f"report {one}\nnext: open {one} in a browser\n")
     return 0
 
 
 def retract(call: Call) -> int:
-    """Take results back, after asking."""
+    """Take results back, after showing which and asking."""
     from orchestrator import verbs
 
-    chosen = f"where {call.words.where}" if call.words.where else "all of them"
-    if not call.flags.yes:
-        _ask(f"take back results of {call.name} ({chosen})?", call)
-    call.emit(verbs.retract(call.name, call.words.where, reason=call.flags.reason, root=call.root), show.result)
+    if not call.words.where:
+        raise ConfigError(f"retract needs a selection, for example: eigensweep retract {call.name} where='width=64' (where=true takes all)")
+    if call.flags.dry_run or not call.flags.yes:
+        found = verbs.retract(call.name, call.words.where, root=call.root, dry_run=True)
+        if call.flags.dry_run or not found:
+            call.emit(found, lambda lines: show.listed("would be taken back", lines, f"eigensweep status {call.name}"))
+            return 0
+        print(show.listed("to be taken back, with all that was computed from it", found, "").rstrip("\n"), file=sys.stderr)
+        _ask("take these results back?", call)
+    found = verbs.retract(call.name, call.words.where, reason=call.flags.reason, root=call.root)
+    call.emit(found, lambda lines: show.listed("taken back", lines, f"eigensweep resume {call.name}"))
     return 0
 
 
@@ -214,9 +269,13 @@ def tick(call: Call) -> int:
     """Reconcile once, or again and again."""
     from orchestrator import verbs
 
-    if call.flags.every is not None and call.flags.every <= 0:
-        raise ConfigError(f"--every takes a number of seconds above 0, got {call.flags.every:g}")
-    call.emit(verbs.tick(root=call.root, every=call.flags.every), show.result)
+    every = call.flags.every
+    if every is not None and every <= 0:
+        raise ConfigError(f"--every takes a number of seconds above 0, got {every:g}")
+    # each round of many is reported as it happens; a single one is the result
+    each = (lambda done: print(show.done(done), flush=True)) if every and not (call.flags.quiet or call.flags.json) else lambda done: None
+    last = verbs.tick(root=call.root, every=every, report=each)
+    call.emit(last, lambda one: f"{show.done(one)}\nnext: eigensweep status\n")
     return 0
 
 
@@ -224,16 +283,18 @@ def gc(call: Call) -> int:
     """Delete what nothing needs."""
     from orchestrator import verbs
 
-    call.emit(verbs.gc(root=call.root, dry_run=call.flags.dry_run), show.result)
+    found = verbs.gc(root=call.root, dry_run=call.flags.dry_run)
+    call.emit(found, lambda one: show.fields(one) + ("next: eigensweep gc\n" if call.flags.dry_run else "next: eigensweep status\n"))
     return 0
 
 
 def scrub(call: Call) -> int:
-    """Verify the store."""
+    """Verify the store; exit code 1 where something is wrong."""
     from orchestrator import verbs
 
-    call.emit(verbs.scrub(root=call.root), show.result)
-    return 0
+    found = verbs.scrub(root=call.root)
+    call.emit(found, show.fields)
+    return 1 if getattr(found, "problems", None) or getattr(found, "garbled", None) else 0
 
 
 def init(call: Call) -> int:
@@ -241,7 +302,10 @@ def init(call: Call) -> int:
     from orchestrator import verbs
 
     root = call.root or (Path(call.name).expanduser() if call.name else None)
-    call.emit(verbs.init(root=root), show.result)
+    store = verbs.init(root)  # type: ignore[arg-type]
+    named = root is None
+    following = "eigensweep plan sweep=width_scaling" if named else f"export EIGENSWEEP_ROOT={shlex.quote(str(store.root))}"
+    call.emit({"root": store.root}, lambda one: f"store {one['root']}\nnext: {following}\n")
     return 0
 
 
@@ -280,6 +344,8 @@ def _verdict(status: Any) -> int:
     counts = getattr(status, "counts", {})
     return 1 if counts.get("failed", 0) or counts.get("blocked", 0) else 0
 
+
+_WATCH_SECONDS = 1.0
 
 COMMANDS: dict[str, Callable[[Call], int]] = {
     "plan": plan,

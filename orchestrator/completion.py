@@ -14,11 +14,11 @@ _GROUPS = {"workload": "workloads", "model": "models", "data": "data", "optimize
 
 def script(shell: str) -> str:
     """The script that a shell evaluates to complete `eigensweep`."""
-    import argcomplete
+    from argcomplete.shell_integration import shellcode
 
     if shell not in SHELLS:
         raise UnknownName(f"no completion for {shell!r}{nearest(shell, SHELLS)} There is {', '.join(SHELLS)}")
-    return str(argcomplete.shellcode(["eigensweep"], shell=shell)).strip()
+    return str(shellcode(["eigensweep"], shell=shell)).strip()
 
 
 def complete() -> None:

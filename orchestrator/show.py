@@ -1,17 +1,19 @@
 """What the command line prints: plans, states as heat strips, progress, and any other result as plain lines."""
 
-import contextlib
 import dataclasses
 import json
+import math
 import os
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
+    from orchestrator.plan import Plan
     from orchestrator.status import Status
+    from orchestrator.tick import Done
+    from workers.taskdir import Commit
 
 Counts = Mapping[str, int]
 
@@ -26,6 +28,7 @@ _SIGNS = {
     "cancelled": ("-", "-", "90"),
 }
 _WORST_FIRST = ("failed", "blocked", "cancelled", "pending", "queued", "running", "completed")
+_UNUSUAL = ("running", "queued", "failed", "blocked", "cancelled")
 _STRIP_CELLS = 24
 _MOST_ROWS = 12
 _SECONDS_BETWEEN_LINES = 5.0
@@ -46,27 +49,74 @@ def status(now: "Status", *, color: bool | None = None) -> str:
     return "\n".join([*lines, f"next: {now.next}"]) + "\n"
 
 
-def plan(result: Any) -> str:
-    """What a submit would do: counts, cost, what leaves the sweep; without a `next:` line."""
-    counts = {name: number for name, number in result.counts.items() if number}
-    total = sum(result.by_workload.values()) if result.by_workload else sum(counts.values())
-    facts = [("tasks", f"{_number(total)} ({_listed(result.by_workload)})"), ("state", _listed(counts) or "nothing to do")]
-    facts += [("axis", f"{axis}: {_values(values)}") for axis, values in _pairs(result.axes)]
-    facts += [(name, text) for name, text in _cost(result) if text]
-    lines = [f"{result.name}: a plan; nothing has been written", "", *_aligned(facts)]
-    if getattr(result, "leaving", None):
-        lines += ["", f"leaving the sweep ({len(result.leaving)}; their results stay in the store; needs --replace):"]
-        lines += [f"  {one}" for one in list(result.leaving)[:_MOST_ROWS]] + _more(len(result.leaving) - _MOST_ROWS)
-    return "\n".join(lines) + "\n"
+def plan(now: "Plan", *, color: bool | None = None) -> str:
+    """What a submit would do: counts, axes, cost, what leaves the sweep; without a `next:` line."""
+    paint = _Paint(color)
+    facts = [("done", f"{_number(now.counts.get('completed', 0))}{_stale(now)}"), ("to run", _number(now.counts.get("pending", 0)))]
+    facts += [(state, paint.word(_number(now.counts[state]), state)) for state in _SIGNS if now.counts.get(state) and state in _UNUSUAL]
+    facts += [("axis", f"{name} = {_values(values)}") for name, _, values in now.axes]
+    facts += [("cost", _cost(now))] if now.counts.get("pending") else []
+    tasks = ", ".join(f"{_number(sum(counts.values()))} {workload}" for workload, counts in now.by_workload.items())
+    lines = [f"{paint.bold(now.name)}  {_number(now.total)} tasks: {tasks}; a plan, nothing has been written", paint.strip(now.counts, 48)]
+    lines += ["", *_aligned(facts)]
+    if len(now.by_workload) > 1:
+        lines += ["", *_axis("workload", list(now.by_workload.items()), paint)]
+    if now.leaving:
+        lines += ["", f"{_number(len(now.leaving))} tasks would leave the sweep (their results stay in the store; submit needs --replace):"]
+        lines += [f"  {one[:10]}" for one in now.leaving[:_MOST_ROWS]] + _more(len(now.leaving) - _MOST_ROWS)
+    lines += [paint.word(f"warning: {warning}", "blocked") for warning in now.warnings]
+    return "\n".join([*lines, ""]) + "\n"
 
 
-def result(value: Any) -> str:
-    """Any verb's result: a Status as a status, a text as it is, else its fields."""
-    if isinstance(value, str):
-        return value
-    if hasattr(value, "by_axis") and hasattr(value, "counts"):
-        return status(value)
-    return fields(value)
+def sweeps(found: Sequence["Status"]) -> str:
+    """Every sweep of a store in a line."""
+    if not found:
+        return "no sweeps yet\nnext: eigensweep plan sweep=width_scaling name=w1\n"
+    width = max(len(one.name) for one in found)
+    paint = _Paint(None)
+    return "\n".join([*(_one_line(one, paint, width) for one in found), f"next: eigensweep status {found[-1].name}"]) + "\n"
+
+
+def tasks(rows: Sequence[Mapping[str, str]], name: str) -> str:
+    """Tasks by key, one a line."""
+    key = rows[0]["key"][:10] if rows else "KEY"
+    lines = [f"{row['key']}  {row['state']:<9}  {row['task']}" for row in rows] or [f"no task of {name} is selected"]
+    return "\n".join([*lines, f"next: eigensweep logs {name} {key}"]) + "\n"
+
+
+def listed(what: str, lines: Sequence[str], following: str) -> str:
+    """What happened to some tasks, given in words."""
+    text = "\n".join(f"  {line}" for line in lines)
+    return (f"{what}:\n{text}\n" if lines else f"{what}: nothing\n") + (f"next: {following}\n" if following else "")
+
+
+def commit(one: "Commit") -> str:
+    """A task's result: its scalars at the last step, how it ended, and what it cost."""
+    scalars = one.rows.get("scalars", {})
+    last: dict[str, tuple[int, float]] = {}
+    for name, step, value in zip(scalars.get("name", ()), scalars.get("step", ()), scalars.get("value", ()), strict=True):
+        last[name] = (step, value)
+    lines = [f"{one.key}  {one.workload}  {one.status}{f': {one.message}' if one.message else ''}"]
+    lines += _aligned([(name, f"{scalar(value)}  (step {step})") for name, (step, value) in last.items()])
+    lines += [f"took {duration(one.seconds)}, at most {one.peak_memory_mib:,.0f} MiB"]
+    return "\n".join([*lines, "next: eigensweep submit with lists of values makes a sweep of it"]) + "\n"
+
+
+def fits(found: Any) -> str:
+    """Fitted laws with their intervals and warnings, one after another."""
+    lines: list[str] = []
+    for one in _each(found):
+        choice = ", ".join(f"{name}={scalar(value)}" for name, value in one.choice.items())
+        lines += [f"{choice}: {one.equation()}" if choice else one.equation()]
+        lines += [f"  {one.num_points} points, R2 {one.r_squared:.4f}; {one.interval_method()}"]
+        lines += [f"  warning: {warning}" for warning in one.warnings]
+    return "\n".join(lines or ["nothing to fit"]) + "\n"
+
+
+def done(one: "Done") -> str:
+    """What a tick did, in a line."""
+    dataset = f", dataset {one.manifest}" if one.manifest is not None else ""
+    return f"ticked: {one.closed} batches closed, {one.submitted} submitted, {one.settled} sweeps settled{dataset}"
 
 
 def fields(value: Any) -> str:
@@ -86,21 +136,16 @@ def fields(value: Any) -> str:
 
 def _field(name: str, value: Any) -> list[str]:
     if isinstance(value, Mapping):
-        return [name, *_aligned([(str(key), _scalar(one)) for key, one in value.items()])]
+        return [name, *_aligned([(str(key), scalar(one)) for key, one in value.items()])]
     if isinstance(value, list | tuple) and value and not all(isinstance(one, int | float) for one in value):
-        shown = [f"  {_scalar(one)}" for one in value[:_MOST_ROWS]]
+        shown = [f"  {scalar(one)}" for one in value[:_MOST_ROWS]]
         return [name, *shown, *_more(len(value) - _MOST_ROWS)]
-    return [f"{name:<12} {_scalar(value)}"]
+    return [f"{name:<12} {scalar(value)}"]
 
 
 def as_json(value: Any) -> str:
-    """The result as JSON: dataclasses as objects, paths as texts."""
-    return json.dumps(value, default=_plain, ensure_ascii=False)
-
-
-def is_over(now: "Status") -> bool:
-    """Whether waiting longer changes nothing."""
-    return now.is_settled
+    """The result as JSON: dataclasses as objects, fits as rows of parameters, NaN and infinities as null."""
+    return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False)
 
 
 class Progress:
@@ -207,8 +252,8 @@ def _headline(now: "Status", paint: _Paint) -> str:
 def _axis(axis: str, rows: Sequence[tuple[Any, Counts]], paint: _Paint) -> list[str]:
     """A row a value; where there are too many, one strip over all of them."""
     if len(rows) > _MOST_ROWS:
-        return [f"{axis} ({_number(len(rows))} values, {_scalar(rows[0][0])} ... {_scalar(rows[-1][0])})", f"  {_overview(rows, paint)}"]
-    values = [_scalar(value) for value, _ in rows]
+        return [f"{axis} ({_number(len(rows))} values, {scalar(rows[0][0])} ... {scalar(rows[-1][0])})", f"  {_overview(rows, paint)}"]
+    values = [scalar(value) for value, _ in rows]
     width = max(map(len, values), default=0)
     return [axis, *(f"  {value:>{width}}  {_row(counts, paint)}" for value, (_, counts) in zip(values, rows, strict=True))]
 
@@ -271,23 +316,26 @@ def _running(now: "Status") -> str:
     return "\n".join(lines)
 
 
-def _one_line(now: "Status", paint: _Paint | None = None) -> str:
+def _one_line(now: "Status", paint: _Paint | None = None, width: int = 0) -> str:
     paint = paint or _Paint(color=False)
     done, left = now.counts.get("completed", 0), sum(now.counts.get(state, 0) for state in ("running", "queued", "pending"))
     others = [f"{now.counts[state]} {state}" for state in ("running", "failed", "blocked", "cancelled") if now.counts.get(state)]
     tail = f", {_eta(now.eta)} left" if left and now.eta is not None else ""
-    return f"{now.name} {paint.strip(now.counts)} {done}/{now.total}{''.join(f', {one}' for one in others)}{tail}"
+    return f"{now.name:<{width}} {paint.strip(now.counts)} {done}/{now.total}{''.join(f', {one}' for one in others)}{tail}"
 
 
-def _cost(result: Any) -> Iterable[tuple[str, str]]:
-    cost = result.cost if isinstance(result.cost, Mapping) else {}
-    if cost.get("cpu_hours") is not None:
-        yield "cost", f"{cost['cpu_hours']:.3g} CPU hours"
-    walltime = cost.get("walltime_seconds")
-    if walltime:
-        yield "time", band(*walltime)
-    if getattr(result, "jobs", None):
-        yield "jobs", str(result.jobs if isinstance(result.jobs, int) else len(result.jobs))
+def _stale(now: "Plan") -> str:
+    return f", {_number(now.stale)} of them stale: computed by other code than this" if now.stale else ""
+
+
+def _cost(now: "Plan") -> str:
+    """Slot-hours, then the wall time that they make on the launcher's slots."""
+    low, high = (hours * 3600 for hours in now.cost_hours)
+    jobs = f"in {_number(now.num_jobs)} job{'s' if now.num_jobs != 1 else ''} on {now.slots} slot{'s' if now.slots != 1 else ''}"
+    if not high:
+        return f"not known yet, {jobs}"
+    unknown = f"; {_number(now.unknown_cost)} tasks not counted, their time is not known yet" if now.unknown_cost else ""
+    return f"{band(low, high)} of slot time: {band(*now.walltime_seconds)} {jobs}{unknown}"
 
 
 def _aligned(facts: Sequence[tuple[str, str]]) -> list[str]:
@@ -298,20 +346,8 @@ def _aligned(facts: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def _values(values: Sequence[Any]) -> str:
-    shown = [_scalar(value) for value in values]
+    shown = [scalar(value) for value in values]
     return ", ".join(shown if len(shown) <= _MOST_ROWS else [*shown[:4], "...", shown[-1]]) + f" ({len(shown)})"
-
-
-def _pairs(axes: Any) -> Iterable[tuple[str, Sequence[Any]]]:
-    return (
-        axes.items()
-        if isinstance(axes, Mapping)
-        else [(axis[0], axis[1]) if isinstance(axis, tuple) else (axis.name, axis.values) for axis in axes]
-    )
-
-
-def _listed(counts: Counts) -> str:
-    return ", ".join(f"{_number(number)} {name.replace('_', ' ')}" for name, number in counts.items())
 
 
 def _more(number: int) -> list[str]:
@@ -322,11 +358,12 @@ def _number(number: int) -> str:
     return f"{number:,}"
 
 
-def _scalar(value: Any) -> str:
+def scalar(value: Any) -> str:
+    """A value for people: six digits, lists with commas."""
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, list | tuple):
-        return ", ".join(_scalar(one) for one in value)
+        return ", ".join(scalar(one) for one in value)
     return str(value)
 
 
@@ -335,12 +372,24 @@ def _cut(text: str, length: int) -> str:
 
 
 def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, set | frozenset):
-        return sorted(value)
-    with contextlib.suppress(AttributeError):
-        return value.to_plain()
+    """Only what JSON has."""
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(one) for one in value]
+    if hasattr(value, "interval_method"):
+        return value.rows()
+    if dataclasses.is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     return str(value)
+
+
+def _each(found: Any) -> Iterable[Any]:
+    """The items of a list or of a mapping's values, or the one thing itself."""
+    if isinstance(found, Mapping):
+        return found.values()
+    return found if isinstance(found, list | tuple) else [found]

@@ -41,6 +41,8 @@ FLAGS: dict[str, dict[str, Any]] = {
     "--watch": dict(action="store_true", help="show it again whenever it changes, until the sweep is over"),
     "--follow": dict(action="store_true", help="go on until the task ends"),
     "--yes": dict(action="store_true", help="do not ask"),
+    "--keys": dict(action="store_true", help="list tasks with their keys (which ones: where=...)"),
+    "--mixed-code": dict(action="store_true", help="use results of different code together"),
     "--reason": dict(metavar="TEXT", default="", help="why; kept in the ledger"),
     "--every": dict(metavar="SECONDS", type=float, help="tick again and again, this many seconds apart"),
     "--out": dict(metavar="DIR", help="where the report goes; else the sweep's folder in the store"),
@@ -77,8 +79,14 @@ VERBS: dict[str, Verb] = {
     "status": Verb(
         summary="states by axis, causes of failure, what is left",
         names=("[NAME]",),
-        flags=("--watch", "--json"),
-        examples=("eigensweep status w1", "eigensweep status w1 --watch", "eigensweep status w1 --json"),
+        where=True,
+        flags=("--watch", "--keys", "--json"),
+        examples=(
+            "eigensweep status",
+            "eigensweep status w1 --watch",
+            "eigensweep status w1 where=\"state='failed'\"",
+            "eigensweep status w1 --json",
+        ),
     ),
     "logs": Verb(
         summary="what a task printed (the first characters of its key do)",
@@ -97,7 +105,7 @@ VERBS: dict[str, Verb] = {
         summary="send again what failed or was cancelled, with fresh retry budgets",
         names=("NAME",),
         where=True,
-        flags=("--detach", "--json"),
+        flags=("--detach", "--dry-run", "--json"),
         examples=("eigensweep resume w1", "eigensweep resume w1 where=\"class='user_error'\""),
     ),
     "run": Verb(
@@ -111,20 +119,20 @@ VERBS: dict[str, Verb] = {
         summary="fit a scaling law to a sweep's dataset",
         names=("NAME",),
         settings="law=LAW [x=AXIS] [y=SCALAR]",
-        flags=("--json",),
+        flags=("--mixed-code", "--json"),
         examples=("eigensweep fit w1 law=power", "eigensweep fit w1 law=power x=width y=test_loss"),
     ),
     "report": Verb(
         summary="figures (PNG, PDF, CSV) and one HTML file that needs no network",
         names=("NAME",),
-        flags=("--out", "--json"),
+        flags=("--out", "--mixed-code", "--json"),
         examples=("eigensweep report w1", "eigensweep report w1 --out demo-report"),
     ),
     "retract": Verb(
         summary="take results back: the next dataset drops them, and they may run again",
         names=("NAME",),
         where=True,
-        flags=("--reason", "--yes", "--json"),
+        flags=("--reason", "--yes", "--dry-run", "--json"),
         examples=("eigensweep retract w1 where='width=32 and seed=1' --reason 'wrong labels'",),
     ),
     "tick": Verb(
