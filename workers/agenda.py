@@ -1,0 +1,96 @@
+"""Which task of a batch comes next: inputs before dependents, lone ones last, and no more of a workload that only fails."""
+
+import heapq
+import math
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from workers.taskdir import Task
+
+ALIKE_ERRORS = 3
+COMMITTED = frozenset(("completed", "diverged", "superseded"))
+
+
+@dataclass(slots=True)
+class Agenda:
+    """The tasks of a batch by their index: waiting for inputs of the same batch, ready, or handed out."""
+
+    tasks: Sequence[Task]
+    unfinished: int = 0
+    stopped: set[str] = field(default_factory=set)
+    _ready: list[tuple[bool, int]] = field(default_factory=list)
+    _missing: dict[int, int] = field(default_factory=dict)
+    _dependents: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    _dropped: set[str] = field(default_factory=set)
+    _ended: Counter[str] = field(default_factory=Counter)
+    _errors: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+
+    def __post_init__(self) -> None:
+        here = {task.commit_name for task in self.tasks}
+        self.unfinished = len(self.tasks)
+        for index, task in enumerate(self.tasks):
+            inputs = {name for name in task.inputs.values() if name in here}
+            self._missing[index] = len(inputs)
+            for name in inputs:
+                self._dependents[name].append(index)
+            if not inputs:
+                self.put_back(index)
+
+    def peek(self) -> int | None:
+        """Index of the next task that is ready; None: none is now."""
+        while self._ready:
+            index = self._ready[0][1]
+            task = self.tasks[index]
+            if task.key not in self._dropped and task.workload not in self.stopped:
+                return index
+            heapq.heappop(self._ready)
+            self.unfinished -= 1
+        return None
+
+    def pop(self) -> int:
+        """Hand out the task that `peek` named."""
+        return heapq.heappop(self._ready)[1]
+
+    def put_back(self, index: int) -> None:
+        """A task that was handed out and did not run, or is to run again."""
+        heapq.heappush(self._ready, (self.tasks[index].alone, index))
+
+    def ended(self, index: int, outcome: str, fingerprint: str = "") -> bool:
+        """Take note of an end: a commit makes dependents ready; True where it stops the task's workload.
+
+        A workload is stopped by three alike errors that make up half of what ended in it.
+        """
+        task = self.tasks[index]
+        self.unfinished -= 1
+        if outcome in COMMITTED:
+            for dependent in self._dependents[task.commit_name]:
+                self._missing[dependent] -= 1
+                if not self._missing[dependent]:
+                    self.put_back(dependent)
+        self._ended[task.workload] += 1
+        if outcome != "user_error":
+            return False
+        alike = self._errors[task.workload]
+        alike[fingerprint] += 1
+        most = max(alike.values())
+        stops = most >= ALIKE_ERRORS and 2 * most >= self._ended[task.workload] and task.workload not in self.stopped
+        if stops:
+            self.stopped.add(task.workload)
+        return stops
+
+    def skipped(self, index: int) -> None:
+        """A task that somebody had committed already: its dependents may run."""
+        self.ended(index, "superseded")
+        self._ended[self.tasks[index].workload] -= 1
+
+    def drop(self, keys: set[str]) -> None:
+        """Start none of these any more."""
+        self._dropped |= keys
+
+
+def num_slots(task: Task, *, cpus_per_slot: int, memory_gib_per_slot: float, most: int) -> int:
+    """How many slots a task occupies, by its CPUs and its memory; at most all there are."""
+    cpus = math.ceil(task.resources.get("cpus", 1) / cpus_per_slot)
+    memory = math.ceil(task.resources.get("memory_gib", 1.0) / memory_gib_per_slot)
+    return max(1, min(most, max(cpus, memory)))

@@ -1,0 +1,518 @@
+"""One batch on this machine: slots with warm children, tasks as they become ready, limits, signals, and a record of each attempt."""
+
+import contextlib
+import os
+import secrets
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from workers import files, limits, slots, taskdir
+from workers.agenda import Agenda, num_slots
+from workers.errors import DiskFull
+from workers.execute import newer
+from workers.journal import Journal, read_batch
+from workers.seat import Order, Seat, Shape
+from workers.slots import Gpus, Slot, Slots
+from workers.taskdir import Task
+
+HEARTBEAT_SECONDS = 10.0
+LOOK_SECONDS = 1.0
+SLOT_SECONDS = 0.25
+MAX_FAILED_STARTS = 3
+MAX_UNTOLD_STOPS = 3
+LEAVE_SECONDS = 2.0
+MAX_ORDERS = 3
+MAX_AHEAD_BYTES = 32_000
+
+_KILL_CLASS = {"stop": "interrupted", "cancel": "cancelled", "cancel_all": "cancelled"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What the launcher allows the job on this machine; None: what there is."""
+
+    slots: int | None = None
+    cpus_per_slot: int = 1
+    memory_gib: float | None = None
+    grace_seconds: float = 10.0
+    devices: list[int] | None = None
+    tasks_per_gpu: int = 1
+    limit_memory_by: str = "auto"
+
+    @classmethod
+    def of_launcher(cls, plain: dict[str, Any]) -> "Terms":
+        """The terms among a launcher's settings."""
+        return cls(**{name: plain[name] for name in cls.__slots__ if plain.get(name) is not None})
+
+
+def main(root: Path, token: str) -> int:
+    """Run the batch `token`; 0 where it ended by itself, also where another job has it."""
+    journal = Journal(taskdir.batch_dir(root, token))
+    if not journal.link_receipt(token):
+        print(f"batch {token} has another job; nothing to do", flush=True)
+        return 0
+    job = Job.prepare(root, token, journal)
+    with job.signals():
+        return job.run()
+
+
+@dataclass(slots=True, kw_only=True)
+class Job:
+    """The loop and what it keeps in mind; children and files do the rest."""
+
+    root: Path
+    token: str
+    code: str
+    tasks: list[Task]
+    terms: Terms
+    journal: Journal
+    agenda: Agenda
+    places: Slots
+    gpus: Gpus
+    memory_gib: float
+    seats: list[Seat] = field(default_factory=list)
+    leaving: list[Seat] = field(default_factory=list)
+    over: str = ""
+    told: list[signal.Signals] = field(default_factory=list)
+    attempts: Counter[int] = field(default_factory=Counter)
+    failed_starts: int = 0
+    num_groups: int = 0
+    num_ended: int = 0
+    selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
+
+    @classmethod
+    def prepare(cls, root: Path, token: str, journal: Journal) -> "Job":
+        """Read the batch, make the folders for its commits in one go."""
+        body, tasks = read_batch(root, token)
+        terms = Terms.of_launcher(body["launcher"])
+        numbers = slots.visible_gpus() if terms.devices is None else terms.devices
+        _make_commit_folders(root, tasks)
+        return cls(
+            root=root,
+            token=token,
+            code=body["code"],
+            tasks=tasks,
+            terms=terms,
+            journal=journal,
+            agenda=Agenda(tasks),
+            places=Slots.of_machine(terms.slots, terms.cpus_per_slot),
+            gpus=Gpus(numbers, terms.tasks_per_gpu),
+            memory_gib=terms.memory_gib or 0.9 * limits.total_memory_gib(),
+        )
+
+    # -- the loop -------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def signals(self) -> Any:
+        """Turn signals into something the loop selects on; SIGHUP is ignored: the job survives its terminal."""
+        reading, writing = socket.socketpair()
+        reading.setblocking(False)
+        writing.setblocking(False)
+        self.selector.register(reading, selectors.EVENT_READ, None)
+        before = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
+            signal.signal(number, lambda number, frame: self.told.append(signal.Signals(number)))
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(before)
+            reading.close()
+            writing.close()
+
+    def run(self) -> int:
+        """Until nothing is left to start and nothing runs."""
+        self._say(f"{len(self.tasks)} tasks, at most {self.places.most} slots")
+        limits.clear_abandoned()
+        try:
+            self._loop()
+        finally:
+            self._close()
+        self.journal.record({"event": "over", "reason": self.over or "finished", "time": time.time()})
+        written = self.journal.write()
+        self.journal.sync()
+        self._beat("over")
+        self._say(f"over: {self.over or 'finished'}, {self.num_ended} attempts ended")
+        return 0 if written else 1
+
+    def _loop(self) -> None:
+        beat = look = 0.0
+        while True:
+            now = time.monotonic()
+            if now >= look:
+                look = now + LOOK_SECONDS
+                self._look()
+            self._obey()
+            self._schedule()
+            self.journal.write()
+            if not self._busy() and (self.over or self.failed_starts >= MAX_FAILED_STARTS or self.agenda.peek() is None):
+                return
+            if now >= beat:
+                beat = now + HEARTBEAT_SECONDS
+                self._beat("running" if self.places.held else "queued")
+            self._wait(min(beat, look))
+
+    def _wait(self, until: float) -> None:
+        """Sleep until a child speaks, a signal comes, or the next time limit; then deal with it."""
+        if not self.places.held:
+            until = min(until, time.monotonic() + SLOT_SECONDS)
+        watched = [seat for seat in self.seats if seat.group is None and seat.orders and self.terms.limit_memory_by != "none"]
+        if watched:
+            until = min(until, time.monotonic() + limits.WATCH_SECONDS)
+        until = min([until, *(seat.next_time() for seat in self.seats)])
+        for key, _ in self.selector.select(max(0.0, until - time.monotonic())):
+            if key.data is None:
+                with contextlib.suppress(BlockingIOError):
+                    key.fileobj.recv(4096)  # type: ignore[union-attr]
+                self._bury_the_dead()
+            else:
+                self._hear(key.data)
+        now = time.monotonic()
+        for seat in self.seats:
+            if now >= seat.next_time():
+                seat.keep_time(now)
+        for seat in watched:
+            seat.watch_memory()
+
+    def _busy(self) -> bool:
+        return any(seat.orders for seat in self.seats)
+
+    # -- what comes from outside ----------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """Orders to cancel; slots that others have left."""
+        for keys in self.journal.cancellations():
+            if keys is None:
+                self._stop("cancelled")
+            else:
+                self._cancel(keys)
+        self._fit_slots()
+
+    def _cancel(self, keys: set[str]) -> None:
+        self.agenda.drop(keys)
+        for seat in self.seats:
+            self._recall(seat)
+            if seat.orders and seat.orders[0].task.key in keys:
+                seat.warn("cancel")
+
+    def _obey(self) -> None:
+        """Signals that came: stop with the grace, at the second kill."""
+        while self.told:
+            self._say(f"{self.told.pop(0).name} received")
+            if self.over in ("warned", "cancelled"):
+                for seat in self.seats:
+                    seat.kill(seat.orders[0].warned if seat.orders else "stop")
+            else:
+                self._look()
+                self._stop("warned")
+
+    def _stop(self, reason: str) -> None:
+        """Start nothing more; have what runs checkpoint and end, except on a full disk, where it may go on."""
+        if self.over in ("warned", "cancelled"):
+            return
+        self.over = reason
+        for seat in self.seats:
+            self._recall(seat)
+            if reason != "disk_full":
+                seat.warn("cancel_all" if reason == "cancelled" else "stop")
+
+    # -- what children say ----------------------------------------------------------------------------------------
+
+    def _hear(self, seat: Seat) -> None:
+        for event in seat.events():
+            kind = event.pop("event")
+            if kind == "ready":
+                seat.ready, self.failed_starts = True, 0
+            elif kind == "failed":
+                seat.unmet = event["message"]
+            elif seat.orders and event["attempt"] == seat.orders[0].attempt:
+                getattr(self, f"_on_{kind}")(seat, seat.orders[0], event)
+
+    def _on_start(self, seat: Seat, order: Order, event: dict[str, Any]) -> None:
+        order.started, order.log_offset = time.monotonic(), event["offset"]
+        log = [seat.log, event["offset"]]
+        slot = seat.number
+        self.journal.record(
+            {"event": "start", "key": order.task.key, "attempt": order.attempt, "slot": slot, "log": log, "time": event["time"]}
+        )
+
+    def _on_progress(self, seat: Seat, order: Order, event: dict[str, Any]) -> None:
+        self.journal.record({"event": "progress", "key": order.task.key, "done": event["done"], "total": event["total"]})
+
+    def _on_checkpoint(self, seat: Seat, order: Order, event: dict[str, Any]) -> None:
+        order.checkpoint, order.resumed_at = event["checkpoint"], event["resumed_at"]
+
+    def _on_end(self, seat: Seat, order: Order, event: dict[str, Any]) -> None:
+        seat.ended(event["seconds"])
+        outcome = event["class"]
+        if outcome == "interrupted":
+            event["class"] = outcome = _why_interrupted(order, event)
+        elif outcome == "user_error" and seat.out_of_memory():
+            event["class"] = outcome = "host_oom"  # a process that the task had started was killed
+        self._record_end(order, event)
+        if outcome == "interrupted" and not order.warned and not self.over and self.attempts[order.index] <= MAX_UNTOLD_STOPS:
+            self.agenda.put_back(order.index)  # a warning meant for the task before it
+            return
+        fingerprint = (event.get("error") or {}).get("fingerprint", "")
+        if self.agenda.ended(order.index, outcome, fingerprint):
+            self._say(f"workload {order.task.workload}: {event['message']!r} again and again; no more of its tasks are started")
+        if outcome == "disk_full":
+            self._stop("disk_full")
+
+    def _record_end(self, order: Order, event: dict[str, Any]) -> None:
+        self.num_ended += 1
+        ids = {"event": "end", "key": order.task.key, "attempt": order.attempt}
+        self.journal.record({**ids, **event, "attempt": order.attempt, "memory_limit_gib": order.limit_gib, "time": time.time()})
+
+    # -- children that died ---------------------------------------------------------------------------------------
+
+    def _bury_the_dead(self) -> None:
+        for seat in [seat for seat in self.leaving if seat.reap()]:
+            self.leaving.remove(seat)
+            seat.bury()
+        for seat in [seat for seat in self.seats if seat.reap()]:
+            self._hear(seat)
+            self._lose(seat)
+
+    def _lose(self, seat: Seat) -> None:
+        """A dead child costs the task that it ran; what waited behind goes back."""
+        charged = seat.orders.popleft() if seat.orders and (seat.orders[0].started is not None or not seat.ready) else None
+        for order in seat.orders:
+            self._take_back(order)
+        seat.orders.clear()
+        if charged is not None:
+            event = self._death(seat, charged)
+            self._record_end(charged, event)
+            self.agenda.ended(charged.index, event["class"])
+            self._say(f"task {charged.task.key}: {event['class']}, {event['message']}")
+        self._unseat(seat)
+        seat.bury()
+
+    def _death(self, seat: Seat, order: Order) -> dict[str, Any]:
+        """The end record of a task whose child is dead."""
+        status = seat.exit_status or 0
+        how = f"the child was killed by {signal.Signals(-status).name}" if status < 0 else f"the child exited with {status}"
+        if seat.out_of_memory():
+            outcome, how = "host_oom", f"killed above its memory limit of {order.limit_gib:.3g} GiB"
+        elif seat.killed_for == "walltime":
+            outcome = "timeout_progress" if newer(order.checkpoint, order.resumed_at) else "timeout"
+            how = f"killed at its time limit of {order.seconds:.6g} s"
+        elif seat.killed_for in _KILL_CLASS:
+            outcome, how = _KILL_CLASS[seat.killed_for], f"killed, it had not ended {seat.grace_seconds:.6g} s after the warning"
+        elif not seat.ready:
+            self.failed_starts += 1
+            outcome, how = "never_started", seat.unmet or f"{how} before it was ready; see {seat.log}"
+        else:
+            outcome = "killed"
+        seconds = 0.0 if order.started is None else time.monotonic() - order.started
+        return {
+            "class": outcome,
+            "seconds": seconds,
+            "peak_memory_mib": round(seat.observed_mib(), 1),
+            "message": how,
+            "error": None,
+            "checkpoint": order.checkpoint,
+            "resumed_at": order.resumed_at,
+            "difference": "",
+            "log_end": _size(self.journal.folder / seat.log),
+        }
+
+    # -- who sits where -------------------------------------------------------------------------------------------
+
+    def _fit_slots(self) -> None:
+        """Hold as many slots as the tasks left can use, no more."""
+        wanted = 0 if self.over else self._usable()
+        occupied = [slot for seat in self.seats for slot in seat.slots if seat.orders]
+        for slot in [slot for slot in self.places.held if slot not in occupied][::-1]:
+            if len(self.places.held) <= max(1, wanted):
+                break
+            for seat in [seat for seat in self.seats if slot in seat.slots]:
+                self._retire(seat)
+            self.places.release(slot)
+        self.places.take(wanted)
+
+    def _usable(self) -> int:
+        """How many slots the unfinished tasks occupy if all run at once; counted only as far as it matters."""
+        if self.agenda.unfinished >= self.places.most:
+            return self.places.most
+        return min(self.places.most, sum(map(self._num_slots, self.tasks)))
+
+    def _num_slots(self, task: Task) -> int:
+        share = self.memory_gib / self.places.most
+        return num_slots(task, cpus_per_slot=self.terms.cpus_per_slot, memory_gib_per_slot=share, most=self.places.most)
+
+    def _schedule(self) -> None:
+        """Give ready tasks to free slots in their order; then one ahead to children that end tasks quickly."""
+        while not self.over and self.failed_starts < MAX_FAILED_STARTS and self.places.held:
+            index = self.agenda.peek()
+            if index is None:
+                self._recall_waiting()
+                if self.agenda.peek() is None:
+                    return
+                continue
+            task = self.tasks[index]
+            if taskdir.is_committed(self.root, task.commit_name):
+                self.agenda.skipped(self.agenda.pop())
+                taskdir.write_hints(self.root, task.commit_name, task.sweeps)
+            elif task.resources.get("gpus", 0) > self.gpus.most:
+                self._refuse(self.agenda.pop(), f"asks for {task.resources['gpus']} GPUs, this machine has {self.gpus.most}")
+            else:
+                seat = self._seat(task)
+                if seat is None:
+                    return
+                self._give(seat, self.agenda.pop())
+
+    def _give(self, seat: Seat, index: int) -> None:
+        task = self.tasks[index]
+        attempt = f"{self.token}-{index}-{self.attempts[index]}-{secrets.token_hex(3)}"
+        self.attempts[index] += 1
+        seconds = 60.0 * task.resources.get("walltime_minutes", 60.0)
+        limit = seat.shape.limit_bytes / 2**30
+        try:
+            seat.give(Order(index=index, task=task, attempt=attempt, seconds=seconds, limit_gib=limit))
+        except OSError as error:
+            seat.orders.pop()
+            self._refuse(index, f"its settings are too large to hand over ({error})")
+
+    def _refuse(self, index: int, why: str) -> None:
+        """A task that cannot begin here."""
+        task = self.tasks[index]
+        attempt = f"{self.token}-{index}-{self.attempts[index]}-{secrets.token_hex(3)}"
+        order = Order(index=index, task=task, attempt=attempt, seconds=0.0, limit_gib=0.0)
+        self._record_end(order, {"class": "never_started", "seconds": 0.0, "message": why, "error": None})
+        self.agenda.ended(index, "never_started")
+
+    def _take_back(self, order: Order) -> None:
+        self.attempts[order.index] -= 1
+        self.agenda.put_back(order.index)
+
+    def _recall(self, seat: Seat) -> None:
+        for order in seat.recall():
+            self._take_back(order)
+
+    def _recall_waiting(self) -> None:
+        """Where a slot is free and nothing is ready, take what waits behind a running task."""
+        if sum(len(seat.slots) for seat in self.seats if seat.orders) < len(self.places.held):
+            for seat in self.seats:
+                self._recall(seat)
+
+    def _seat(self, task: Task) -> Seat | None:
+        """A child for `task` with the limits that it needs; None: its turn comes when slots are free."""
+        if any(seat.alone and seat.orders for seat in self.seats) or (task.alone and self._busy()):
+            return None
+        shape = self._shape(task)
+        for seat in self.seats:
+            if seat.shape == shape and not seat.orders and not task.alone and not seat.alone:
+                return seat
+        slots_ = self._free_slots(shape.num_slots)
+        gpus = self.gpus.take(shape.num_gpus) if slots_ is not None else None
+        if slots_ is not None and gpus is not None:
+            return self._start(task, shape, slots_, gpus)
+        return self._ahead(shape) if not task.alone else None
+
+    def _ahead(self, shape: Shape) -> Seat | None:
+        """A child of this shape that ends tasks so quickly that the next one may wait at its door."""
+        fitting = [seat for seat in self.seats if seat.shape == shape and seat.quick and len(seat.orders) < MAX_ORDERS]
+        return min(fitting, key=lambda seat: len(seat.orders), default=None)
+
+    def _shape(self, task: Task) -> Shape:
+        count = min(self._num_slots(task), len(self.places.held))
+        memory = self.memory_gib if task.alone else min(self.memory_gib, task.resources.get("memory_gib", 1.0))
+        threads = min(task.resources.get("cpus", 1), count * self.terms.cpus_per_slot)
+        return Shape(num_slots=count, threads=threads, num_gpus=task.resources.get("gpus", 0), limit_bytes=int(memory * 2**30))
+
+    def _free_slots(self, count: int) -> list[Slot] | None:
+        """`count` slots: those without a child, then those of idle children, which are sent away."""
+        taken = [slot for seat in self.seats for slot in seat.slots]
+        free = [slot for slot in self.places.held if slot not in taken]
+        idle = [seat for seat in self.seats if not seat.orders]
+        if len(free) + sum(len(seat.slots) for seat in idle) < count:
+            return None
+        while len(free) < count:
+            seat = idle.pop()
+            free += seat.slots
+            self._retire(seat)
+        return free[:count]
+
+    def _start(self, task: Task, shape: Shape, slots_: list[Slot], gpus: list[int]) -> Seat:
+        group = None
+        if self.terms.limit_memory_by in ("auto", "cgroup"):
+            self.num_groups += 1
+            group = limits.make_group(limits.group_name(os.getpid(), self.num_groups), shape.limit_bytes)
+        seat = Seat(slots=slots_, gpus=gpus, shape=shape, group=group, grace_seconds=self.terms.grace_seconds, alone=task.alone)
+        seat.start(self.root, self.code, self.journal.folder)
+        self.seats.append(seat)
+        self.selector.register(seat.channel, selectors.EVENT_READ, seat)
+        return seat
+
+    def _retire(self, seat: Seat) -> None:
+        self._unseat(seat)
+        seat.leave()
+        self.leaving.append(seat)
+
+    def _unseat(self, seat: Seat) -> None:
+        self.seats.remove(seat)
+        self.selector.unregister(seat.channel)
+        self.gpus.release(seat.gpus)
+
+    # -- the end --------------------------------------------------------------------------------------------------
+
+    def _close(self) -> None:
+        """Send the children away and clear their cgroups, whatever has happened."""
+        for seat in list(self.seats):
+            self._retire(seat)
+        deadline = time.monotonic() + LEAVE_SECONDS
+        while self.leaving and time.monotonic() < deadline:
+            self._bury_the_dead()
+            if self.leaving:
+                for key, _ in self.selector.select(deadline - time.monotonic()):
+                    key.fileobj.recv(4096)  # type: ignore[union-attr]
+        for seat in self.leaving:
+            seat.kill("stop")
+            seat.bury()
+        for slot in list(self.places.held):
+            self.places.release(slot)
+
+    def _beat(self, state: str) -> None:
+        running = sum(1 for seat in self.seats if seat.orders)
+        self.journal.beat(state, running=running, ended=self.num_ended, left=self.agenda.unfinished, slots=len(self.places.held))
+
+    def _say(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}", file=sys.stdout, flush=True)
+
+
+def _why_interrupted(order: Order, event: dict[str, Any]) -> str:
+    """A task that stopped after a warning: told to by the job, cancelled, or at its time limit."""
+    if order.warned == "walltime":
+        return "timeout_progress" if newer(event["checkpoint"], event["resumed_at"]) else "timeout"
+    return _KILL_CLASS.get(order.warned, "interrupted")
+
+
+def _make_commit_folders(root: Path, tasks: list[Task]) -> None:
+    """All folders that the commits go to, synced once instead of one by one."""
+    folder = root / "commits"
+    missing = {task.key[:2] for task in tasks} - set(files.names(folder))
+    if missing:
+        with contextlib.suppress(DiskFull):
+            files.make_dirs(folder)
+        for name in sorted(missing):
+            with contextlib.suppress(OSError):
+                files.ops.mkdir(folder / name)
+        with contextlib.suppress(OSError):
+            files.ops.sync_dir(folder)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

@@ -1,0 +1,94 @@
+"""The files of one batch as its job writes them: receipt, attempts, heartbeat; and the orders to cancel that it reads."""
+
+import contextlib
+import functools
+import json
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from workers import files, limits, taskdir
+from workers.errors import DiskFull, Garbled
+from workers.taskdir import Task
+
+
+@functools.cache
+def boot_id() -> str:
+    """Names this boot of this machine: process ids and counters compare within it only."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return "unknown"
+
+
+def process_id() -> str:
+    """This process, told apart from any other: `host:boot:pid:start`."""
+    return f"{os.uname().nodename}:{boot_id()}:{os.getpid()}:{limits.start_ticks(os.getpid())}"
+
+
+def read_batch(root: Path, token: str) -> tuple[dict[str, Any], list[Task]]:
+    """The body of a batch's tasks.json and its tasks."""
+    body = files.read(taskdir.batch_dir(root, token) / "tasks.json")
+    return body, [Task(**plain) for plain in body["tasks"]]
+
+
+@dataclass(slots=True)
+class Journal:
+    """What the job says about itself. Nothing here may stop it: on a full disk records wait until there is room."""
+
+    folder: Path
+    heartbeats: int = 0
+    _descriptor: int = -1
+    _unwritten: list[bytes] = field(default_factory=list)
+    _seen: set[str] = field(default_factory=set)
+
+    def link_receipt(self, token: str) -> bool:
+        """The job's first act; False: another job has this batch, so this one has nothing to do."""
+        body = {"token": token, "job": process_id(), "host": os.uname().nodename, "boot": boot_id(), "pid": os.getpid(), "time": time.time()}
+        body["pid_start"] = limits.start_ticks(os.getpid())
+        body["scheduler_job"] = os.environ.get("SLURM_JOB_ID")
+        return files.publish(self.folder / "receipt.json", files.encode(body))
+
+    def record(self, event: dict[str, Any]) -> None:
+        """Keep a line for the attempts; `write` puts it into the file."""
+        self._unwritten.append(json.dumps(event, separators=(",", ":")).encode() + b"\n")
+
+    def write(self) -> bool:
+        """Append what is kept; False where there is no room for it."""
+        if not self._unwritten:
+            return True
+        try:
+            if self._descriptor < 0:
+                self._descriptor = os.open(self.folder / "attempts.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            while self._unwritten:
+                files.ops.append(self._descriptor, self._unwritten[0])
+                del self._unwritten[0]
+        except OSError:
+            return False
+        return True
+
+    def sync(self) -> None:
+        """The attempts survive a power cut from here on."""
+        with contextlib.suppress(OSError):
+            if self._descriptor >= 0:
+                os.fsync(self._descriptor)
+
+    def beat(self, state: str, **counts: int) -> None:
+        """Show that the job lives; the counter rises by one each time."""
+        self.heartbeats += 1
+        body = {"count": self.heartbeats, "time": time.time(), "state": state, **counts}
+        with contextlib.suppress(OSError, DiskFull), files.replacing(self.folder / "heartbeat.json") as path:
+            path.write_bytes(files.encode(body))
+
+    def cancellations(self) -> list[set[str] | None]:
+        """Orders to cancel that came since the last call: keys, or None for the whole batch."""
+        new = [name for name in files.names(self.folder) if name.startswith("cancel-") and name not in self._seen]
+        orders: list[set[str] | None] = []
+        for name in new:
+            with contextlib.suppress(Garbled, OSError):
+                keys = files.read(self.folder / name)["keys"]
+                orders.append(None if keys is None else set(keys))
+                self._seen.add(name)
+        return orders
