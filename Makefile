@@ -7,6 +7,7 @@ NUM_WORKERS ?= 2
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-done
 STORE ?= demo-store
+IMAGES := /usr/share/datasets/fashion-mnist
 
 .PHONY: setup demo test test-all lint format bench docs clean
 .DEFAULT_GOAL := setup
@@ -16,7 +17,7 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "error: $(PYTHON) is older than 3.11; name another one: make setup PYTHON=python3.12"; exit 2; }
-	@test -e /usr/share/dataset-fashion-mnist || $(MAKE) --no-print-directory fashion-mnist
+	@test -e $(IMAGES) || $(MAKE) --no-print-directory fashion-mnist
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[all,dev]'
 	@touch $@

@@ -1,5 +1,6 @@
 """One function per verb: hand the words to `verbs`, and print what comes back."""
 
+import contextlib
 import shlex
 import sys
 from argparse import Namespace
@@ -10,7 +11,7 @@ from typing import Any
 
 from orchestrator import show
 from orchestrator.usage import Words
-from workers.errors import ConfigError
+from workers.errors import ConfigError, UnknownName
 
 
 @dataclass(kw_only=True)
@@ -130,7 +131,11 @@ def status(call: Call) -> int:
 def _all_sweeps(call: Call) -> int:
     from orchestrator import verbs
 
-    found = [verbs.status(name, root=call.root, reconcile=False) for name in verbs.sweeps(call.root)]
+    found = []
+    for name in verbs.sweeps(call.root):
+        # a manifest whose driver died before it told the ledger is no sweep yet
+        with contextlib.suppress(UnknownName):
+            found.append(verbs.status(name, root=call.root, reconcile=False))
     call.emit(found, show.sweeps)
     return 0
 
@@ -210,7 +215,7 @@ def run(call: Call) -> int:
     if len(call.words.names) == 1:
         raise ConfigError(f"run needs the task's key as well: eigensweep run {call.name} KEY (eigensweep status {call.name} shows keys)")
     if call.words.names:
-        commit = verbs.run_key(*call.words.names, root=call.root, report=_report(call))
+        commit = verbs.run_key(call.name, call.words.names[1], root=call.root, report=_report(call))
     else:
         _need_settings(call)
         commit = verbs.run(call.words.settings, root=call.root, config_dirs=call.config_dirs, report=_report(call))

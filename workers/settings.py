@@ -5,7 +5,7 @@ import functools
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self, Union
 
@@ -94,8 +94,7 @@ class Plugin(Settings):
         return last if own == f"{cls.package}.{cls.group}" else cls.__module__
 
 
-@functools.cache
-def _fields(cls: type) -> tuple[tuple[dataclasses.Field[Any], Any, bool], ...]:
+def _read_fields(cls: type) -> tuple[tuple[dataclasses.Field[Any], Any, bool], ...]:
     """The fields of a settings class with their resolved type and whether None is allowed."""
     hints = typing.get_type_hints(cls)
     found = []
@@ -103,6 +102,9 @@ def _fields(cls: type) -> tuple[tuple[dataclasses.Field[Any], Any, bool], ...]:
         type_, optional = _strip_none(hints[field.name])
         found.append((field, type_, optional))
     return tuple(found)
+
+
+_fields: Callable[[type], tuple[tuple[dataclasses.Field[Any], Any, bool], ...]] = functools.cache(_read_fields)
 
 
 def _strip_none(hint: Any) -> tuple[Any, bool]:
@@ -163,9 +165,10 @@ def _check_range(field: dataclasses.Field[Any], value: Any) -> None:
             raise ConfigError(f"{field.name} must be {_range_text(field)}, got {one!r}")
         if given("above") is not None and one <= given("above"):
             raise ConfigError(f"{field.name} must be above {given('above')}, got {one!r}")
-        if given("choices") and one not in given("choices"):
-            hint = nearest(one, given("choices")) if isinstance(one, str) else ""
-            raise ConfigError(f"{field.name} must be one of {', '.join(map(str, given('choices')))}, got {one!r}{hint}")
+        choices: tuple[Any, ...] = given("choices") or ()
+        if choices and one not in choices:
+            hint = nearest(one, choices) if isinstance(one, str) else ""
+            raise ConfigError(f"{field.name} must be one of {', '.join(map(str, choices))}, got {one!r}{hint}")
 
 
 def _range_text(field: dataclasses.Field[Any]) -> str:

@@ -293,8 +293,11 @@ def test_completion_offers_verbs_and_flags(tmp_path: Path) -> None:
 
 
 def test_completion_offers_the_sweeps_of_the_store(tmp_path: Path, root: Path) -> None:
-    (root / "sweeps" / "demo_mlp").mkdir(parents=True)
+    from orchestrator.store import Store
+
+    Store.open(root).write_manifest("demo_mlp", 1, {"keys": ["abc", "abd", "xyz"]})
     assert completion._words("demo", Namespace(verb="status", words=[], root=str(root))) == ["demo_mlp"]
+    assert completion._words("ab", Namespace(verb="logs", words=["demo_mlp"], root=str(root))) == ["abc", "abd"]
 
 
 def test_completion_offers_names_of_plug_ins() -> None:
