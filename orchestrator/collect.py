@@ -1,0 +1,316 @@
+"""Compacts what is newly committed into the dataset: a next manifest, linked into place, beside the parts of the earlier ones."""
+
+import contextlib
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from orchestrator import dataset, gather, schema
+from orchestrator import ledger as ledgers
+from orchestrator.dataset import Manifest, Part
+from orchestrator.ledger import Ledger
+from orchestrator.store import Store
+from workers import files, taskdir
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# commits read at once: bounds the memory of a first compaction of a large store
+CHUNK = 50_000
+
+
+@dataclass(slots=True)
+class _News:
+    """What the ledger says since the last manifest: batches closed with their outcomes, and the keys they had."""
+
+    closed: dict[str, dict[str, Any]] = field(default_factory=dict)
+    codes: dict[str, str] = field(default_factory=dict)
+    keys: dict[str, list[str]] = field(default_factory=dict)
+
+
+def compact(store: Store, ledger: Ledger, *, full: bool = False) -> int | None:
+    """Write the next manifest of the dataset and its ledger entry; its number, or None where there is nothing new (or another did it).
+
+    New commits are known from hints and closed batches; `full` lists every commit of the store, as the first compaction does. `ledger`
+    is brought up to date in place.
+    """
+    base = dataset.newest(store)
+    taken = dataset.numbers(store)
+    if ledger.number < base.ledger_number:
+        ledgers.read(store.root, ledger)
+    news = _read_news(store, base, ledger)
+    full = full or base.number == 0 or taken[-1] != base.number
+    known, new = _new_names(store, base, _candidates(store, base, ledger, news, full))
+    draft = _Draft(store, {table: list(parts) for table, parts in base.parts.items()})
+    try:
+        body = _next(draft, base, ledger, news, new, max(taken, default=0) + 1)
+    except BaseException:
+        draft.discard_but(None)
+        raise
+    # an error from here on may come after the link: then the parts are named, and gc knows the orphans
+    if body is not None and not files.publish(dataset.manifest_path(store, body.number), files.encode(body.to_body())):
+        body = None
+    draft.discard_but(body)
+    if body is not None:
+        _note(store, ledger, body.number)
+    _fold_hints(store, ledger, known if body is None else known.union(draft.names))
+    return None if body is None else body.number
+
+
+def _next(draft: "_Draft", base: Manifest, ledger: Ledger, news: _News, new: set[str], number: int) -> Manifest | None:
+    """The manifest after `base`, with its parts written; None where nothing changed."""
+    num_gone = draft.drop(_gone_keys(draft.store, base, ledger))
+    observables = gather.observables_fingerprint()
+    if observables != base.observables:
+        draft.observe_again()
+    draft.add_commits(sorted(new))
+    draft.add_attempts(_without_commit(draft.store, base, _failed_attempts(draft.store, news), draft.attempts))
+    axes = draft.axes(base.axes)
+    if not (draft.changed or axes != base.axes or draft.garbled != base.garbled):
+        return None
+    draft.merge()
+    return Manifest(
+        number=number,
+        parts=draft.parts,
+        axes=axes,
+        retracted=sorted(ledger.retracted),
+        garbled=draft.garbled,
+        observables=observables,
+        num_commits=base.num_commits - num_gone + len(draft.names),
+        ledger_number=ledger.number,
+        folded=ledger.to_body(),
+    )
+
+
+def _note(store: Store, ledger: Ledger, number: int) -> None:
+    while not ledgers.append(store.root, ledger, {"kind": "compaction", "manifest": number}):
+        ledgers.read(store.root, ledger)
+
+
+def _fold_hints(store: Store, ledger: Ledger, known: set[str]) -> None:
+    covered = known | ledger.retracted
+    for name in store.sweep_names():
+        store.fold_hints(name, covered)
+
+
+# -- what is new ------------------------------------------------------------------------------------------------------
+
+
+def _read_news(store: Store, base: Manifest, ledger: Ledger) -> _News:
+    news = _News()
+    submissions: dict[str, dict[str, Any]] = dict(base.folded.get("batches", {}))
+    for number in range(base.ledger_number + 1, ledger.number + 1):
+        entry = files.read(store.root / "ledger" / f"{number:08d}.json")
+        if entry["kind"] == "submission":
+            submissions[entry["token"]] = entry
+        elif entry["kind"] == "closed":
+            token = entry["token"]
+            submission = submissions.pop(token, {})
+            news.closed.setdefault(token, entry["outcomes"])
+            news.codes.setdefault(token, submission.get("code", ""))
+            news.keys.setdefault(token, submission.get("keys", []))
+    return news
+
+
+def _candidates(store: Store, base: Manifest, ledger: Ledger, news: _News, full: bool) -> set[str]:
+    """Names of commits that may be new."""
+    hints = itertools.chain.from_iterable(store.hints(name) for name in files.names(store.root / "sweeps"))
+    closed = (ledger.name_of(key) for keys in news.keys.values() for key in keys)
+    return {*hints, *closed, *base.garbled, *(store.commit_names() if full else ())} - ledger.retracted
+
+
+def _new_names(store: Store, base: Manifest, candidates: set[str]) -> tuple[set[str], set[str]]:
+    """The candidates that the dataset has, and those that it lacks."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not base.parts.get("tasks"):
+        return set(), candidates
+    names = commit_names(store, base)
+    known = set(names.filter(pc.is_in(names, value_set=pa.array(sorted(candidates), pa.string()))).to_pylist())
+    return known, candidates - known
+
+
+def commit_names(store: Store, manifest: Manifest) -> "pa.ChunkedArray":
+    """Names of all commits in the dataset."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    rows = dataset.read(store, manifest.parts["tasks"], ["key", "generation"])
+    generation = rows["generation"]
+    if not pc.any(pc.greater(generation, 0)).as_py():
+        return rows["key"]
+    later = pc.binary_join_element_wise(rows["key"], pc.cast(generation, pa.string()), ".")
+    return pc.if_else(pc.equal(generation, 0), rows["key"], later)
+
+
+def _gone_keys(store: Store, base: Manifest, ledger: Ledger) -> list[str]:
+    """Keys of the commits that were taken back since the last manifest and stand in it."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    gone = sorted(ledger.retracted - set(base.retracted))
+    if not gone or not base.parts.get("tasks"):
+        return []
+    names = commit_names(store, base)
+    found = names.filter(pc.is_in(names, value_set=pa.array(gone, pa.string()))).to_pylist()
+    return [name.partition(".")[0] for name in found]
+
+
+def _failed_attempts(store: Store, news: _News) -> list[dict[str, Any]]:
+    rows = []
+    for token, outcomes in news.closed.items():
+        rows += gather.ended_attempts(store.root, token, news.codes[token], outcomes, closed=True)
+    return rows
+
+
+def _without_commit(store: Store, base: Manifest, rows: list[dict[str, Any]], committed: set[str]) -> list[dict[str, Any]]:
+    """The attempts that did not commit: neither in the dataset nor just read."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    rows = [row for row in rows if row["attempt"] not in committed]
+    if not rows or not base.parts.get("tasks"):
+        return rows
+    earlier = dataset.read(store, base.parts["tasks"], ["attempt"])["attempt"]
+    names = pa.array([row["attempt"] for row in rows], pa.string())
+    known = set(earlier.filter(pc.is_in(earlier, value_set=names)).to_pylist())
+    return [row for row in rows if row["attempt"] not in known]
+
+
+# -- parts ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Draft:
+    """The manifest to come: its parts, the commits newly in it with their attempts, and what is garbled."""
+
+    store: Store
+    parts: dict[str, list[Part]]
+    names: list[str] = field(default_factory=list)
+    attempts: set[str] = field(default_factory=set)
+    garbled: dict[str, str] = field(default_factory=dict)
+    changed: bool = False
+    _written: list[Part] = field(default_factory=list)
+
+    def drop(self, keys: list[str]) -> int:
+        """Leave out the rows of these tasks; their attempts did happen and stay. The number of tasks left out."""
+        import pyarrow as pa
+
+        if keys:
+            self.changed = True
+            gone = pa.array(keys, pa.string())
+            for table, parts in self.parts.items():
+                if table != "attempts":
+                    self.parts[table] = dataset.without(self.store, parts, gone, self._writer(table))
+        return len(keys)
+
+    def observe_again(self) -> None:
+        """Compute the observables of all stored spectra in place of the earlier ones."""
+        if not self.parts.get("spectra"):
+            return
+        self.changed = True
+        self.parts["scalars"] = [part for part in self.parts.get("scalars", []) if not part.get("derived")]
+        columns = self._observed()
+        if columns["key"]:
+            self._add("scalars", schema.table_from("scalars", columns, schema.fixed("scalars")), derived=True)
+
+    def _observed(self) -> gather.Columns:
+        import polars as pl
+
+        spectra = pl.from_arrow(dataset.read(self.store, self.parts["spectra"]))
+        scalars = pl.from_arrow(dataset.read(self.store, self.parts["scalars"]))
+        assert isinstance(spectra, pl.DataFrame)
+        assert isinstance(scalars, pl.DataFrame)
+        own = scalars.join(spectra.select("key").unique(), on="key", how="semi").partition_by("key", as_dict=True)
+        columns: gather.Columns = {name: [] for name in schema.TABLES["scalars"]}
+        for (key,), rows in spectra.partition_by("key", as_dict=True).items():
+            mine = own[(key,)].to_dict(as_series=False) if (key,) in own else {}
+            found = gather.observed(str(key), mine, rows.to_dict(as_series=False))
+            columns["key"] += [key] * len(found["name"])
+            for name, values in found.items():
+                columns[name] += values
+        return columns
+
+    def add_commits(self, names: list[str]) -> None:
+        """Rows of the commits, in parts of at most CHUNK."""
+        _sync_folders(self.store, names)
+        for start in range(0, len(names), CHUNK):
+            found = gather.Gathered(self.store.root).add_named(names[start : start + CHUNK])
+            self.garbled |= found.garbled
+            self.names += found.names
+            self.attempts.update(found.tables["tasks"]["attempt"])
+            for table, rows in found.arrow().items():
+                self._add(table, rows)
+            if found.derived["key"]:
+                self._add("scalars", found.arrow_derived(), derived=True)
+
+    def add_attempts(self, rows: list[dict[str, Any]]) -> None:
+        """Attempts without a commit."""
+        if rows:
+            columns = {name: [row[name] for row in rows] for name in schema.TABLES["attempts"]}
+            self._add("attempts", schema.table_from("attempts", columns, schema.fixed("attempts")))
+
+    def merge(self) -> None:
+        """Put small parts together where there are many."""
+        for table, parts in self.parts.items():
+            self.parts[table] = dataset.merged(self.store, parts, self._writer(table))
+
+    def axes(self, earlier: dict[str, Part]) -> dict[str, Part]:
+        """The axes table of every sweep: written once a revision."""
+        axes = {}
+        for name in self.store.sweep_names():
+            revision = self.store.revisions(name)[-1]
+            axes[name] = earlier.get(name, {})
+            if axes[name].get("revision") != revision:
+                write = self._writer("axes", f"axes/{name}")
+                axes[name] = {**write(axes_table(self.store, name, revision)), "revision": revision}
+        return axes
+
+    def discard_but(self, body: Manifest | None) -> None:
+        """Remove the parts written for nothing."""
+        named = {part["file"] for part in body.all_parts()} if body else set()
+        dataset.discard(self.store, [part for part in self._written if part["file"] not in named])
+
+    def _add(self, table: str, rows: "pa.Table", *, derived: bool = False) -> None:
+        part = self._writer(table)(rows)
+        self.parts.setdefault(table, []).append({**part, "derived": True} if derived else part)
+        self.changed = True
+
+    def _writer(self, table: str, subfolder: str | None = None) -> dataset.Write:
+        def write(rows: "pa.Table") -> Part:
+            self._written.append(dataset.write_part(self.store, table, rows, subfolder))
+            return self._written[-1]
+
+        return write
+
+
+def _sync_folders(store: Store, names: Iterable[str]) -> None:
+    """Others linked these commits: they survive a power cut before the dataset says that they are there."""
+    for bucket in sorted({name[:2] for name in names}):
+        with contextlib.suppress(FileNotFoundError):
+            files.ops.sync_dir(taskdir.commit_path(store.root, bucket).parent)
+
+
+# -- axes -------------------------------------------------------------------------------------------------------------
+
+
+def axes_table(store: Store, name: str, revision: int | None = None) -> "pa.Table":
+    """Key, and a typed column per axis (null where the axis does not reach the task), for every task of a sweep."""
+    import pyarrow as pa
+
+    from orchestrator.sweep import Sweep
+
+    sweep = Sweep.from_body(store.manifest(name, revision))
+    rows = [sweep.axis_values(i) for i in range(len(sweep))]
+    columns: dict[str, Any] = {"key": list(sweep.keys), "is_target": [sweep.is_target(i) for i in range(len(sweep))]}
+    for axis in sweep.axes:
+        columns[axis_column(axis.name, axis.path)] = [row.get(axis.name) for row in rows]
+    return pa.table(columns)
+
+
+def axis_column(name: str, path: str) -> str:
+    """An axis is called by its short name, or by its full path where a table has a column of that name."""
+    taken = {column for table in schema.TABLES.values() for column in table} | {"is_target"}
+    return path if name in taken else name

@@ -1,0 +1,254 @@
+"""Turns commits and ended attempts into the rows of the dataset's tables."""
+
+import json
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator import schema
+from workers import taskdir
+from workers.errors import Garbled
+from workers.taskdir import Commit
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Columns = dict[str, list[Any]]
+
+CLASSES = {"ok": "completed", "diverged": "diverged"}
+# what a spectrum's task says beside its eigenvalues, and without which it has no observables
+_NEEDED = ("noise_floor", "num_units", "num_outputs", "num_rows")
+
+
+@dataclass(slots=True)
+class Gathered:
+    """Columns of many commits, table by table; `derived`: observables of their spectra. `garbled`: commit -> what is wrong."""
+
+    root: Path
+    tables: dict[str, Columns] = field(default_factory=dict)
+    owners: dict[str, tuple[str, str]] = field(default_factory=dict)
+    derived: Columns = field(default_factory=lambda: {name: [] for name in schema.TABLES["scalars"]})
+    names: list[str] = field(default_factory=list)
+    garbled: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for table in ("tasks", "attempts", "scalars"):
+            self.tables[table] = {name: [] for name in schema.TABLES[table]}
+
+    def add_named(self, names: Iterable[str]) -> "Gathered":
+        """Read the commits of those names; one that is not there (yet) is passed over, one that cannot be trusted is noted."""
+        for name in names:
+            try:
+                commit = taskdir.read_commit(self.root, name)
+                self.add(name, commit)
+            except FileNotFoundError:
+                continue
+            except Garbled as error:
+                self.garbled[name] = str(error)
+        return self
+
+    def add(self, name: str, commit: Commit) -> None:
+        """The rows of one commit, all or (raising Garbled) none."""
+        own = {table: taskdir.read_rows(self.root, commit, table) for table in taskdir.tables(commit)}
+        _check_lengths(name, own)
+        self.names.append(name)
+        _append(self.tables["tasks"], _task_row(commit))
+        _append(self.tables["attempts"], _attempt_row(commit))
+        for table, columns in own.items():
+            self._extend(commit, table, columns)
+        if "spectra" in own:
+            _extend(self.derived, commit.key, observed(commit.key, own.get("scalars", {}), own["spectra"]))
+
+    def _extend(self, commit: Commit, table: str, columns: Mapping[str, Any]) -> None:
+        name = schema.dataset_table(commit.workload, table)
+        target = self.tables.get(name)
+        if target is None:
+            target = self.tables[name] = {"key": []}
+            self.owners[name] = (commit.workload, table)
+        _extend(target, commit.key, columns)
+
+    def add_attempts(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Attempts that ended without a commit."""
+        for row in rows:
+            _append(self.tables["attempts"], row)
+
+    def arrow(self) -> "dict[str, pa.Table]":
+        """The tables that have rows, as Arrow tables of their schemas."""
+        found = {}
+        for name, columns in self.tables.items():
+            if columns["key"]:
+                found[name] = schema.table_from(name, columns, self._schema(name))
+        return found
+
+    def arrow_derived(self) -> "pa.Table":
+        """The observables, in the schema of `scalars`."""
+        return schema.table_from("scalars", self.derived, schema.fixed("scalars"))
+
+    def _schema(self, name: str) -> "pa.Schema | None":
+        return schema.fixed(name) if name in schema.TABLES else schema.declared(*self.owners[name])
+
+
+def _append(columns: Columns, row: Mapping[str, Any]) -> None:
+    for name, values in columns.items():
+        values.append(row.get(name))
+
+
+def _extend(target: Columns, key: str, columns: Mapping[str, Any]) -> None:
+    """Append columns of one task; what either side lacks is null."""
+    num_rows = len(next(iter(columns.values()), ()))
+    before = len(target["key"])
+    target["key"].extend([key] * num_rows)
+    for name, values in columns.items():
+        if name not in target:
+            target[name] = [None] * before
+        target[name].extend(values if isinstance(values, list) else values.tolist())
+    if len(target) > len(columns) + 1:
+        for name in target.keys() - columns.keys() - {"key"}:
+            target[name].extend([None] * num_rows)
+
+
+def _check_lengths(name: str, tables: Mapping[str, Mapping[str, Any]]) -> None:
+    for table, columns in tables.items():
+        if len({len(values) for values in columns.values()}) > 1:
+            raise Garbled(f"commit {name} has columns of unequal length in table {table!r}; run `eigensweep scrub`")
+
+
+def _task_row(commit: Commit) -> dict[str, Any]:
+    return {
+        "key": commit.key,
+        "generation": commit.generation,
+        "workload": commit.workload,
+        "version": commit.version,
+        "status": commit.status,
+        "code": commit.code,
+        "attempt": commit.attempt,
+        "settings": _json(commit.settings),
+        "inputs": _json(commit.inputs),
+        "content": _json(commit.content),
+        "files": _json({payload.name: payload.size for payload in commit.files}),
+        "message": commit.message,
+    }
+
+
+def _attempt_row(commit: Commit) -> dict[str, Any]:
+    return {
+        "key": commit.key,
+        "attempt": commit.attempt,
+        "class": CLASSES.get(commit.status, commit.status),
+        "code": commit.code,
+        "host": commit.host,
+        "device": commit.device,
+        "started": int(commit.started * 1000),
+        "seconds": commit.seconds,
+        "peak_memory_mib": commit.peak_memory_mib,
+        "message": commit.message,
+    }
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+# -- observables ------------------------------------------------------------------------------------------------------
+
+
+def observed(key: str, scalars: Mapping[str, Any], spectra: Mapping[str, Any]) -> Columns:
+    """All observables of each step's spectrum; what the task itself has measured under such a name stays as it is."""
+    from workers import spectrum_data
+
+    columns: Columns = {"step": [], "name": [], "value": []}
+    for step in sorted(set(_listed(spectra["step"]))) if "step" in spectra else [0]:
+        spectrum = _at_step(spectra, step)
+        own = _at_step(scalars, step) if step in _listed(scalars.get("step", [])) else dict(scalars)
+        if not set(_NEEDED) <= set(own.get("name", ())):
+            continue
+        try:
+            values = spectrum_data.observe(spectrum_data.from_rows(own, spectrum))
+        except Exception as error:  # one observable must not keep every result out of the dataset
+            warnings.warn(f"no observables of the spectrum of {key}: {type(error).__name__}: {error}", stacklevel=2)
+            continue
+        new = {name: value for name, value in values.items() if name not in own["name"]}
+        columns["step"] += [step] * len(new)
+        columns["name"] += list(new)
+        columns["value"] += [float(value) for value in new.values()]
+    return columns
+
+
+def _at_step(columns: Mapping[str, Any], step: int) -> Columns:
+    if "step" not in columns:
+        return dict(columns)
+    chosen = [i for i, one in enumerate(_listed(columns["step"])) if one == step]
+    return {name: [values[i] for i in chosen] for name, values in columns.items()}
+
+
+def _listed(values: Any) -> list[Any]:
+    return values if isinstance(values, list) else list(values.tolist())
+
+
+def observables_fingerprint() -> str:
+    """A digest of the source of all observables: where it changes, they are computed again from the stored spectra."""
+    import hashlib
+
+    from workers import spectrum_data
+
+    folder = Path(spectrum_data.__file__).parent
+    digest = hashlib.blake2b(digest_size=8)
+    for path in [folder / "spectrum_data.py", *sorted((folder / "observables").glob("*.py"))]:
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+# -- attempts without a commit ----------------------------------------------------------------------------------------
+
+
+def ended_attempts(
+    root: Path, token: str, code: str | None, outcomes: Mapping[str, Mapping[str, Any]], *, closed: bool
+) -> list[dict[str, Any]]:
+    """Rows of a batch's attempts that committed nothing; one without an end is `killed` once its batch is `closed`.
+
+    The caller leaves out those that are committed after all (killed between commit and end).
+    """
+    starts: dict[str, dict[str, Any]] = {}
+    rows = []
+    for event in _events(taskdir.batch_dir(root, token) / "attempts.jsonl"):
+        if event.get("event") == "start":
+            starts[event["attempt"]] = event
+        elif event.get("event") == "end":
+            start = starts.pop(event["attempt"], {})
+            if event["class"] not in CLASSES.values():
+                rows.append(_ended_row({"code": code, **start, **event, "started": start.get("time")}))
+    if closed:
+        for start in starts.values():
+            outcome = outcomes.get(start["key"], {})
+            ended = {"class": "killed", **(outcome if outcome.get("attempt", start["attempt"]) == start["attempt"] else {})}
+            rows.append(_ended_row({"code": code, **start, **ended, "started": start.get("time")}))
+    return rows
+
+
+def _ended_row(event: Mapping[str, Any]) -> dict[str, Any]:
+    error = event.get("error") or {}
+    started = event.get("started")
+    return {
+        **{name: event.get(name) for name in schema.TABLES["attempts"]},
+        "started": None if started is None else int(started * 1000),
+        "error_type": error.get("type"),
+        "error_fingerprint": error.get("fingerprint"),
+    }
+
+
+def _events(path: Path) -> Iterable[dict[str, Any]]:
+    try:
+        lines = path.read_bytes().splitlines()
+    except FileNotFoundError:
+        return
+    for line in lines:
+        if line.startswith(b'{"event":"progress"'):
+            continue
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue  # torn by a kill
+        if isinstance(event, dict) and "attempt" in event and "key" in event:
+            yield event
