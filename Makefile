@@ -32,6 +32,22 @@ fashion-mnist:
 	  echo "note: Fashion-MNIST is not here; 'sudo apt-get install dataset-fashion-mnist' gives it, else the demo uses scikit-learn's digits"; \
 	fi
 
+# The images, or digits where they are not here; a point that is in the store is not computed again.
+demo: setup
+	@SWEEP=width_scaling; \
+	if [ ! -e $(IMAGES) ]; then SWEEP=digits; echo "note: no Fashion-MNIST at $(IMAGES); this demo takes scikit-learn's digits"; fi; \
+	export EIGENSWEEP_ROOT=$(STORE); \
+	set -e; \
+	$(BIN)/eigensweep init --quiet; \
+	for MODEL in mlp cnn; do \
+	  $(BIN)/eigensweep submit sweep=$$SWEEP model=$$MODEL name=demo_$$MODEL; \
+	done; \
+	echo; echo "dataset $(STORE)/dataset"; \
+	for MODEL in mlp cnn; do \
+	  $(BIN)/eigensweep fit demo_$$MODEL law=power --quiet; \
+	  $(BIN)/eigensweep report demo_$$MODEL; \
+	done
+
 test: setup
 	$(BIN)/python -m pytest -q -n $(NUM_WORKERS) -m "not slow and not gpu and not slurm"
 

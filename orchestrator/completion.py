@@ -9,7 +9,6 @@ from typing import Any
 from workers.errors import UnknownName, nearest
 
 SHELLS = ("bash", "zsh", "fish")
-_GROUPS = {"workload": "workloads", "model": "models", "data": "data", "optimizer": "optimizers"}
 
 
 def script(shell: str) -> str:
@@ -73,32 +72,30 @@ def _names(kind: str, before: list[str], parsed: argparse.Namespace) -> list[str
 
 
 def _settings(prefix: str, parsed: argparse.Namespace) -> Iterable[str]:
-    name, equals, _ = prefix.partition("=")
-    if equals:
-        return [f"{name}={choice}" for choice in _choices(name, parsed)]
-    if parsed.verb == "fit":
-        return ["law=", "x=", "y=", "where="]
     from orchestrator import compose
 
-    given = [word for word in parsed.words or [] if "=" in word]
-    return [f"{setting}=" for setting in ("sweep", "workload", "launcher", "name", *compose.setting_names(given))]
+    name, equals, _ = prefix.partition("=")
+    if parsed.verb == "fit":
+        return [f"law={law}" for law in _laws()] if equals else ["law=", "x=", "y="]
+    given, dirs = _given(parsed), [Path(folder) for folder in getattr(parsed, "config_dir", None) or []]
+    if equals:
+        return [f"{name}={choice}" for choice in compose.option_names(name, given, dirs)]
+    own = ("name",) if parsed.verb == "add" else ("sweep", "workload", "launcher", "site", "name", "size", "code")
+    return [f"{setting}=" for setting in (*own, *compose.setting_names(given, dirs))]
 
 
-def _choices(name: str, parsed: argparse.Namespace) -> Iterable[str]:
-    """Values of a setting that chooses a plug-in or a config."""
+def _given(parsed: argparse.Namespace) -> list[str]:
+    """The settings typed so far, after those that the sweep was made with where `add` grows it."""
+    from orchestrator.store import Store
+
+    words = list(parsed.words or [])
+    typed = [word for word in words if "=" in word]
+    if parsed.verb != "add" or not words:
+        return typed
+    return [*Store.open(Path(parsed.root) if parsed.root else None).manifest(words[0])["command"], *typed]
+
+
+def _laws() -> Iterable[str]:
     from workers import plugins
 
-    last = name.rpartition(".")[2]
-    if name == "sweep":
-        folders = [Path("conf"), *map(Path, getattr(parsed, "config_dir", None) or []), *_own_configs()]
-        return sorted({file.stem for folder in folders for file in (folder / "sweep").glob("*.yaml")})
-    if name == "launcher":
-        return plugins.names("launchers", "orchestrator")
-    if name == "law":
-        return plugins.names("laws", "orchestrator")
-    return plugins.names(_GROUPS[last]) if last in _GROUPS else []
-
-
-def _own_configs() -> list[Path]:
-    here = Path(__file__).parent
-    return [here / "conf", here.parent / "conf"]
+    return plugins.names("laws", "orchestrator")

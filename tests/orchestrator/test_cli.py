@@ -301,7 +301,12 @@ def test_completion_offers_the_sweeps_of_the_store(tmp_path: Path, root: Path) -
 
 
 def test_completion_offers_names_of_plug_ins() -> None:
-    assert "launcher=local" in completion._words("launcher=", Namespace(verb="submit", words=[], root=None))
+    assert completion._words("model=", Namespace(verb="submit", words=["workload=train"], root=None)) == ["model=cnn", "model=mlp"]
+    assert completion._words("law=p", Namespace(verb="fit", words=["w1"], root=None)) == ["law=power"]
+
+
+def test_completion_offers_the_settings_of_the_workload() -> None:
+    assert "train_size=" in completion._words("train", Namespace(verb="plan", words=["workload=train"], root=None))
 
 
 def test_completion_is_silent_where_there_is_no_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
