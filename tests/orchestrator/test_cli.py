@@ -232,6 +232,48 @@ def test_quiet_leaves_out_the_next_step(verbs: types.SimpleNamespace, capsys: py
     assert "next:" not in capsys.readouterr().out
 
 
+def test_watch_ends_when_nothing_is_left(
+    verbs: types.SimpleNamespace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from orchestrator import commands
+
+    monkeypatch.setattr(commands, "_WATCH_SECONDS", 0.0)
+    pictures = [done(counts={"running": 4}), done(counts={"completed": 2, "pending": 2}), done()]
+    verbs.status = lambda *_, **__: pictures.pop(0)
+    assert cli.main(["status", "w1", "--watch"]) == 0
+    assert not pictures
+    assert "completed 4" in capsys.readouterr().out
+
+
+def test_status_without_a_name_is_a_line_for_each_sweep(verbs: types.SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
+    def status(name: str, **_: object) -> object:
+        if name == "half":
+            raise UnknownName("its driver died between manifest and ledger")
+        return done(name=name)
+
+    verbs.sweeps = lambda root: ["a", "half", "longer"]
+    verbs.status = status
+    assert cli.main(["status"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["a", "longer", "next:"]
+
+
+def test_logs_end_with_the_run_of_the_same_task(verbs: types.SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
+    verbs.logs = lambda *_, **__: iter(["one", "two"])
+    assert cli.main(["logs", "w1", "k3f9"]) == 0
+    assert capsys.readouterr() == ("one\ntwo\n", "next: eigensweep run w1 k3f9   # the same task in this process, for a debugger\n")
+
+
+def test_resume_says_what_it_will_send_before_it_does(verbs: types.SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
+    order = []
+    verbs.resumable = lambda name, where, **_: order.append(("resumable", where)) or ["k1  train width=64"]
+    verbs.resume = lambda name, where, **_: order.append(("resume", where)) or done()
+    assert cli.main(["resume", "w1", "where=width=64"]) == 0
+    assert order == [("resumable", "width=64"), ("resume", "width=64")]
+    assert "k1  train width=64" in capsys.readouterr().err
+    assert cli.main(["resume", "w1", "--dry-run"]) == 0
+    assert order[2:] == [("resumable", None)]
+
+
 def test_retract_shows_what_and_asks(verbs: types.SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
     calls = []
     verbs.retract = lambda name, where, **options: calls.append(options.get("dry_run", False)) or ["k1  train width=64"]
