@@ -31,7 +31,9 @@ def _file_content(path: Path, data: Data) -> str:
         note = _cache_dir() / hashlib.sha256(stamp.encode()).hexdigest()[:32]
         return _remembered(note, stamp) or _remember(note, stamp, files.sha256(path))
     except OSError as error:
-        raise ConfigError(f"data set {data.plugin_name()}: cannot read {path} ({error.strerror}); see `data.` settings for its place") from error
+        raise ConfigError(
+            f"data set {data.plugin_name()}: cannot read {path} ({error.strerror}); see `data.` settings for its place"
+        ) from error
 
 
 def _cache_dir() -> Path:

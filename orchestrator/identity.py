@@ -48,7 +48,7 @@ def join(head: str, fragments: Iterable[str]) -> str:
 
 
 @functools.cache
-def sorted_fields(cls: type[Settings]) -> list[dataclasses.Field[Any]]:
+def sorted_fields(cls: type) -> list[dataclasses.Field[Any]]:
     """The fields of a settings class in the order of the canonical text."""
     return sorted((field for field, _, _ in _fields(cls)), key=lambda field: field.name)
 

@@ -41,6 +41,6 @@ class Interrupted(EigensweepError):
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for the closest of `names`, or nothing."""
+    """`; did you mean 'x'?` for the closest of `names`, else a full stop."""
     found = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
-    return f"; did you mean {found[0]!r}?" if found else ""
+    return f"; did you mean {found[0]!r}?" if found else "."

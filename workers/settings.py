@@ -167,7 +167,7 @@ def _check_range(field: dataclasses.Field[Any], value: Any) -> None:
             raise ConfigError(f"{field.name} must be above {given('above')}, got {one!r}")
         choices: tuple[Any, ...] = given("choices") or ()
         if choices and one not in choices:
-            hint = nearest(one, choices) if isinstance(one, str) else ""
+            hint = nearest(one, choices) if isinstance(one, str) else "."
             raise ConfigError(f"{field.name} must be one of {', '.join(map(str, choices))}, got {one!r}{hint}")
 
 

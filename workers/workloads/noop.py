@@ -79,7 +79,7 @@ def _hang() -> None:
     while True:
         try:
             time.sleep(3600)
-        except BaseException:  # noqa: BLE001
+        except BaseException:
             continue
 
 

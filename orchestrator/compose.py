@@ -1,0 +1,753 @@
+"""From the command line and the configs to typed settings: one base a combination of swept plug-ins, and the axes of the grid."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchestrator import confdirs, expression, grid
+from orchestrator.grid import Axis, Point
+from orchestrator.hydra_configs import Composer, group_of
+from orchestrator.overrides import Override, Spaced, axis_values, parse
+from orchestrator.paths import Setting, Tree
+from workers import plugins
+from workers.errors import ConfigError, UnknownName, nearest
+from workers.settings import Settings, _fields
+from workers.workload import Resources, Workload
+
+RESERVED = ("sweep", "launcher", "site", "resources", "budget", "root", "name", "size")
+_SWEEP_KEYS = ("workload", "grid", "zip", "filter", "sizes")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Combo:
+    """One combination of swept plug-ins: their names by path, the workload at its first point, and its points."""
+
+    choices: dict[str, str]
+    base: Workload
+    tree: Tree
+    points: list[Point]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Composed:
+    """What a command line and its configs ask for, checked; nothing is written yet.
+
+    `axes`: the grid's, swept plug-ins among them. `resources`: the user's overrides, by field, or by workload and field.
+    `name` is empty where neither `name=` nor `sweep=` says it.
+    """
+
+    target: type[Workload]
+    name: str
+    sweep: str | None
+    size: str | None
+    root: Path | None
+    combos: list[Combo]
+    axes: list[Axis]
+    zips: list[list[str]]
+    filter: str
+    launcher: Any
+    site: dict[str, Any]
+    budget: dict[str, Any]
+    resources: dict[str, Any]
+    command: list[str]
+
+    @property
+    def num_points(self) -> int:
+        """Points of the grid."""
+        return sum(len(combo.points) for combo in self.combos)
+
+    @property
+    def cfg(self) -> str:
+        """The composed config as YAML, for `--cfg job`."""
+        from omegaconf import OmegaConf
+
+        section: dict[str, Any] = {"workload": self.target.plugin_name(), "grid": {axis.path: list(axis.values) for axis in self.axes}}
+        section |= {"zip": self.zips} if self.zips else {}
+        section |= {"filter": self.filter} if self.filter else {}
+        settings = self.combos[0].base.to_plain()
+        settings.pop("name")
+        body = {"name": self.name, "sweep": section, "launcher": self.launcher.to_plain()}
+        for name in ("site", "resources", "budget"):
+            body |= {name: getattr(self, name)} if getattr(self, name) else {}
+        return OmegaConf.to_yaml(OmegaConf.create(_plain(body | settings)))
+
+
+@dataclass(slots=True)
+class _Given:
+    """The command line, sorted: reserved words, plug-in choices and other settings."""
+
+    reserved: dict[str, Override] = field(default_factory=dict)
+    choices: dict[str, str] = field(default_factory=dict)
+    settings: list[Override] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Axes:
+    """Axes while they are collected: full path -> values as written."""
+
+    values: dict[str, list[Any]] = field(default_factory=dict)
+    zips: list[list[str]] = field(default_factory=list)
+    filter: str = ""
+
+
+def compose(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Composed:
+    """Typed settings, axes and the rest from words in Hydra's grammar; ConfigError or UnknownName, before anything is written."""
+    dirs = confdirs.search_path(config_dirs)
+    words = parse(overrides)
+    given = _Given(reserved={word.key: word for word in words if _is_reserved(word.key)})
+    sweep, size = _one_word(given, "sweep"), _one_word(given, "size")
+    target, preset = _target(given, sweep, dirs)
+    tree = Tree(target, _first_choices(words, target))
+    _refuse_reserved_fields(target)
+    given.settings = [word for word in words if not _is_reserved(word.key)]
+    composer = Composer(
+        dirs=dirs, tree=tree, launcher=_one_word(given, "launcher") or "local", site=_one_word(given, "site"), sweep=sweep, preset=preset
+    )
+    if composer.site:
+        confdirs.require("site", composer.site, dirs)
+    return _Composition(composer, given, size, list(overrides), target).composed()
+
+
+class _Composition:
+    """The state of one call of `compose`."""
+
+    def __init__(self, composer: Composer, given: _Given, size: str, command: list[str], target: type[Workload]) -> None:
+        self.composer, self.given, self.size, self.command, self.target = composer, given, size, command, target
+        self.tree = composer.tree
+        self.fixed_choices: dict[str, str] = {}
+        self.axes = _Axes()
+        self.fixed: list[Override] = []
+        self.swept: dict[str, list[Any]] = {}
+        self.deleted: dict[str, Override] = {}
+        self._sort_words()
+
+    def composed(self) -> Composed:
+        first = self._config({key: values[0] for key, values in self._swept_groups().items()})
+        section = self._section(first)
+        self._collect_axes(section)
+        combos = self._combos()
+        axes = grid.named(self._typed_axes([tree for _, tree, _ in combos]))
+        zips = [[grid.find(path, axes).path for path in paths] for paths in self.axes.zips]
+        built = self._built(combos, axes, grid.points(axes, zips, self.axes.filter))
+        body = combos[0][2]
+        return Composed(
+            target=self.target,
+            name=_checked_name(body.get("name") or self.composer.sweep.rpartition("/")[2]),
+            sweep=self.composer.sweep or None,
+            size=self.size or None,
+            root=Path(str(body["root"])) if body.get("root") else None,
+            combos=built,
+            axes=axes,
+            zips=zips,
+            filter=self.axes.filter,
+            launcher=_launcher(body["launcher"]),
+            site=_mapping(body, "site"),
+            budget=_mapping(body, "budget"),
+            resources=_resources(_mapping(body, "resources")),
+            command=self.command,
+        )
+
+    def _sort_words(self) -> None:
+        """Settings of the command line into choices, axes, fixed values and deletions, by their full path."""
+        seen: dict[str, str] = {}
+        for word in self.given.settings:
+            setting = self._setting(word.key)
+            if setting.path in seen:
+                raise ConfigError(f"{word.line!r} and {seen[setting.path]!r} set the same {setting.path}; keep one of the two")
+            seen[setting.path] = word.line
+            values = self._glob(word, setting) if word.glob is not None else word.values
+            if word.delete:
+                self.deleted[setting.path] = word
+            elif values is not None:
+                self.swept[setting.path] = list(values)
+            elif setting.is_plugin:
+                self.fixed_choices[group_of(setting, self.tree).key] = _option(setting, word.value)
+                self.swept[setting.path] = [word.value]
+            elif setting.is_leaf:
+                self.fixed.append(word)
+            else:
+                raise ConfigError(f"{setting.path} holds settings, not a value; set one of them, as in {setting.path}.NAME=...")
+
+    def _glob(self, word: Override, setting: Setting) -> list[str]:
+        if not setting.is_plugin:
+            raise ConfigError(f"{word.line!r}: glob(...) chooses among plug-ins; {setting.path} takes values")
+        known = confdirs.option_names(setting.group, setting.declared.group, setting.declared.package, self.composer.dirs)
+        return list(word.glob.filter(known))
+
+    def _setting(self, key: str) -> Setting:
+        """The setting of a key; `model@teacher` in Hydra's way is `teacher`."""
+        return self.tree.resolve(key.rpartition("@")[2])
+
+    def _swept_groups(self) -> dict[str, list[str]]:
+        """Group key -> names, for the axes known so far."""
+        found = {}
+        for path, values in (self.axes.values | self.swept).items():
+            setting = self.tree.settings[path]
+            if setting.is_plugin:
+                found[group_of(setting, self.tree).key] = [_option(setting, value) for value in values] or ["???"]
+        return found
+
+    # -- one composition --------------------------------------------------------------------------------------------
+
+    def _config(self, choices: Mapping[str, str]) -> Any:
+        """Hydra's composition with the size's overlay and the reserved words of the command line."""
+        from omegaconf import OmegaConf
+
+        cfg = self.composer.compose({key: name for key, name in choices.items() if name != "???"})
+        named = {key: one for key, one in self._plugins_by_name(cfg).items() if key not in choices}
+        if named:
+            cfg = self.composer.compose({**choices, **named})
+        cfg = self._with_size(cfg)
+        for word in self.given.reserved.values():
+            if "." not in word.key and word.key in ("sweep", "launcher", "site", "workload", "size"):
+                continue
+            if word.key.startswith("sweep."):
+                self._set_sweep(cfg, word)
+            elif word.delete:
+                _delete(cfg, word)
+            else:
+                OmegaConf.update(cfg, word.key, _fixed_value(word), force_add=True)
+        return cfg
+
+    def _plugins_by_name(self, cfg: Any) -> dict[str, str]:
+        """Plug-ins that a file chooses as `model: cnn`, without a defaults list."""
+        groups = [group_of(setting, self.tree) for setting in self.tree.settings.values() if setting.is_plugin]
+        return {group.key: cfg[group.package] for group in groups if isinstance(cfg.get(group.package), str)}
+
+    def _with_size(self, cfg: Any) -> Any:
+        from omegaconf import OmegaConf
+
+        section = cfg.get("sweep") or {}
+        if not isinstance(section, Mapping) and not OmegaConf.is_dict(section):
+            raise ConfigError(f"`sweep:` must hold {', '.join(_SWEEP_KEYS)}, it is {section!r}")
+        sizes = section.get("sizes") or {}
+        if not self.size:
+            return cfg
+        if self.size not in sizes:
+            where = self.composer.sweep or "the command line"
+            raise UnknownName(f"no size {self.size!r} in {where}{nearest(self.size, sizes)} There are: {', '.join(sizes) or 'none'}")
+        overlay = sizes[self.size]
+        replaced = OmegaConf.select(overlay, "sweep.grid") or {}
+        for path in list(OmegaConf.select(cfg, "sweep.grid") or {}):
+            if path in replaced:
+                del cfg.sweep.grid[path]
+        return OmegaConf.merge(cfg, overlay)
+
+    def _set_sweep(self, cfg: Any, word: Override) -> None:
+        """`sweep.filter=...`, `sweep.zip=[[a,b]]`, `sweep.grid.PATH=[...]` and `~sweep.grid.PATH`."""
+        from omegaconf import OmegaConf
+
+        _, key, *rest = word.key.split(".")
+        if key not in _SWEEP_KEYS:
+            raise UnknownName(f"no {word.key!r}{nearest(key, _SWEEP_KEYS)} `sweep.` has {', '.join(_SWEEP_KEYS)}")
+        section = OmegaConf.to_container(cfg.get("sweep") or OmegaConf.create({}), resolve=False)
+        assert isinstance(section, dict)
+        if key != "grid" or not rest:
+            section[key] = None if word.delete else _fixed_value(word)
+        else:
+            path = ".".join(rest)
+            axes = section.setdefault("grid", None) or {}
+            section["grid"] = {
+                name: values for name, values in axes.items() if self.tree.resolve(name).path != self.tree.resolve(path).path
+            }
+            if word.delete and len(section["grid"]) == len(axes):
+                raise ConfigError(f"{word.line!r}: the grid has no axis {path!r}; it has {', '.join(axes) or 'none'}")
+            if not word.delete:
+                section["grid"][path] = list(word.values) if word.values is not None else word.value
+        cfg["sweep"] = section
+
+    # -- axes -------------------------------------------------------------------------------------------------------
+
+    def _section(self, cfg: Any) -> dict[str, Any]:
+        from omegaconf import OmegaConf
+
+        section = _resolved(cfg.get("sweep") or OmegaConf.create({}))
+        for key in section:
+            if key not in _SWEEP_KEYS:
+                raise UnknownName(f"no setting 'sweep.{key}'{nearest(key, _SWEEP_KEYS)} `sweep:` has {', '.join(_SWEEP_KEYS)}")
+        return section
+
+    def _collect_axes(self, section: dict[str, Any]) -> None:
+        """Axes of the file, then of the command line, which replace the file's in place."""
+        for name, values in _flat_axes(section.get("grid") or {}):
+            setting = self.tree.resolve(name) if self._known(name) else self._late_setting(name, section)
+            if setting.path in self.axes.values:
+                raise ConfigError(f"axis {setting.path} is given twice, the second time as {name!r}; keep one of the two")
+            self.axes.values[setting.path] = axis_values(setting.path, values)
+        for path in list(self.axes.values):
+            if path in self.deleted:
+                del self.axes.values[path]
+        fixed = {path for path in self.swept if self._is_fixed_choice(path)}
+        for path, values in self.swept.items():
+            if path in self.axes.values or path not in fixed:
+                self.axes.values[path] = values
+        for word in self.fixed:
+            path = self._setting(word.key).path
+            if path in self.axes.values:
+                self.axes.values[path] = [word.value]
+        self.axes.zips = _zip_lists(section.get("zip"))
+        given = section.get("filter")
+        if given is not None and not isinstance(given, str):
+            raise ConfigError(f"sweep.filter must be a text, an SQL condition such as 'width < 64', got {given!r}")
+        self.axes.filter = given or ""
+
+    def _is_fixed_choice(self, path: str) -> bool:
+        setting = self.tree.settings[path]
+        return setting.is_plugin and group_of(setting, self.tree).key in self.fixed_choices
+
+    def _known(self, name: str) -> bool:
+        try:
+            self.tree.resolve(name)
+        except UnknownName:
+            return False
+        return True
+
+    def _late_setting(self, name: str, section: dict[str, Any]) -> Setting:
+        """A setting of a plug-in that the same grid, or the file's defaults list, chooses."""
+        choices = {}
+        for other, values in _flat_axes(section.get("grid") or {}):
+            if self._known(other) and (setting := self.tree.resolve(other)).is_plugin:
+                choices[setting.path] = str(axis_values(other, values)[0])
+        return Tree(self.target, self._choices_of_config() | choices).resolve(name)
+
+    def _choices_of_config(self) -> dict[str, str]:
+        cfg = self._config({key: values[0] for key, values in self._swept_groups().items()})
+        return _choices_in(cfg, self.tree)
+
+    def _combos(self) -> list[tuple[dict[str, str], Tree, dict[str, Any]]]:
+        """For each combination of swept plug-ins: its choices by path, its tree, and its resolved config."""
+        import itertools
+
+        swept = {
+            path: values for path, values in self.axes.values.items() if path in self.tree.settings and self.tree.settings[path].is_plugin
+        }
+        keys = {path: group_of(self.tree.settings[path], self.tree).key for path in swept}
+        found = []
+        for names in itertools.product(*swept.values()):
+            options = dict(zip(swept, names))
+            choices = {keys[path]: _option(self.tree.settings[path], name) for path, name in options.items()}
+            cfg = self._config({**self.fixed_choices, **choices})
+            tree = Tree(self.target, _choices_in(cfg, self.tree))
+            found.append((options, tree, self._values(cfg, tree)))
+        if not found:
+            empty = next(path for path, values in swept.items() if not values)
+            raise ConfigError(f"axis {empty} has no values, so the grid is empty; give it at least one")
+        return found
+
+    def _typed_axes(self, trees: list[Tree]) -> Iterator[Axis]:
+        for path, values in self.axes.values.items():
+            if path in self.tree.settings and self.tree.settings[path].is_plugin:
+                yield Axis(path, path, "str", tuple(values), is_group=True)
+                continue
+            settings = [tree.resolve(path) for tree in trees]
+            if not settings[0].is_leaf:
+                raise ConfigError(f"axis {path} holds settings, not a value; sweep one of them, as in {path}.NAME")
+            if not settings[0].field.metadata.get("identity", True):
+                raise ConfigError(f"{path} changes no result (it is no part of a task's identity), so it cannot be an axis; give one value")
+            first, *_ = [[_coerced(setting, value) for value in values] for setting in settings]
+            rounded = any(isinstance(value, Spaced) for value in values)
+            yield Axis(path, path, settings[0].type_name, tuple(dict.fromkeys(first) if rounded else first))
+
+    def _values(self, cfg: Any, tree: Tree) -> dict[str, Any]:
+        """The config with every setting at its full path, interpolations resolved and the swept left out."""
+        from omegaconf import OmegaConf
+
+        written = _written(cfg, tree)
+        for path, places in written.items():
+            raw = _strongest(path, places, tree)
+            for place in places:
+                _put(cfg, place, raw)
+        for word in self.fixed:
+            path = tree.resolve(word.key).path
+            for place in written.get(path) or [_place(path, tree)]:
+                _put(cfg, place, word.value)
+        for path in self.deleted:
+            self._delete_setting(cfg, tree, path, written)
+        for path in self.axes.values:
+            if path not in tree.settings or tree.settings[path].is_leaf:
+                for place in written.get(tree.resolve(path).path) or [_place(path, tree)]:
+                    _put(cfg, place, "???")
+        plain = _resolved(
+            OmegaConf.create({key: value for key, value in cfg.items_ex(resolve=False) if key != "sweep"}), set(self.axes.values)
+        )
+        return _rooted(plain, tree)
+
+    def _delete_setting(self, cfg: Any, tree: Tree, path: str, written: dict[str, dict[str, Any]]) -> None:
+        """`~key`: back to the default of its class."""
+        setting = tree.settings.get(path)
+        if setting is None or setting.is_plugin:
+            return
+        for place in written.get(path, {}):
+            _put(cfg, place, _default(setting))
+
+    def _built(self, combos: list[tuple[dict[str, str], Tree, dict[str, Any]]], axes: list[Axis], points: list[Point]) -> list[Combo]:
+        """Combos that have points, each with its workload at its first point."""
+        found = []
+        for options, tree, body in combos:
+            own = (
+                [
+                    point
+                    for point in points
+                    if all(axes[i].values[point[i]] == options[axis.path] for i, axis in enumerate(axes) if axis.is_group)
+                ]
+                if options
+                else points
+            )
+            if not own:
+                continue
+            nested = body["settings"]
+            for axis, index in zip(axes, own[0]):
+                if not axis.is_group:
+                    _nest(nested, axis.path, axis.values[index])
+            found.append(Combo(choices=options, base=_instance(self.target, nested), tree=tree, points=own))
+        return found
+
+
+# -- pieces -----------------------------------------------------------------------------------------------------------
+
+
+def _is_reserved(key: str) -> bool:
+    return key.partition(".")[0].partition("@")[0] in RESERVED or key == "workload"
+
+
+def _one_word(given: _Given, key: str) -> str:
+    """The one value of a reserved word; empty where it is not given."""
+    word = given.reserved.get(key)
+    if word is None or word.delete:
+        return ""
+    if word.values is not None or not isinstance(word.value, str | int | float) or isinstance(word.value, bool):
+        raise ConfigError(f"{key}= takes one name, got {word.line!r}")
+    return str(word.value)
+
+
+def _fixed_value(word: Override) -> Any:
+    if word.values is not None:
+        raise ConfigError(f"{word.line!r}: {word.key} cannot be swept; give one value")
+    return word.value
+
+
+def _target(given: _Given, sweep: str, dirs: Sequence[Path]) -> tuple[type[Workload], str]:
+    """The workload's class, and the name of a YAML in conf/workload that presets it, if any."""
+    file = confdirs.require("sweep", sweep, dirs) if sweep else None
+    name = _one_word(given, "workload") or (confdirs.workload_of(file, dirs) if file else "")
+    if not name:
+        if file:
+            raise ConfigError(f"{file} names no workload; write `workload: train` in it, or add workload=train")
+        known, sweeps = ", ".join(plugins.names("workloads")), ", ".join(confdirs.names("sweep", dirs))
+        raise ConfigError(f"nothing says what to run; give sweep=NAME (there are {sweeps or 'none'}) or workload=NAME (there are {known})")
+    preset = confdirs.find("workload", name, dirs)
+    if preset is None:
+        return plugins.load("workloads", name), ""
+    return plugins.load("workloads", confdirs.workload_of(preset, dirs) or name), name
+
+
+def _first_choices(words: Sequence[Override], target: type[Workload]) -> dict[str, str]:
+    """Plug-ins that the command line chooses, as far as they are plug-ins and not a YAML: they decide which settings exist."""
+    found: dict[str, str] = {}
+    for _ in range(2):
+        tree = Tree(target, found)
+        for word in words:
+            name = str(word.values[0] if word.values else word.value)
+            path = word.key.rpartition("@")[2]
+            if _is_reserved(word.key) or word.delete or word.glob is not None:
+                continue
+            try:
+                setting = tree.resolve(path)
+            except ConfigError:
+                continue
+            if setting.is_plugin and ("." in name or name in plugins.names(setting.declared.group, setting.declared.package)):
+                found[setting.path] = name
+    return found
+
+
+def _refuse_reserved_fields(target: type[Workload]) -> None:
+    for one, _, _ in _fields(target):
+        if one.name in RESERVED:
+            raise ConfigError(f"{target.__name__}.{one.name}: {one.name!r} is a reserved word at the root of a config; rename the field")
+
+
+def _option(setting: Setting, value: Any) -> str:
+    if not isinstance(value, str):
+        raise ConfigError(f"{setting.path} takes the name of a {setting.group}, got {value!r}")
+    return value
+
+
+def _checked_name(name: Any) -> str:
+    if name and not _NAME.fullmatch(str(name)):
+        raise ConfigError(f"name={name!r} must be letters, digits, '_', '-' and '.', and begin with a letter or digit: it names a folder")
+    return str(name)
+
+
+def _launcher(values: Any) -> Any:
+    if not isinstance(values, Mapping) or "name" not in values:
+        raise ConfigError(f"`launcher` must hold the settings of a launcher and its name, got {values!r}; choose one with launcher=NAME")
+    return plugins.load("launchers", str(values["name"]), "orchestrator").from_plain(
+        {k: v for k, v in values.items() if v != "???"}, "launcher"
+    )
+
+
+def _mapping(body: Mapping[str, Any], key: str) -> dict[str, Any]:
+    value = body.get(key) or {}
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"`{key}` must hold keys and values, got {value!r}")
+    return dict(value)
+
+
+def _resources(given: dict[str, Any]) -> dict[str, Any]:
+    """The user's resources, checked as far as they can be without a task."""
+    fields = {one.name: one for one, _, _ in _fields(Resources)}
+    for key, value in given.items():
+        if key in fields:
+            _check_resource(f"resources.{key}", key, value)
+        elif isinstance(value, Mapping):
+            for name, one in value.items():
+                if name not in fields:
+                    raise UnknownName(f"no setting 'resources.{key}.{name}'{nearest(name, fields)} resources has {', '.join(fields)}")
+                _check_resource(f"resources.{key}.{name}", name, one)
+        else:
+            raise UnknownName(
+                f"no setting 'resources.{key}'{nearest(key, fields)} resources has {', '.join(fields)}, or a workload's "
+                "name with these below it"
+            )
+    return given
+
+
+def _check_resource(path: str, name: str, value: Any) -> None:
+    if isinstance(value, str):
+        expression.compiled(value)
+        return
+    try:
+        Resources(**{name: value})
+    except ConfigError as error:
+        raise ConfigError(
+            f"{path.rpartition('.')[0]}.{error}; it may also be an expression of settings, such as '0.5 + width * 1e-3'"
+        ) from None
+
+
+def _delete(cfg: Any, word: Override) -> None:
+    from omegaconf import OmegaConf
+
+    parent, _, last = word.key.rpartition(".")
+    node = OmegaConf.select(cfg, parent) if parent else cfg
+    if node is None or last not in node:
+        raise ConfigError(f"{word.line!r}: nothing sets {word.key}")
+    del node[last]
+
+
+def _flat_axes(axes: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Axes by their path, whether written `model.width: [...]` or nested."""
+    if not isinstance(axes, Mapping):
+        raise ConfigError(f"sweep.grid must hold an axis a line, as in `model.width: [16, 32]`, got {axes!r}")
+    for key, value in axes.items():
+        name = f"{path}.{key}" if path else str(key)
+        if isinstance(value, Mapping) and not {"geomspace", "linspace"} & set(value):
+            yield from _flat_axes(value, name)
+        else:
+            yield name, value
+
+
+def _zip_lists(given: Any) -> list[list[str]]:
+    if given is None:
+        return []
+    if not isinstance(given, list) or not all(isinstance(one, list) and all(isinstance(name, str) for name in one) for one in given):
+        raise ConfigError(f"sweep.zip must be a list of lists of axes, as in [[model.width, train_size]], got {given!r}")
+    return given
+
+
+def _choices_in(cfg: Any, tree: Tree) -> dict[str, str]:
+    """The plug-ins that a composed config names, by full path."""
+    found = {}
+    for setting in tree.settings.values():
+        if setting.is_plugin:
+            group = group_of(setting, tree)
+            node = cfg.get(group.package) if "." not in group.package else _select(cfg, group.package)
+            name = node.get("name") if hasattr(node, "get") else None
+            if name is not None:
+                found[setting.path] = str(name)
+            elif node is not None and setting.group != "workload" and hasattr(node, "get"):
+                raise ConfigError(f"{group.package} names no {setting.group}; write `name: ...` in its file, or a defaults list")
+    return found
+
+
+def _select(cfg: Any, path: str) -> Any:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.select(cfg, path)
+
+
+def _written(cfg: Any, tree: Tree) -> dict[str, dict[str, Any]]:
+    """Full path -> where a config sets it -> the value there, not yet resolved."""
+    from omegaconf import OmegaConf
+
+    body = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(body, dict)
+    found: dict[str, dict[str, Any]] = {}
+    for key, value in body.items():
+        if key in RESERVED or key == "workload":
+            continue
+        for place, raw in _leaves(str(key), value, tree):
+            found.setdefault(tree.resolve(place).path, {})[place] = raw
+    return found
+
+
+def _leaves(place: str, value: Any, tree: Tree) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, below in value.items():
+            if key == "name" and not isinstance(below, Mapping) and _is_plugin(place, tree):
+                continue
+            yield from _leaves(f"{place}.{key}", below, tree)
+        return
+    setting = tree.resolve(place)
+    if not setting.is_leaf and not (setting.optional and value is None):
+        raise ConfigError(f"{setting.path} holds settings, got {value!r}")
+    yield place, value
+
+
+def _is_plugin(place: str, tree: Tree) -> bool:
+    try:
+        return tree.resolve(place).is_plugin
+    except ConfigError:
+        return False
+
+
+def _strongest(path: str, places: dict[str, Any], tree: Tree) -> Any:
+    """The value that somebody wrote, where a place still has the default."""
+    setting = tree.settings[path]
+    given = [raw for raw in places.values() if raw not in (_default(setting), "???")]
+    if any(one != given[0] for one in given):
+        raise ConfigError(f"{path} is set twice, to different values: {', '.join(f'{k}={v}' for k, v in places.items())}; keep one")
+    return given[0] if given else next(iter(places.values()))
+
+
+def _default(setting: Setting) -> Any:
+    import dataclasses
+
+    default = setting.field.default
+    if default is dataclasses.MISSING:
+        return "???"
+    return list(default) if isinstance(default, tuple) else default
+
+
+def _place(path: str, tree: Tree) -> str:
+    """Where a setting stands in the composed config: below its plug-in's place, else at its full path."""
+    parts = path.split(".")
+    for end in range(len(parts) - 1, 0, -1):
+        above = ".".join(parts[:end])
+        if tree.settings[above].is_plugin and tree.settings[above].group != "workload":
+            return ".".join([group_of(tree.settings[above], tree).package, *parts[end:]])
+    return path
+
+
+def _put(cfg: Any, place: str, value: Any) -> None:
+    from omegaconf import OmegaConf
+
+    OmegaConf.update(cfg, place, value, force_add=True)
+
+
+def _resolved(cfg: Any, swept: set[str] | None = None) -> dict[str, Any]:
+    """Plain values with interpolations resolved; ConfigError where one reaches nothing, or a setting that is swept."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
+
+    try:
+        body = OmegaConf.to_container(cfg, resolve=True)
+    except InterpolationToMissingValueError as error:
+        text = str(error).splitlines()[0]
+        raise ConfigError(
+            f"{text}: an interpolation is resolved once, it cannot follow the axes {', '.join(swept or ()) or 'of a grid'}"
+        ) from None
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"cannot resolve the config: {str(error).splitlines()[0]}") from None
+    assert isinstance(body, dict)
+    return {str(key): value for key, value in body.items()}
+
+
+def _rooted(plain: dict[str, Any], tree: Tree) -> dict[str, Any]:
+    """Reserved keys as they are, and below `settings` everything else nested by full path."""
+    body = {key: value for key, value in plain.items() if key in RESERVED}
+    settings: dict[str, Any] = {}
+    for key, value in plain.items():
+        if key in RESERVED or key == "workload":
+            continue
+        for place, one in _leaves(key, value, tree):
+            if one != "???":
+                _nest(settings, tree.resolve(place).path, one)
+    for path, setting in tree.settings.items():
+        if setting.is_plugin and setting.cls is not None:
+            _nest(settings, f"{path}.name", setting.cls.plugin_name())  # type: ignore[attr-defined]
+    return body | {"settings": settings}
+
+
+def _nest(body: dict[str, Any], path: str, value: Any) -> None:
+    *parents, last = path.split(".")
+    for parent in parents:
+        if not isinstance(body.get(parent), dict):
+            body[parent] = {}
+        body = body[parent]
+    body[last] = value
+
+
+def _instance(target: type[Workload], nested: dict[str, Any]) -> Workload:
+    try:
+        return target.from_plain(nested)
+    except TypeError as error:
+        missing = re.findall(r"'(\w+)'", str(error))
+        raise ConfigError(f"{target.__name__} needs {', '.join(missing)}; give it, as in {missing[0] if missing else 'key'}=...") from None
+
+
+def _coerced(setting: Setting, value: Any) -> Any:
+    """An axis value in its type; a spaced number is rounded for a whole-number setting."""
+    if setting.declared is int and isinstance(value, Spaced):
+        value = round(value)
+    return setting.coerce(float(value) if isinstance(value, Spaced) else value)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Settings):
+        return value.to_plain()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+# -- completion -------------------------------------------------------------------------------------------------------
+
+
+def setting_names(overrides: Sequence[str] = (), config_dirs: Sequence[Path] = ()) -> list[str]:
+    """Names that may stand before `=` after these words, without Hydra: settings of the target, and what is reserved."""
+    given = dict(word.partition("=")[::2] for word in overrides)
+    dirs = confdirs.search_path(config_dirs)
+    name = given.get("workload") or ""
+    if not name and (file := confdirs.find("sweep", given.get("sweep", ""), dirs)):
+        name = confdirs.workload_of(file, dirs)
+    if not name:
+        return []
+    target = plugins.load("workloads", name)
+    choices: dict[str, str] = {}
+    tree = Tree(target)
+    for key, value in given.items():
+        if _is_plugin(key, tree) and (setting := tree.resolve(key)).is_plugin:
+            first = value.partition(",")[0]
+            if "." in first or first in plugins.names(setting.declared.group, setting.declared.package):
+                choices[setting.path] = first
+    return Tree(target, choices).names()
+
+
+def option_names(key: str, overrides: Sequence[str] = (), config_dirs: Sequence[Path] = ()) -> list[str]:
+    """Names that may stand after `key=`, for what is chosen by name; empty for other settings."""
+    dirs = confdirs.search_path(config_dirs)
+    own = {"launcher": ("launchers", "orchestrator"), "workload": ("workloads", "workers")}
+    if key in ("sweep", "site"):
+        return confdirs.names(key, dirs)
+    if key in own:
+        return confdirs.option_names(key, *own[key], dirs)
+    given = dict(word.partition("=")[::2] for word in overrides)
+    file = confdirs.find("sweep", given.get("sweep", ""), dirs)
+    name = given.get("workload") or (confdirs.workload_of(file, dirs) if file else "")
+    if not name or not _is_plugin(key, tree := Tree(plugins.load("workloads", name))):
+        return []
+    setting = tree.resolve(key)
+    return confdirs.option_names(setting.group, setting.declared.group, setting.declared.package, dirs)

@@ -1,0 +1,85 @@
+"""Arithmetic over a task's settings, for resources such as `0.5 + model.width * 1e-3`: numbers, names, operators, nothing else."""
+
+import ast
+import math
+import operator
+from collections.abc import Callable
+from typing import Any
+
+from workers.errors import ConfigError
+
+_BINARY: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+    ast.Pow: operator.pow,
+}
+_UNARY: dict[type[ast.AST], Callable[[Any], Any]] = {ast.USub: operator.neg, ast.UAdd: operator.pos}
+_COMPARE: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+}
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "min": min,
+    "max": max,
+    "ceil": math.ceil,
+    "floor": math.floor,
+    "round": round,
+    "sqrt": math.sqrt,
+}
+
+Lookup = Callable[[str], Any]
+
+
+def compiled(text: str) -> Callable[[Lookup], Any]:
+    """A function from a lookup of settings to the value of `text`; ConfigError for what is no arithmetic."""
+    try:
+        return _Compiler(text).visit(ast.parse(text.strip(), mode="eval").body)
+    except SyntaxError as error:
+        raise ConfigError(f"cannot read the expression {text!r}: {error.msg}") from None
+
+
+class _Compiler:
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def visit(self, node: ast.AST) -> Callable[[Lookup], Any]:
+        match node:
+            case ast.Constant(value=int() | float() | str() as value):
+                return lambda lookup: value
+            case ast.Name() | ast.Attribute():
+                name = self.name(node)
+                return lambda lookup: lookup(name)
+            case ast.BinOp() if type(node.op) in _BINARY:
+                return self.apply(_BINARY[type(node.op)], node.left, node.right)
+            case ast.UnaryOp() if type(node.op) in _UNARY:
+                return self.apply(_UNARY[type(node.op)], node.operand)
+            case ast.Compare(ops=[operation]) if type(operation) in _COMPARE:
+                return self.apply(_COMPARE[type(operation)], node.left, node.comparators[0])
+            case ast.IfExp():
+                test, then, other = self.visit(node.test), self.visit(node.body), self.visit(node.orelse)
+                return lambda lookup: then(lookup) if test(lookup) else other(lookup)
+            case ast.Call(func=ast.Name(id=function), keywords=[]) if function in _FUNCTIONS:
+                return self.apply(_FUNCTIONS[function], *node.args)
+        raise ConfigError(
+            f"the expression {self.text!r} may hold numbers, settings, + - * / // % **, comparisons, `a if b else c`, "
+            f"{', '.join(_FUNCTIONS)}; it holds {ast.unparse(node)!r}"
+        )
+
+    def apply(self, function: Callable[..., Any], *nodes: ast.AST) -> Callable[[Lookup], Any]:
+        arguments = [self.visit(node) for node in nodes]
+        return lambda lookup: function(*[argument(lookup) for argument in arguments])
+
+    def name(self, node: ast.AST) -> str:
+        if isinstance(node, ast.Attribute):
+            return f"{self.name(node.value)}.{node.attr}"
+        if isinstance(node, ast.Name):
+            return node.id
+        raise ConfigError(f"the expression {self.text!r} holds {ast.unparse(node)!r}, which names no setting")
