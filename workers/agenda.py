@@ -50,7 +50,8 @@ class Agenda:
 
     def pop(self) -> int:
         """Hand out the task that `peek` named."""
-        return heapq.heappop(self._ready)[1]
+        _, index = heapq.heappop(self._ready)
+        return index
 
     def put_back(self, index: int) -> None:
         """A task that was handed out and did not run, or is to run again."""

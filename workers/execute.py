@@ -17,7 +17,7 @@ from typing import Any
 
 from workers import plugins, taskdir
 from workers.context import Context
-from workers.errors import Diverged, DiskFull, Garbled, Interrupted
+from workers.errors import DiskFull, Diverged, Garbled, Interrupted
 from workers.taskdir import INLINE_BYTES, Columns, Commit, Task
 from workers.workload import Workload
 

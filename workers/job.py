@@ -89,11 +89,10 @@ class Job:
 
     @classmethod
     def prepare(cls, root: Path, token: str, journal: Journal) -> "Job":
-        """Read the batch, make the folders for its commits in one go."""
+        """Read the batch and what its launcher allows."""
         body, tasks = read_batch(root, token)
         terms = Terms.of_launcher(body["launcher"])
         numbers = slots.visible_gpus() if terms.devices is None else terms.devices
-        _make_commit_folders(root, tasks)
         return cls(
             root=root,
             token=token,
@@ -144,7 +143,10 @@ class Job:
         return 0 if written else 1
 
     def _loop(self) -> None:
-        beat = look = 0.0
+        self._look()
+        self._schedule()
+        _make_commit_folders(self.root, self.tasks)  # while the first children start
+        beat, look = 0.0, time.monotonic() + LOOK_SECONDS
         while True:
             now = time.monotonic()
             if now >= look:

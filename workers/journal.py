@@ -1,7 +1,6 @@
 """The files of one batch as its job writes them: receipt, attempts, heartbeat; and the orders to cancel that it reads."""
 
 import contextlib
-import functools
 import json
 import os
 import time
@@ -9,23 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from workers import files, limits, taskdir
+from workers import files, taskdir
 from workers.errors import DiskFull, Garbled
+from workers.processes import Process
 from workers.taskdir import Task
-
-
-@functools.cache
-def boot_id() -> str:
-    """Names this boot of this machine: process ids and counters compare within it only."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return "unknown"
-
-
-def process_id() -> str:
-    """This process, told apart from any other: `host:boot:pid:start`."""
-    return f"{os.uname().nodename}:{boot_id()}:{os.getpid()}:{limits.start_ticks(os.getpid())}"
 
 
 def read_batch(root: Path, token: str) -> tuple[dict[str, Any], list[Task]]:
@@ -46,9 +32,8 @@ class Journal:
 
     def link_receipt(self, token: str) -> bool:
         """The job's first act; False: another job has this batch, so this one has nothing to do."""
-        body = {"token": token, "job": process_id(), "host": os.uname().nodename, "boot": boot_id(), "pid": os.getpid(), "time": time.time()}
-        body["pid_start"] = limits.start_ticks(os.getpid())
-        body["scheduler_job"] = os.environ.get("SLURM_JOB_ID")
+        me = Process.of_pid(os.getpid())
+        body = {"token": token, "job": str(me), "host": me.host, "boot": me.boot, "pid": me.pid, "pid_start": me.start, "time": time.time()}
         return files.publish(self.folder / "receipt.json", files.encode(body))
 
     def record(self, event: dict[str, Any]) -> None:

@@ -8,6 +8,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from workers.processes import start_ticks
+
 WATCH_SECONDS = 0.1
 _MIB = 2**20
 
@@ -165,16 +167,6 @@ def clear_abandoned() -> None:
 
 
 # -- processes ------------------------------------------------------------------------------------------------------
-
-
-def start_ticks(pid: int) -> int:
-    """When a process began, in clock ticks since boot: with its pid it names the process for good; 0: no such process."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return 0
-    state, *rest = text.rpartition(")")[2].split()
-    return 0 if state in "ZX" else int(rest[18])
 
 
 def tree_mib(pid: int) -> float:

@@ -114,7 +114,9 @@ class Seat:
             with contextlib.suppress(OSError):  # the child finds itself outside and says so
                 self.group.add(self.pid)
         limit = self.shape.limit_bytes if self.group is not None else None
-        self._send({"root": str(root), "code": code, "cpus": self.cpus, "threads": self.shape.threads, "gpus": self.gpus, "limit_bytes": limit})
+        self._send(
+            {"root": str(root), "code": code, "cpus": self.cpus, "threads": self.shape.threads, "gpus": self.gpus, "limit_bytes": limit}
+        )
 
     def reap(self) -> bool:
         """Whether the child has ended; its exit status is kept, and what it had started in its session is killed."""

@@ -80,7 +80,9 @@ class Commit:
 
     def encode(self) -> bytes:
         """The commit's file."""
-        return files.encode(asdict(self))
+        body = {name: getattr(self, name) for name in self.__slots__}  # `asdict` copies every row, 0.1 ms even where there are three
+        body["files"] = [asdict(payload) for payload in self.files]
+        return files.encode(body)
 
 
 def commit_name(key: str, generation: int) -> str:

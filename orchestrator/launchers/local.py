@@ -1,0 +1,65 @@
+"""The embedded launcher: jobs are detached processes of this machine that share its slots."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.launchers import _processes
+from orchestrator.launchers.launcher import JobState, Launcher
+from workers import taskdir
+from workers.processes import Process
+from workers.settings import setting
+
+# The last command ticks, so that the store is up to date also where nobody watches.
+_COMMANDS = """trap '' HUP
+"$1" -P -m workers "$2" "$3"
+"$1" -P -m orchestrator tick --root "$2"
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Local(Launcher):
+    """Warm child processes on this machine; several jobs together never use more than it has."""
+
+    slots: int | None = setting(None, low=1, help="tasks at once; none: as many as CPUs allow")
+    cpus_per_slot: int = setting(1, low=1)
+    memory_gib: float | None = setting(None, above=0, unit="GiB", help="for all slots together; none: 90 % of the machine")
+    grace_seconds: float = setting(10.0, low=0, unit="s", help="between the warning of a task and its end")
+    devices: tuple[int, ...] | None = setting(None, low=0, help="numbers of the GPUs; none: all that are visible")
+    tasks_per_gpu: int = setting(1, low=1)
+    limit_memory_by: str = setting("auto", choices=("auto", "cgroup", "watchdog", "none"))
+
+    def submit(self, root: Path, tokens: Sequence[str], code_path: Path) -> dict[str, str]:
+        """Start a detached shell for each batch: its job, then a tick."""
+        return {token: self._start(root, token, code_path) for token in tokens}
+
+    def _start(self, root: Path, token: str, code_path: Path) -> str:
+        path = os.pathsep.join(filter(None, (str(code_path), os.environ.get("PYTHONPATH"))))
+        with (taskdir.batch_dir(root, token) / "log").open("ab") as log:
+            # Popen, not kept: the shell outlives this process on purpose.
+            shell = subprocess.Popen(
+                ["sh", "-c", _COMMANDS, _processes.JOB, sys.executable, str(root.absolute()), token],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=root,
+                env={**os.environ, "PYTHONPATH": path},
+                start_new_session=True,
+            )
+        process = Process.of_pid(shell.pid)
+        shell.returncode = 0
+        _processes.write_job(root, token, process)
+        return str(process)
+
+    def states(self, root: Path, tokens: Sequence[str]) -> dict[str, JobState]:
+        """By receipt and process table."""
+        found = {token: _processes.state(root, token) for token in tokens}
+        return {token: state for token, state in found.items() if state is not None}
+
+    def cancel(self, root: Path, tokens: Sequence[str]) -> None:
+        """SIGTERM to the jobs, in a call after the grace SIGKILL."""
+        for token in tokens:
+            _processes.cancel(root, token, self.grace_seconds)

@@ -1,0 +1,67 @@
+"""Processes of this machine, told apart for good: process ids are used again, a start time within one boot is not."""
+
+import contextlib
+import functools
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@functools.cache
+def boot_id() -> str:
+    """Names this boot of this machine: process ids and counters compare within it only."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return "unknown"
+
+
+def start_ticks(pid: int) -> int:
+    """When a process began, in clock ticks since boot; 0: there is none, or it is dead and not yet buried."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0
+    state, *rest = text.rpartition(")")[2].split()
+    return 0 if state in "ZX" else int(rest[18])
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process of a host."""
+
+    host: str
+    boot: str
+    pid: int
+    start: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Process":
+        """From its text `host:boot:pid:start`."""
+        host, boot, pid, start = text.rsplit(":", 3)
+        return cls(host, boot, int(pid), int(start))
+
+    @classmethod
+    def of_pid(cls, pid: int) -> "Process":
+        """A process that runs here now."""
+        return cls(os.uname().nodename, boot_id(), pid, start_ticks(pid))
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.boot}:{self.pid}:{self.start}"
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it belongs to this machine, in this boot or an earlier one."""
+        return self.host == os.uname().nodename
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs; to be asked of processes of this machine only."""
+        return self.boot == boot_id() and self.start > 0 and start_ticks(self.pid) == self.start
+
+    def signal(self, number: signal.Signals, *, group: bool = False) -> None:
+        """Send it (or its process group) a signal if it lives."""
+        if self.alive:
+            with contextlib.suppress(ProcessLookupError):
+                (os.killpg if group else os.kill)(self.pid, number)
