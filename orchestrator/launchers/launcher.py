@@ -49,3 +49,11 @@ class Launcher(Plugin):
     def cancel(self, root: Path, tokens: Sequence[str]) -> None:
         """Have the jobs checkpoint and end; called again after the grace, kill them."""
         raise NotImplementedError
+
+    def most_memory_gib(self) -> float:
+        """Memory that one task can have at most where the jobs run; what needs more has failed for good."""
+        return float("inf")
+
+    def num_slots(self) -> int:
+        """Tasks that run at once where nothing else is at work, for the cost shown by `plan`."""
+        return 1

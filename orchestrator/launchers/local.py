@@ -9,7 +9,7 @@ from pathlib import Path
 
 from orchestrator.launchers import _processes
 from orchestrator.launchers.launcher import JobState, Launcher
-from workers import taskdir
+from workers import limits, taskdir
 from workers.processes import Process
 from workers.settings import setting
 
@@ -63,3 +63,11 @@ class Local(Launcher):
         """SIGTERM to the jobs, in a call after the grace SIGKILL."""
         for token in tokens:
             _processes.cancel(root, token, self.grace_seconds)
+
+    def most_memory_gib(self) -> float:
+        """What all slots have together."""
+        return self.memory_gib or 0.9 * limits.total_memory_gib()
+
+    def num_slots(self) -> int:
+        """As given, else by the CPUs that this process may use."""
+        return self.slots or max(1, len(os.sched_getaffinity(0)) // self.cpus_per_slot)
