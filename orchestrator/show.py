@@ -192,7 +192,8 @@ class _Paint:
 
     def __init__(self, color: bool | None) -> None:
         self.color = (sys.stdout.isatty() and "NO_COLOR" not in os.environ) if color is None else color
-        encoding = (getattr(sys.stdout, "encoding", None) or "ascii").lower()
+        # not sys.stdout: rich puts a stand-in without an encoding there while it draws
+        encoding = (getattr(sys.__stdout__, "encoding", None) or "ascii").lower()
         self.unicode = "utf" in encoding
 
     def sign(self, state: str, number: int = 1) -> str:
@@ -278,8 +279,7 @@ def _overview(rows: Sequence[tuple[Any, Counts]], paint: _Paint) -> str:
 def _causes(now: "Status") -> Iterable[str]:
     width = max(len(cause) for cause, *_ in now.causes)
     for cause, number, message, key in now.causes[:_MOST_ROWS]:
-        first = (message.strip().splitlines() or ["(no message)"])[0]
-        yield f"  {cause:<{width}}  {number:>5}  {_cut(first, 72)}"
+        yield f"  {cause:<{width}}  {number:>5}  {_cut(message, 72)}"
         yield f"  {'':<{width}}         eigensweep logs {now.name} {key[:10]}"
     yield from _more(len(now.causes) - _MOST_ROWS)
 
@@ -368,6 +368,8 @@ def scalar(value: Any) -> str:
 
 
 def _cut(text: str, length: int) -> str:
+    """The first line, shortened."""
+    text = (text.strip().splitlines() or ["(no message)"])[0]
     return text if len(text) <= length else text[: length - 3] + "..."
 
 
