@@ -23,6 +23,7 @@ PACKAGES = ("workers", "orchestrator", "eigensweep.py", "conf")
 NUMERIC = ("workers",)
 VERSIONED = ("torch", "numpy", "scipy")
 MAX_BYTES = 64 * 2**20
+LIVE = "live"
 
 _SKIPPED = {"__pycache__", "node_modules"}
 
@@ -46,21 +47,42 @@ class _Source:
     copied: bool
 
 
-def freeze(store: Store, modules: Sequence[str] = ()) -> Frozen:
-    """Copy our own source and the packages of the user's `modules` into the store, unless that very content is there.
+def identify(store: Store, modules: Sequence[str] = ()) -> Frozen:
+    """What `freeze` would give for the source as it stands now, without writing it.
 
     Raises ConfigError where a module is not found or its package holds more than source.
     """
+    return _identified(store, {source: dict(_read(source)) for source in _sources(modules)})[0]
+
+
+def freeze(store: Store, modules: Sequence[str] = (), *, live: bool = False) -> Frozen:
+    """Copy our own source and the packages of the user's `modules` into the store, unless that very content is there.
+
+    `live`: copy nothing; jobs run the source as it stands when they start. Raises ConfigError as `identify` does.
+    """
     contents = {source: dict(_read(source)) for source in _sources(modules)}
+    frozen, record = _identified(store, contents)
+    if live:
+        return Frozen(LIVE, frozen.code, live_path())
+    if not (frozen.path / "fingerprint.json").exists():
+        copied = {name: data for source, found in contents.items() if source.copied for name, data in found.items()}
+        _publish(frozen.path, copied, record)
+    return frozen
+
+
+def path_of(store: Store, snapshot: str) -> Path:
+    """A root for Python's path: a snapshot's folder, or the source as it stands now for LIVE."""
+    return live_path() if snapshot == LIVE else store.code_path(snapshot)
+
+
+def _identified(store: Store, contents: dict[_Source, dict[str, bytes]]) -> tuple[Frozen, dict[str, Any]]:
+    """Names of the content, and what is recorded with it."""
     digests = {s.name: _digest(sorted((n, hashlib.sha256(d).hexdigest()) for n, d in found.items())) for s, found in contents.items()}
     versions = _versions()
     snapshot = _digest([sorted(digests.items()), versions])
     code = _digest([sorted((s.name, digests[s.name]) for s in contents if s.numeric), versions])
-    path = store.code_path(snapshot)
-    if not (path / "fingerprint.json").exists():
-        copied = {name: data for source, found in contents.items() if source.copied for name, data in found.items()}
-        _publish(path, copied, {"snapshot": snapshot, "code": code, "packages": digests, "versions": versions})
-    return Frozen(snapshot, code, path)
+    record = {"snapshot": snapshot, "code": code, "packages": digests, "versions": versions}
+    return Frozen(snapshot, code, store.code_path(snapshot)), record
 
 
 def fingerprint(store: Store, snapshot: str) -> Any:

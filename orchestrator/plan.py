@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from orchestrator import code as code_of
 from orchestrator.compose import Composed, compose
 from orchestrator.states import SweepStates, sweep_states
 from orchestrator.store import Store
@@ -78,10 +79,8 @@ def plan(overrides: Sequence[str], store: Store, config_dirs: Sequence[Path] = (
 
 def summarise(planned: Planned) -> Plan:
     """Counts and cost of what was prepared."""
-    from orchestrator.code import fingerprint
-
     sweep, states, watch = planned.sweep, planned.states, planned.watch
-    code = fingerprint(sweep.modules()).code
+    code = code_of.identify(watch.store, sweep.modules()).code
     done = [index for index, state in enumerate(states.states) if state == "completed"]
     commits = {index: taskdir.read_commit(watch.store.root, watch.ledger.name_of(sweep.keys[index])) for index in done}
     to_run = [index for index, state in enumerate(states.states) if state == "pending"]

@@ -61,4 +61,4 @@ def _execute(sweep: Sweep, index: int, store: Store, report: Report) -> None:
     )
     report({"task": where.describe(sweep, index), "key": key})
     attempt = f"inline-{secrets.token_hex(3)}-0-0-{secrets.token_hex(3)}"
-    execute(store.root, task, attempt=attempt, code=code.fingerprint(sweep.modules()).code, report=report, reraise=True)
+    execute(store.root, task, attempt=attempt, code=code.identify(store, sweep.modules()).code, report=report, reraise=True)

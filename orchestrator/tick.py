@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator import code
 from orchestrator import ledger as ledgers
 from orchestrator.batches import Batch
 from orchestrator.ledger import UNCHARGED
@@ -212,7 +213,7 @@ def _win_submission(watch: Watch, name: str, tasks: list[Task]) -> str | None:
 
 def _launch(watch: Watch, token: str, launcher: Any) -> None:
     snapshot = watch.ledger.batches[token]["snapshot"]
-    code_path = watch.store.code_path(snapshot)
+    code_path = code.path_of(watch.store, snapshot)
     try:
         launcher.submit(watch.store.root, [token], code_path)
     except BaseException:
