@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 # N samples; C outputs
 
-NUM_EVALUATED_AT_ONCE = 2048
+NUM_EVALUATED_AT_ONCE = 512
 
 
 def update(module: "nn.Module", optimizer: "Optimizer", rate: float, loss: str, inputs_N: "Tensor", labels_N: "Tensor") -> None:

@@ -23,6 +23,7 @@ class Cnn(Model):
     bias: bool = True
     parameterisation: str = setting("standard", choices=("standard", "ntk"))
     pooling: str = setting("average", choices=("average", "max"))
+    input_pooling: int = setting(1, low=1, help="the image is first averaged over squares of that side")
     readout: str = setting("flatten", choices=("flatten", "mean"), help="of all pixels of the last stage, or of their mean")
 
     def build(self, input_shape: tuple[int, ...], num_outputs: int, seed: int) -> "nn.Module":
@@ -34,7 +35,7 @@ class Cnn(Model):
 
         channels, height, width = self._image(input_shape)
         law = Law(self.parameterisation, self.bias, torch.Generator().manual_seed(seed))
-        layers: list[nn.Module] = []
+        layers: list[nn.Module] = [nn.AvgPool2d(self.input_pooling)] if self.input_pooling > 1 else []
         for stage in range(self.depth):
             num_filters = self.width * 2**stage
             layers += [Conv(channels, num_filters, law), ACTIVATIONS[self.activation]()]
@@ -45,9 +46,10 @@ class Cnn(Model):
         return nn.Sequential(*layers, nn.Flatten(), Dense(channels * height * width, num_outputs, law))
 
     def _image(self, input_shape: tuple[int, ...]) -> tuple[int, int, int]:
-        if len(input_shape) != 3 or min(input_shape[1:]) < 2**self.depth:
+        smallest = self.input_pooling * 2**self.depth
+        if len(input_shape) != 3 or min(input_shape[1:]) < smallest:
             raise ConfigError(
-                f"a cnn of depth {self.depth} needs images (channels, H, W) of at least {2**self.depth} pixels a side, got {input_shape}; "
-                "take a smaller depth or model=mlp"
+                f"a cnn of depth {self.depth} needs images (channels, H, W) of at least {smallest} pixels a side, got {input_shape}; "
+                "take a smaller depth or input_pooling, or model=mlp"
             )
-        return input_shape[0], input_shape[1], input_shape[2]
+        return input_shape[0], input_shape[1] // self.input_pooling, input_shape[2] // self.input_pooling

@@ -1,0 +1,165 @@
+"""Gram and spectrum tasks: their files and rows against what one backward pass per sample and output gives."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from task_runs import attempt, committed, last, task_of
+
+from workers import taskdir
+from workers.data.digits import Digits
+from workers.eigen import eigen, residual_weights
+from workers.errors import ConfigError, Diverged
+from workers.models.cnn import Cnn
+from workers.models.mlp import Mlp
+from workers.optimizers.sgd import Sgd
+from workers.spectrum_data import from_rows, observe
+from workers.subsets import probe
+from workers.workload import replace
+from workers.workloads.gram import Gram
+from workers.workloads.spectrum import Spectrum
+from workers.workloads.train import Train
+
+TRAIN = Train(model=Mlp(width=6, depth=2), num_steps=20, train_size=128, num_snapshots=4)
+GRAM = Gram(train=TRAIN, probe_size=5)
+
+
+def slow_jacobian(train: Train, root: Path, step: int, num_units: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """J (N C, P) and the residual of cross entropy (N C,), one backward pass per sample and output in float64."""
+    path = taskdir.payload_path(root, committed(root, train), f"snapshot-{step}.safetensors")
+    module, images = train.load_snapshot(path).double(), Digits().load()
+    rows, residuals = [], []
+    for index in probe(len(images.test_labels), num_units):
+        outputs_C = module(torch.from_numpy(images.test_images[index : index + 1]).double())[0]
+        residuals.append(outputs_C.softmax(0).detach() - torch.eye(10, dtype=torch.float64)[images.test_labels[index]])
+        for output in range(10):
+            gradients = torch.autograd.grad(outputs_C[output], list(module.parameters()), retain_graph=True)
+            rows.append(torch.cat([gradient.flatten() for gradient in gradients]))
+    return torch.stack(rows), torch.cat(residuals)
+
+
+@pytest.mark.parametrize(("snapshot", "step"), [("init", 0), ("final", 20), ("4", 4)])
+@pytest.mark.parametrize("model", [TRAIN.model, Cnn(width=2, depth=1)], ids=["mlp", "cnn"])
+def test_stored_kernels_are_the_slow_ones(tmp_path, snapshot, step, model):
+    gram = replace(GRAM, snapshot=snapshot, train=replace(TRAIN, model=model))
+    commit = committed(tmp_path, gram)
+    jacobian, _ = slow_jacobian(gram.train, tmp_path, step, 5)
+    full = np.load(taskdir.payload_path(tmp_path, commit, "gram-full.npy"))
+    traced = np.load(taskdir.payload_path(tmp_path, commit, "gram-traced.npy"))
+    np.testing.assert_allclose(full, (jacobian @ jacobian.T).numpy(), rtol=1e-10, atol=1e-10)
+    blocks = full.reshape(5, 10, 5, 10)
+    np.testing.assert_allclose(traced, sum(blocks[:, c, :, c] for c in range(10)) / 10, rtol=1e-12)
+    assert last(commit)["trace"] == pytest.approx(float((jacobian**2).sum()) / 50)
+
+
+def test_the_traced_kernel_alone_is_the_same(tmp_path):
+    alone = committed(tmp_path, replace(GRAM, full=False))
+    both = committed(tmp_path, GRAM)
+    assert [payload.name for payload in alone.files] == ["gram-traced.npy", "probe.npz"]
+    arrays = [np.load(taskdir.payload_path(tmp_path, commit, "gram-traced.npy")) for commit in (alone, both)]
+    np.testing.assert_allclose(*arrays, rtol=1e-12)
+
+
+def test_the_probe_set_depends_on_the_data_alone(tmp_path):
+    seeds = [committed(tmp_path, replace(GRAM, train=replace(TRAIN, seed=seed, train_size=size))) for seed, size in ((0, 128), (1, 64))]
+    index = [np.load(taskdir.payload_path(tmp_path, commit, "probe.npz"))["index"] for commit in seeds]
+    assert np.array_equal(*index)
+
+
+@pytest.mark.parametrize("kernel", ["full", "traced"])
+def test_spectrum_is_that_of_the_slow_kernel_and_its_projections_give_the_gradient(tmp_path, kernel):
+    spectrum = Spectrum(gram=GRAM, kernel=kernel)
+    commit = committed(tmp_path, spectrum)
+    data = from_rows(commit.rows["scalars"], commit.rows["spectra"])
+    jacobian, residual = slow_jacobian(TRAIN, tmp_path, 20, 5)
+    if kernel == "full":
+        slow = jacobian @ jacobian.T
+        # ||grad L||^2 of the mean loss, which no kernel enters
+        grad_norm = float((jacobian.T @ (residual / 5)).square().sum())
+        position = grad_norm / float((residual / 5).square().sum() * jacobian.square().sum())
+    else:
+        blocks = (jacobian @ jacobian.T).reshape(5, 10, 5, 10)
+        slow = sum(blocks[:, c, :, c] for c in range(10)) / 10
+        u_NC = residual.reshape(5, 10)
+        position = float((u_NC.T @ slow @ u_NC).trace() / u_NC.square().sum() / slow.trace())
+    np.testing.assert_allclose(data.eigenvalues_K, torch.linalg.eigvalsh(slow).numpy(), rtol=1e-9, atol=1e-9 * float(slow.trace()))
+    assert data.weights_K.sum() == pytest.approx(1.0)
+    suffix = "_traced" if kernel == "traced" else ""
+    assert observe(data)[f"spectral_position{suffix}"] == pytest.approx(position, rel=1e-9)
+    assert observe(data)[f"trace{suffix}"] == pytest.approx(float(jacobian.square().sum()) / 50, rel=1e-9)
+
+
+def test_the_certificate_of_a_good_solve(tmp_path):
+    found = last(committed(tmp_path, Spectrum(gram=GRAM)))
+    for name in ("residual_norm", "trace_error", "frobenius_error", "orthogonality"):
+        assert found[name] < 1e-12, name
+    assert found["psd"] == 1.0
+    assert found["asymmetry"] == 0.0
+    assert (found["num_rows"], found["num_units"], found["num_outputs"]) == (50, 5, 10)
+
+
+def test_a_cut_spectrum_holds_the_largest_and_leaves_what_needs_all_as_nan(tmp_path):
+    whole, cut = (committed(tmp_path, Spectrum(gram=GRAM, num_eigenvalues=num)) for num in (None, 7))
+    assert cut.rows["spectra"]["eigenvalue"] == whole.rows["spectra"]["eigenvalue"][-7:]
+    assert cut.rows["spectra"]["index"] == list(range(43, 50))
+    observed = observe(from_rows(cut.rows["scalars"], cut.rows["spectra"]))
+    assert all(np.isnan(value) for value in observed.values())
+
+
+def test_the_noise_floor_is_that_of_the_kernels_own_precision():
+    matrix = np.diag(np.arange(1.0, 9.0))
+    assert eigen(matrix.astype(np.float32)).noise_floor == pytest.approx(8 * 8 * np.finfo(np.float32).eps)
+    assert eigen(matrix).noise_floor == pytest.approx(8 * 8 * np.finfo(np.float64).eps)
+
+
+def test_a_kernel_that_is_not_positive_is_certified_as_such():
+    assert not eigen(np.diag([-1.0, 2.0, 3.0])).psd
+    assert eigen(np.array([[2.0, 1.0], [0.0, 2.0]])).asymmetry > 0.1
+
+
+def test_a_kernel_with_nan_diverges():
+    with pytest.raises(Diverged, match="the kernel has 1 entries that are no numbers"):
+        eigen(np.array([[1.0, np.nan], [0.0, 1.0]]))
+
+
+def test_no_residual_gives_nan_weights():
+    assert np.isnan(residual_weights(np.eye(4), np.zeros((2, 2)))).all()
+
+
+@pytest.mark.parametrize("snapshot", ["0", "20", "3", "last"])
+def test_a_snapshot_that_is_not_kept_is_refused_when_planned(snapshot):
+    with pytest.raises(ConfigError, match=f"snapshot must be one of init, final, 1, 4, got '{snapshot}'"):
+        replace(GRAM, snapshot=snapshot)
+
+
+def test_a_snapshot_that_an_earlier_run_did_not_keep_is_named(tmp_path):
+    """The training was committed with fewer snapshots, which do not enter its key."""
+    gram = replace(GRAM, snapshot="4")
+    few = committed(tmp_path, replace(TRAIN, num_snapshots=2))
+    plain = {**vars_of(few), "key": task_of(TRAIN).key}
+    taskdir.write_commit(tmp_path, taskdir.Commit(**plain))
+    ended = attempt(tmp_path, gram)
+    assert ended.outcome == "user_error"
+    assert "kept no snapshot-4.safetensors; it has snapshot-0.safetensors, snapshot-20.safetensors" in ended.message
+
+
+def vars_of(commit: taskdir.Commit) -> dict:
+    return {name: getattr(commit, name) for name in commit.__slots__}
+
+
+def test_too_large_a_probe_is_refused(tmp_path):
+    committed(tmp_path, TRAIN)
+    ended = attempt(tmp_path, replace(GRAM, probe_size=400))
+    assert "probe_size must be at most 359, the test images of this data set, got 400" in ended.message
+
+
+def test_the_full_spectrum_of_a_kernel_that_is_not_stored_is_refused():
+    with pytest.raises(ConfigError, match="kernel=full needs gram.full=true, got false; or take kernel=traced"):
+        Spectrum(gram=replace(GRAM, full=False))
+
+
+def test_a_diverged_network_blocks_its_kernel(tmp_path):
+    bad = replace(TRAIN, model=Mlp(width=6), optimizer=Sgd(learning_rate=1e30))
+    assert attempt(tmp_path, bad).outcome == "diverged"
+    assert attempt(tmp_path, replace(GRAM, train=bad)).outcome == "input_missing"
