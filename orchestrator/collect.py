@@ -21,7 +21,7 @@ CHUNK = 50_000
 
 
 @dataclass(slots=True)
-class _News:
+class News:
     """What the ledger says since the last manifest: batches closed with their outcomes, and the keys they had."""
 
     closed: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -39,7 +39,7 @@ def compact(store: Store, ledger: Ledger, *, full: bool = False) -> int | None:
     taken = dataset.numbers(store)
     if ledger.number < base.ledger_number:
         ledgers.read(store.root, ledger)
-    news = _read_news(store, base, ledger)
+    news = read_news(store, base, ledger)
     full = full or base.number == 0 or taken[-1] != base.number
     known, new = _new_names(store, base, _candidates(store, base, ledger, news, full))
     draft = _Draft(store, {table: list(parts) for table, parts in base.parts.items()})
@@ -58,7 +58,7 @@ def compact(store: Store, ledger: Ledger, *, full: bool = False) -> int | None:
     return None if body is None else body.number
 
 
-def _next(draft: "_Draft", base: Manifest, ledger: Ledger, news: _News, new: set[str], number: int) -> Manifest | None:
+def _next(draft: "_Draft", base: Manifest, ledger: Ledger, news: News, new: set[str], number: int) -> Manifest | None:
     """The manifest after `base`, with its parts written; None where nothing changed."""
     num_gone = draft.drop(_gone_keys(draft.store, base, ledger))
     observables = gather.observables_fingerprint()
@@ -97,8 +97,9 @@ def _fold_hints(store: Store, ledger: Ledger, known: set[str]) -> None:
 # -- what is new ------------------------------------------------------------------------------------------------------
 
 
-def _read_news(store: Store, base: Manifest, ledger: Ledger) -> _News:
-    news = _News()
+def read_news(store: Store, base: Manifest, ledger: Ledger) -> News:
+    """The closed batches between a manifest and the ledger."""
+    news = News()
     submissions: dict[str, dict[str, Any]] = dict(base.folded.get("batches", {}))
     for number in range(base.ledger_number + 1, ledger.number + 1):
         entry = files.read(store.root / "ledger" / f"{number:08d}.json")
@@ -113,7 +114,7 @@ def _read_news(store: Store, base: Manifest, ledger: Ledger) -> _News:
     return news
 
 
-def _candidates(store: Store, base: Manifest, ledger: Ledger, news: _News, full: bool) -> set[str]:
+def _candidates(store: Store, base: Manifest, ledger: Ledger, news: News, full: bool) -> set[str]:
     """Names of commits that may be new."""
     hints = itertools.chain.from_iterable(store.hints(name) for name in files.names(store.root / "sweeps"))
     closed = (ledger.name_of(key) for keys in news.keys.values() for key in keys)
@@ -158,7 +159,7 @@ def _gone_keys(store: Store, base: Manifest, ledger: Ledger) -> list[str]:
     return [name.partition(".")[0] for name in found]
 
 
-def _failed_attempts(store: Store, news: _News) -> list[dict[str, Any]]:
+def _failed_attempts(store: Store, news: News) -> list[dict[str, Any]]:
     rows = []
     for token, outcomes in news.closed.items():
         rows += gather.ended_attempts(store.root, token, news.codes[token], outcomes, closed=True)
@@ -297,20 +298,33 @@ def _sync_folders(store: Store, names: Iterable[str]) -> None:
 
 
 def axes_table(store: Store, name: str, revision: int | None = None) -> "pa.Table":
-    """Key, and a typed column per axis (null where the axis does not reach the task), for every task of a sweep."""
+    """Key, workload, whether it is a target, and a typed column per axis (null where it does not reach), for all tasks of a sweep."""
     import pyarrow as pa
 
     from orchestrator.sweep import Sweep
 
     sweep = Sweep.from_body(store.manifest(name, revision))
-    rows = [sweep.axis_values(i) for i in range(len(sweep))]
-    columns: dict[str, Any] = {"key": list(sweep.keys), "is_target": [sweep.is_target(i) for i in range(len(sweep))]}
+    columns: dict[str, Any] = {
+        "key": list(sweep.keys),
+        "workload": [sweep.workload(i) for i in range(len(sweep))],
+        "is_target": [sweep.is_target(i) for i in range(len(sweep))],
+    }
+    points = [sweep.axis_values(i) for i in range(len(sweep))]
     for axis in sweep.axes:
-        columns[axis_column(axis.name, axis.path)] = [row.get(axis.name) for row in rows]
+        values = [_scalar(point.get(axis.name)) for point in points]
+        columns[axis_column(axis.name, columns)] = pa.array(
+            values, type=_AXIS_TYPES.get(axis.type) and pa.type_for_alias(_AXIS_TYPES[axis.type])
+        )
     return pa.table(columns)
 
 
-def axis_column(name: str, path: str) -> str:
-    """An axis is called by its short name, or by its full path where a table has a column of that name."""
-    taken = {column for table in schema.TABLES.values() for column in table} | {"is_target"}
-    return path if name in taken else name
+_AXIS_TYPES = {"int": "int64", "float": "float64", "str": "string", "bool": "bool"}
+
+
+def _scalar(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def axis_column(name: str, taken: Iterable[str]) -> str:
+    """An axis is called by its short name, and `<name>_axis` where the table has a column of that name."""
+    return f"{name}_axis" if name in taken else name

@@ -39,10 +39,13 @@ class Gathered:
 
     def add_named(self, names: Iterable[str]) -> "Gathered":
         """Read the commits of those names; one that is not there (yet) is passed over, one that cannot be trusted is noted."""
+        commits = f"{self.root}/commits"
         for name in names:
+            path = f"{commits}/{name[:2]}/{name}.json"
             try:
-                commit = taskdir.read_commit(self.root, name)
-                self.add(name, commit)
+                with open(path, "rb") as file:
+                    data = file.read()
+                self.add(name, taskdir.decode_commit(data, Path(path)))
             except FileNotFoundError:
                 continue
             except Garbled as error:
@@ -147,8 +150,7 @@ def _attempt_row(commit: Commit) -> dict[str, Any]:
     }
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"))
+_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
 # -- observables ------------------------------------------------------------------------------------------------------

@@ -124,9 +124,10 @@ class Store:
         body = sorted(covered.union(listed))
         if not files.publish(folder / f"committed-{number + 1:06d}.json", files.encode(body)):
             return  # another compaction is at it
+        done = f"{folder}/done/"
         for hint in sorted(covered):
             with contextlib.suppress(FileNotFoundError):
-                files.ops.unlink(folder / "done" / hint)
+                files.ops.unlink(Path(done + hint))
         for old in numbered(folder, "committed-"):
             if old <= number:
                 with contextlib.suppress(FileNotFoundError):

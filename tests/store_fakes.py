@@ -79,7 +79,7 @@ def write_sweep(
     keys = [key_of(workload, point) for point in points]
     axes = [dict(name=axis, path=f"{axis}", type=type(value).__name__, values=[]) for axis, value in points[0].items()]
     body = {"name": name, "target": workload, "axes": axes, "keys": keys, "points": points, "workloads": [workload] * len(keys)}
-    for field, extra in inputs.items():
+    for field, extra in (more or {}).items():
         body[field] = [*body[field], *extra]  # type: ignore[misc]
     assert store.write_manifest(name, revision, body)
     return body["keys"]  # type: ignore[return-value]

@@ -1,0 +1,436 @@
+"""What a sweep has computed, as lazy tables with typed axis columns, also while it runs."""
+
+import functools
+import json
+import warnings
+from collections import Counter
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator import collect, dataset, gather, schema
+from orchestrator import ledger as ledgers
+from orchestrator.dataset import Manifest
+from orchestrator.ledger import Ledger
+from orchestrator.store import Store
+from workers import plugins, taskdir
+from workers.errors import ConfigError, StoreError, UnknownName, nearest
+from workers.taskdir import Commit
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from orchestrator.grid import Axis
+    from workers.spectrum_data import SpectrumData
+
+MAX_CANDIDATES = 8
+
+# of an attempt, what `tasks` shows beside the result that it committed
+_OF_ATTEMPT = ("host", "device", "started", "seconds", "peak_memory_mib")
+
+
+def load(name: str, root: str | PathLike[str] | None = None, *, mixed_code: bool = False) -> "Results":
+    """The results of a sweep as they are now: the dataset, and the commits that are not yet in it.
+
+    Raises StoreError where results of different code would be mixed, unless `mixed_code`.
+    """
+    store = Store.open(root)
+    body = store.manifest(name)
+    results = Results(store, name, body, dataset.newest(store), ledgers.read(store.root))
+    if not mixed_code:
+        results.check_code()
+    return results
+
+
+class Results:
+    """The results of one sweep. Every table is a polars LazyFrame that holds this sweep's tasks only.
+
+    Axes are columns by their short names (`<name>_axis` where the table has such a column itself), null where an axis does not
+    reach a task. Diverged tasks are there, with status "diverged".
+    """
+
+    def __init__(self, store: Store, name: str, body: dict[str, Any], manifest: Manifest, ledger: Ledger) -> None:
+        self.name = name
+        self._store = store
+        self._body = body
+        self._manifest = manifest
+        self._ledger = ledger
+
+    def __repr__(self) -> str:
+        count = f"{len(self._tasks):,} of {len(self._body['keys']):,} tasks"
+        return f"<Results of sweep {self.name!r}: {count}, axes {', '.join(self.axis_names)}>"
+
+    @property
+    def root(self) -> Path:
+        """Where the store stands."""
+        return self._store.root
+
+    @functools.cached_property
+    def axes(self) -> "list[Axis]":
+        """The axes of the grid, with their paths and values."""
+        from orchestrator.sweep import Sweep
+
+        return list(Sweep.from_body(self._body).axes)
+
+    @property
+    def axis_names(self) -> list[str]:
+        """Short names of the axes."""
+        return [axis["name"] for axis in self._body["axes"]]
+
+    @property
+    def codes(self) -> dict[str, int]:
+        """Code fingerprint -> number of tasks that it computed."""
+        return dict(Counter(self._tasks["code"].to_list()).most_common())
+
+    @property
+    def garbled(self) -> dict[str, str]:
+        """Commits of this sweep that cannot be trusted, with what is wrong; they are in no table."""
+        keys = set(self._body["keys"])
+        found = self._manifest.garbled | self._tail.garbled
+        return {name: problem for name, problem in found.items() if name.partition(".")[0] in keys and name not in self._ledger.retracted}
+
+    def check_code(self) -> None:
+        """Raise StoreError where more than one code made these results."""
+        codes = self.codes
+        if len(codes) > 1:
+            counts = ", ".join(f"{code or 'unknown'} ({number:,} tasks)" for code, number in codes.items())
+            raise StoreError(
+                f"sweep {self.name!r} has results of {len(codes)} different code fingerprints: {counts}. Load them together with "
+                "mixed_code=True (tables have the column `code`), or `eigensweep retract` the older ones and submit again"
+            )
+
+    # -- tables ---------------------------------------------------------------------------------------------------
+
+    def scalars(self) -> "pl.LazyFrame":
+        """key, step, name, value; the workload, status and code of the task; and the axes."""
+        return self._with_tasks("scalars")
+
+    def spectra(self) -> "pl.LazyFrame":
+        """key, step, index, eigenvalue, weight; workload, status, code; and the axes."""
+        return self._with_tasks("spectra")
+
+    def table(self, name: str) -> "pl.LazyFrame":
+        """Any table: one of ours, or a workload's own by `WORKLOAD.table` or, for the target, by `table`."""
+        if name in ("tasks", "attempts"):
+            return self.tasks() if name == "tasks" else self.attempts()
+        return self._with_tasks(self._full_name(name))
+
+    def tasks(self, *, wide: bool = False) -> "pl.LazyFrame":
+        """One row per committed task, with its settings as JSON and what its attempt cost; `wide`: the last value of each scalar too."""
+        tasks = self._rows("tasks")
+        costs = self._rows("attempts").select("attempt", *_OF_ATTEMPT).unique("attempt", keep="any")
+        tasks = tasks.join(costs, on="attempt", how="left", maintain_order="left")
+        tasks = self._join(tasks, self._axes_of_tasks.drop("workload", "status", "code"))
+        return self._join(tasks, self._last_scalars()) if wide else tasks
+
+    def attempts(self) -> "pl.LazyFrame":
+        """One row per ended attempt, committed or not, and the axes of its task."""
+        import polars as pl
+
+        rows = self._rows("attempts")
+        failed = self._failed_attempts()
+        if failed:
+            columns = {name: [row[name] for row in failed] for name in schema.TABLES["attempts"]}
+            rows = pl.concat([rows, _lazy(schema.table_from("attempts", columns, schema.fixed("attempts")))], how="diagonal_relaxed")
+        return self._join(rows, self._axes_frame.drop("is_target"))
+
+    def files(self, table: str) -> list[Path]:
+        """The Parquet files of a table (or `axes`) for DuckDB, pandas or pyarrow: the whole store's rows, as compacted last.
+
+        Join `scalars` with `axes` on `key` to have this sweep's. What is committed since comes with the next `eigensweep tick`.
+        """
+        if table == "axes":
+            return dataset.paths(self._store, [self._manifest.axes[self.name]] if self.name in self._manifest.axes else [])
+        return dataset.paths(self._store, self._manifest.parts.get(self._full_name(table), []))
+
+    @property
+    def table_names(self) -> list[str]:
+        """Tables that there are."""
+        return sorted({*schema.TABLES, *self._manifest.parts, *self._tail.tables})
+
+    def _full_name(self, table: str) -> str:
+        own = f"{self._body['target']}.{table}"
+        return own if own in self.table_names else schema.known_table(table, self.table_names)
+
+    # -- one task -------------------------------------------------------------------------------------------------
+
+    def task(self, workload: str | None = None, key: str | None = None, **axes: Any) -> "TaskResult":
+        """The one committed task at these axis values: of the target, or of an input's `workload`. `key`: its first letters.
+
+        Raises UnknownName where there is none or are several, with the candidates.
+        """
+        import polars as pl
+
+        every = self._axes_frame
+        chosen = every.filter(pl.col("is_target") if workload is None else pl.col("workload") == workload)
+        if key is not None:
+            chosen = every.filter(pl.col("key").str.starts_with(key))
+        elif chosen.is_empty():
+            known = every["workload"].unique().to_list()
+            raise UnknownName(
+                f"sweep {self.name!r} has no tasks of workload {workload!r}{nearest(str(workload), known)} It has {', '.join(known)}"
+            )
+        found = chosen
+        for name, value in axes.items():
+            found = self._at(found, self._axis_column(name), value)
+        if len(found) != 1:
+            raise UnknownName(self._candidates(found if len(found) else chosen, len(found), {"key": key, **axes} if key else axes))
+        return self._result(found["key"][0], found)
+
+    def _axis_column(self, name: str) -> str:
+        by_path = {axis["path"]: axis["name"] for axis in self._body["axes"]}
+        short = by_path.get(name, name)
+        if short not in self.axis_names:
+            raise UnknownName(
+                f"sweep {self.name!r} has no axis {name!r}{nearest(name, self.axis_names)} It has {', '.join(self.axis_names) or 'none'}"
+            )
+        return short if f"{short}_axis" not in self._axes_frame.columns else f"{short}_axis"
+
+    @staticmethod
+    def _at(frame: "pl.DataFrame", column: str, value: Any) -> "pl.DataFrame":
+        wanted = list(value) if isinstance(value, tuple) else value
+        return frame.filter([one == wanted for one in frame[column].to_list()])
+
+    def _candidates(self, frame: "pl.DataFrame", number: int, axes: dict[str, Any]) -> str:
+        given = ", ".join(f"{name}={value!r}" for name, value in axes.items()) or "nothing"
+        shown = [", ".join(f"{name}={value!r}" for name, value in row.items()) for row in self._named(frame.head(MAX_CANDIDATES))]
+        more = f"; and {len(frame) - len(shown):,} more" if len(frame) > len(shown) else ""
+        what = "no task" if number == 0 else f"{number:,} tasks"
+        return f"{what} of sweep {self.name!r} at {given}; give axes that choose one of: {'; '.join(shown)}{more}"
+
+    def _named(self, frame: "pl.DataFrame") -> list[dict[str, Any]]:
+        hidden = ("is_target",) if frame["workload"].n_unique() > 1 else ("is_target", "workload")
+        if len(frame.columns) > 3:
+            hidden = (*hidden, "key")
+        return [{n: v for n, v in row.items() if n not in hidden and v is not None} for row in frame.to_dicts()]
+
+    def _result(self, key: str, frame: "pl.DataFrame") -> "TaskResult":
+        try:
+            commit = taskdir.read_commit(self.root, self._ledger.name_of(key))
+        except FileNotFoundError:
+            raise StoreError(
+                f"task {key} ({self._named(frame)[0]}) has no result yet; see `eigensweep status {self.name}` "
+                f"and `eigensweep logs {self.name} {key}`"
+            ) from None
+        return TaskResult(self.root, commit)
+
+    # -- how rows come together -----------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def _axes_frame(self) -> "pl.DataFrame":
+        """key, workload, is_target and the axes of all tasks of the sweep."""
+        import polars as pl
+
+        part = self._manifest.axes.get(self.name)
+        revision = self._store.revisions(self.name)[-1]
+        if part is not None and part["revision"] == revision:
+            return pl.read_parquet(dataset.paths(self._store, [part])[0])
+        return _frame(collect.axes_table(self._store, self.name, revision))
+
+    @functools.cached_property
+    def _in_dataset(self) -> "pl.DataFrame":
+        """key, generation, workload, status, code, attempt of this sweep's tasks in the dataset, but those taken back since."""
+
+        columns = ["key", "generation", "workload", "status", "code", "attempt"]
+        parts = self._manifest.parts.get("tasks", [])
+        if not parts:
+            return _frame(schema.fixed("tasks").empty_table()).select(columns)
+        tasks = _scan(dataset.paths(self._store, parts)).select(columns).join(self._axes_frame.lazy().select("key"), on="key", how="semi")
+        frame = tasks.collect()
+        gone = self._ledger.retracted - set(self._manifest.retracted)
+        return frame.filter([name not in gone for name in _names(frame)]) if gone else frame
+
+    @functools.cached_property
+    def _tail(self) -> gather.Gathered:
+        """The commits that are not in the dataset yet."""
+        keys = set(self._body["keys"])
+        missing = self._store.done(self.name) - set(_names(self._in_dataset)) - self._ledger.retracted - self._manifest.garbled.keys()
+        tail = gather.Gathered(self.root).add_named(sorted(name for name in missing if name.partition(".")[0] in keys))
+        for problem in tail.garbled.values():
+            warnings.warn(f"left out: {problem}", stacklevel=4)
+        return tail
+
+    @functools.cached_property
+    def _tail_tables(self) -> "dict[str, pl.DataFrame]":
+        import polars as pl
+
+        tables = {name: _frame(table) for name, table in self._tail.arrow().items()}
+        if self._tail.derived["key"]:
+            derived = _frame(self._tail.arrow_derived())
+            tables["scalars"] = pl.concat([tables["scalars"], derived]) if "scalars" in tables else derived
+        return tables
+
+    @functools.cached_property
+    def _tasks(self) -> "pl.DataFrame":
+        """key, workload, status and code of all committed tasks of the sweep."""
+        import polars as pl
+
+        columns = ["key", "workload", "status", "code"]
+        tail = self._tail_tables.get("tasks")
+        compacted = self._in_dataset.select(columns)
+        return compacted if tail is None else pl.concat([compacted, tail.select(columns)])
+
+    @functools.cached_property
+    def _axes_of_tasks(self) -> "pl.DataFrame":
+        return self._tasks.join(self._axes_frame.drop("workload", "is_target"), on="key", how="left", maintain_order="left")
+
+    def _rows(self, table: str) -> "pl.LazyFrame":
+        """Rows of the dataset and the tail; the dataset's of other sweeps or taken back are left out."""
+        import polars as pl
+
+        parts = self._manifest.parts.get(table, [])
+        frames = []
+        if parts:
+            wanted = self._axes_frame if table == "attempts" else self._in_dataset
+            frames.append(_scan(dataset.paths(self._store, parts)).join(wanted.lazy().select("key"), on="key", how="semi"))
+        if table in self._tail_tables:
+            frames.append(self._tail_tables[table].lazy())
+        if not frames:
+            return _lazy(schema.fixed(table).empty_table())
+        return pl.concat(frames, how="diagonal_relaxed")
+
+    def _with_tasks(self, table: str) -> "pl.LazyFrame":
+        return self._join(self._rows(table), self._axes_of_tasks)
+
+    @staticmethod
+    def _join(rows: "pl.LazyFrame", tasks: "pl.DataFrame") -> "pl.LazyFrame":
+        """Rows with the columns of their task beside them."""
+        taken = set(rows.collect_schema().names()) - {"key"}
+        renamed = tasks.rename({name: collect.axis_column(name, taken) for name in tasks.columns if name in taken})
+        return rows.join(renamed.lazy(), on="key", how="left", maintain_order="left")
+
+    def _last_scalars(self) -> "pl.DataFrame":
+        import polars as pl
+
+        last = self._rows("scalars").group_by("key", "name").agg(pl.col("value").sort_by("step").last()).collect()
+        if last.is_empty():
+            return last.select("key")
+        return last.sort("name").pivot("name", index="key", values="value")
+
+    def _failed_attempts(self) -> list[dict[str, Any]]:
+        """Attempts without a commit that are not in the dataset yet: of batches closed since, and of open ones."""
+        keys = set(self._body["keys"])
+        news = collect.read_news(self._store, self._manifest, self._ledger)
+        rows = []
+        for token, outcomes in news.closed.items():
+            rows += gather.ended_attempts(self.root, token, news.codes[token], outcomes, closed=True)
+        for token, entry in self._ledger.batches.items():
+            rows += gather.ended_attempts(self.root, token, entry["code"], {}, closed=False)
+        committed = {*self._in_dataset["attempt"], *self._tail.tables["tasks"]["attempt"]}
+        return [row for row in rows if row["key"] in keys and row["attempt"] not in committed]
+
+
+def _scan(paths: list[Path]) -> "pl.LazyFrame":
+    """The rows of several parts, of which later ones may have more columns."""
+    import polars as pl
+
+    return pl.concat([pl.scan_parquet(path) for path in paths], how="diagonal_relaxed")
+
+
+def _frame(table: Any) -> "pl.DataFrame":
+    import polars as pl
+
+    frame = pl.from_arrow(table)
+    assert isinstance(frame, pl.DataFrame)
+    return frame
+
+
+def _lazy(table: Any) -> "pl.LazyFrame":
+    return _frame(table).lazy()
+
+
+def _names(frame: "pl.DataFrame") -> list[str]:
+    """Commit names of rows with key and generation."""
+    if not (frame["generation"] > 0).any():
+        return frame["key"].to_list()
+    return [taskdir.commit_name(key, generation) for key, generation in frame.select("key", "generation").rows()]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskResult:
+    """The result of one task: its settings, rows and files, and the objects that they stand for."""
+
+    root: Path
+    commit: Commit
+
+    @property
+    def key(self) -> str:
+        """The task's name."""
+        return self.commit.key
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All its settings, nested."""
+        return self.commit.settings
+
+    @property
+    def file_names(self) -> list[str]:
+        """Names of the files that it saved."""
+        return [payload.name for payload in self.commit.files]
+
+    def rows(self, table: str = "scalars") -> "pl.DataFrame":
+        """The rows that it yielded to a table; UnknownName where it has none."""
+        import polars as pl
+
+        return pl.DataFrame(dict(taskdir.read_rows(self.root, self.commit, schema.known_table(table, taskdir.tables(self.commit)))))
+
+    def file(self, name: str) -> Path:
+        """Path of a file that it saved; UnknownName with the names there are."""
+        if name not in self.file_names:
+            raise UnknownName(
+                f"task {self.key} saved no file {name!r}{nearest(name, self.file_names)} It saved {', '.join(self.file_names) or 'none'}"
+            )
+        return taskdir.payload_path(self.root, self.commit, name)
+
+    def input(self, name: str) -> "TaskResult":
+        """The result that it read as its input `name`."""
+        if name not in self.commit.inputs:
+            known = sorted(self.commit.inputs)
+            raise UnknownName(f"task {self.key} has no input {name!r}{nearest(name, known)} It has {', '.join(known) or 'none'}")
+        return TaskResult(self.root, taskdir.read_commit(self.root, self.commit.inputs[name]))
+
+    def workload(self) -> Any:
+        """The workload with this task's settings."""
+        return plugins.load("workloads", self.commit.workload).from_plain(self.settings)
+
+    def model(self, step: int | str = "final") -> Any:
+        """The network at a step of its training (`init`, `final` or a number), as a torch module on the CPU.
+
+        Of a task that trains nothing itself, the network that its inputs trained.
+        """
+        trained = self._trained()
+        if trained is None:
+            raise ConfigError(f"task {self.key} of workload {self.commit.workload!r} trained no network, nor did its inputs")
+        return trained.workload().load_snapshot(trained.file(trained._snapshot(step)))
+
+    def _trained(self) -> "TaskResult | None":
+        if hasattr(plugins.load("workloads", self.commit.workload), "load_snapshot"):
+            return self
+        found = (self.input(name)._trained() for name in sorted(self.commit.inputs))
+        return next((one for one in found if one is not None), None)
+
+    def _snapshot(self, step: int | str) -> str:
+        """File of the snapshot at a step; UnknownName with the steps there are."""
+        prefix, suffix = "snapshot-", ".safetensors"
+        names = [name for name in self.file_names if name.startswith(prefix) and name.endswith(suffix)]
+        steps = sorted(int(name[len(prefix) : -len(suffix)]) for name in names)
+        chosen = {"init": steps[:1], "final": steps[-1:]}.get(str(step), [s for s in steps if str(s) == str(step)])
+        if not chosen:
+            raise UnknownName(
+                f"task {self.key} kept no network of step {step!r}; it kept {', '.join(map(str, steps)) or 'none'} (the first is `init`, "
+                "the last is `final`); num_snapshots=... keeps more"
+            )
+        return f"{prefix}{chosen[0]}{suffix}"
+
+    def spectrum(self) -> "SpectrumData":
+        """Its eigenvalues, weights and noise floor, as the observables take them."""
+        from workers import spectrum_data
+
+        if "spectra" not in taskdir.tables(self.commit):
+            raise ConfigError(f"task {self.key} of workload {self.commit.workload!r} has no spectrum; choose one with workload='spectrum'")
+        scalars, spectra = (taskdir.read_rows(self.root, self.commit, table) for table in ("scalars", "spectra"))
+        return spectrum_data.from_rows(scalars, spectra)
+
+    def __repr__(self) -> str:
+        return f"<TaskResult {self.key} of {self.commit.workload}, {self.commit.status}: {json.dumps(self.settings)[:120]}>"
