@@ -40,7 +40,8 @@ def best(law: Law, u_N: Array, v_N: Array, delta: float) -> Array:
     )
     # an interior method only nears a bound; the last steps may stand on it
     nearest_P = np.where(found.x - low_P < 1e-7, low_P, found.x)
-    return refit(law, u_N, v_N, delta, np.ones((1, len(u_N))), nearest_P)[0][0]
+    theta_P: Array = refit(law, u_N, v_N, delta, np.ones((1, len(u_N))), nearest_P)[0][0]
+    return theta_P
 
 
 def refit(law: Law, u_N: Array, v_N: Array, delta: float, weight_BN: Array, start_P: Array) -> tuple[Array, Array]:

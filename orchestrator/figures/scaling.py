@@ -1,0 +1,105 @@
+"""Loss against the fitted axis on logarithmic axes, with the laws, their bands and equations."""
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.figures import style
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from orchestrator.fit import Fit
+
+# below it a title does not claim the law
+_LEAST_R_SQUARED = 0.9
+
+
+def scaling(points: "pl.DataFrame", fits: Sequence["Fit"] = (), *, x: str, y: str, by: str | None = None, ax: Any = None) -> Any:
+    """One dot a run of `points` (columns `x`, `y`, `by`, seed), one line and band for each fit, coloured by the column `by`.
+
+    A fit belongs to the value of `by` in its `choice`. Beyond the data a law is dashed.
+    """
+    with style.styled():
+        ax = style.axes(ax)
+        good = points.filter(points[x].is_finite() & points[y].is_finite() & (points[y] > 0)) if len(points) else points
+        values = style.thinned(good[by].unique().to_list()) if by else [None]
+        shade, marker = style.colours(values) if by else {None: style.CATEGORIES[0]}, style.markers(values)
+        for value in values:
+            one = good.filter(good[by] == value) if by else good
+            found = next((fit for fit in fits if not by or fit.choice.get(by) == value), None)
+            _dots(ax, one, x, y, shade[value], marker[value], _entry(value, found) if by else None)
+            if found:
+                _law(ax, found, shade[value])
+        style.log_axis(ax.xaxis, good[x].to_list(), exact=True)
+        style.log_axis(ax.yaxis, good[y].to_list())
+        ax.set_xlabel(style.label(x))
+        ax.set_ylabel(style.label(y))
+        if by:
+            style.legend(ax, f"{style.label(by)}: exponent", below=True)
+        elif fits:
+            _equation(ax, fits[0])
+        style.title(ax, finding(fits, x, y))
+    style.remember(ax, points)
+    return ax
+
+
+def finding(fits: Sequence["Fit"], x: str, y: str) -> str:
+    """What the figure shows, in one line."""
+    name, axis = style.label(y).partition(" (")[0].capitalize(), style.label(x).partition(" (")[0]
+    exponents = sorted(fit.parameters["exponent"].value for fit in fits if "exponent" in fit.parameters)
+    if not exponents:
+        return f"{name} against {axis}"
+    if (worst := min(fit.r_squared for fit in fits)) < _LEAST_R_SQUARED:
+        return f"{name} is no clear power of {axis}: R² down to {worst:.2f}"
+    if len(exponents) == 1:
+        one = next(fit for fit in fits if "exponent" in fit.parameters).parameters["exponent"]
+        known = f" [{one.text().partition('[')[2]}" if one.high > one.low else ""
+        return f"{name} falls as a power of {axis}, exponent {one.text(interval=False)}{known}"
+    ends = list(dict.fromkeys(f"{exponent:.2f}" for exponent in (exponents[0], exponents[-1])))
+    return f"{name} falls as a power of {axis}, exponent {' to '.join(ends)}"
+
+
+def _dots(ax: Any, frame: "pl.DataFrame", x: str, y: str, colour: str, marker: str, entry: str | None) -> None:
+    dots = ax.scatter(
+        frame[x].to_numpy(),
+        frame[y].to_numpy(),
+        s=13,
+        c=colour,
+        marker=marker,
+        alpha=0.75,
+        linewidths=0,
+        label=entry,
+        zorder=3,
+        clip_on=True,
+    )
+    shown = [column for column in frame.columns if column not in ("key", "value", "status", "code", "workload", "name", "step")]
+    style.tips(ax, dots, [", ".join(f"{name} {_short(value)}" for name, value in row.items()) for row in frame.select(shown).to_dicts()])
+
+
+def _law(ax: Any, fit: "Fit", colour: str) -> None:
+    import numpy as np
+
+    inside = np.geomspace(fit.x_min, fit.x_max, 200)
+    beyond = np.geomspace(fit.x_max, fit.x_max * (fit.x_max / fit.x_min) ** 0.12, 30)
+    whole = np.concatenate([inside, beyond])
+    low, high = fit.band(whole)
+    ax.fill_between(whole, low, high, color=colour, alpha=0.16, linewidth=0)
+    ax.plot(inside, fit.predict(inside), color=colour)
+    ax.plot(beyond, fit.predict(beyond), color=colour, linestyle=(0, (2, 1.5)))
+
+
+def _entry(value: Any, fit: "Fit | None") -> str:
+    name = value if isinstance(value, str) else style.number(value)
+    return f"{name}: {fit.parameters['exponent'].text()}" if fit and "exponent" in fit.parameters else name
+
+
+def _equation(ax: Any, fit: "Fit") -> None:
+    """The equation and intervals in the corner that a falling curve leaves free."""
+    law = re.sub(r"\^-(\S+)", r"$^{-\1}$", fit.equation(intervals=False)).replace("_", " ")
+    lines = [law, *(f"{name} {one.text()}" for name, one in fit.parameters.items())]
+    ax.text(0.98, 0.97, "\n".join(lines), transform=ax.transAxes, ha="right", va="top", fontsize=6.5, linespacing=1.4)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
