@@ -9,14 +9,17 @@ from typing import Any
 from orchestrator import confdirs, expression, grid
 from orchestrator.grid import Axis, Point
 from orchestrator.hydra_configs import Composer, group_of
+from orchestrator.names import first_choices, is_reserved, option_names, setting_names, target_of
 from orchestrator.overrides import Override, Spaced, axis_values, parse
 from orchestrator.paths import Setting, Tree
+from orchestrator.placement import RESERVED, choices_in, default_of, nest, place_of, places, put, resolved, rooted, strongest, undotted
 from workers import plugins
 from workers.errors import ConfigError, UnknownName, nearest
 from workers.settings import Settings, _fields
-from workers.workload import Resources, Workload
+from workers.workload import Workload
 
-RESERVED = ("sweep", "launcher", "site", "resources", "budget", "root", "name", "size")
+__all__ = ["RESERVED", "Combo", "Composed", "compose", "option_names", "setting_names"]
+
 _SWEEP_KEYS = ("workload", "grid", "zip", "filter", "sizes")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -97,12 +100,12 @@ def compose(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Compo
     """Typed settings, axes and the rest from words in Hydra's grammar; ConfigError or UnknownName, before anything is written."""
     dirs = confdirs.search_path(config_dirs)
     words = parse(overrides)
-    given = _Given(reserved={word.key: word for word in words if _is_reserved(word.key)})
+    given = _Given(reserved={word.key: word for word in words if is_reserved(word.key)})
     sweep, size = _one_word(given, "sweep"), _one_word(given, "size")
-    target, preset = _target(given, sweep, dirs)
-    tree = Tree(target, _first_choices(words, target))
+    target, preset = target_of(_one_word(given, "workload"), sweep, dirs)
+    tree = Tree(target, first_choices(words, target))
     _refuse_reserved_fields(target)
-    given.settings = [word for word in words if not _is_reserved(word.key)]
+    given.settings = [word for word in words if not is_reserved(word.key)]
     composer = Composer(
         dirs=dirs, tree=tree, launcher=_one_word(given, "launcher") or "local", site=_one_word(given, "site"), sweep=sweep, preset=preset
     )
@@ -146,7 +149,7 @@ class _Composition:
             launcher=_launcher(body["launcher"]),
             site=_mapping(body, "site"),
             budget=_mapping(body, "budget"),
-            resources=_resources(_mapping(body, "resources")),
+            resources=expression.checked_resources(_mapping(body, "resources")),
             command=self.command,
         )
 
@@ -197,10 +200,8 @@ class _Composition:
         from omegaconf import OmegaConf
 
         cfg = self.composer.compose({key: name for key, name in choices.items() if name != "???"})
-        named = {key: one for key, one in self._plugins_by_name(cfg).items() if key not in choices}
-        if named:
-            cfg = self.composer.compose({**choices, **named})
-        cfg = self._with_size(cfg)
+        cfg = undotted(self._with_size(undotted(cfg)))
+        self._refuse_bare_names(cfg)
         for word in self.given.reserved.values():
             if "." not in word.key and word.key in ("sweep", "launcher", "site", "workload", "size"):
                 continue
@@ -212,10 +213,15 @@ class _Composition:
                 OmegaConf.update(cfg, word.key, _fixed_value(word), force_add=True)
         return cfg
 
-    def _plugins_by_name(self, cfg: Any) -> dict[str, str]:
-        """Plug-ins that a file chooses as `model: cnn`, without a defaults list."""
-        groups = [group_of(setting, self.tree) for setting in self.tree.settings.values() if setting.is_plugin]
-        return {group.key: cfg[group.package] for group in groups if isinstance(cfg.get(group.package), str)}
+    def _refuse_bare_names(self, cfg: Any) -> None:
+        """A file chooses a plug-in in its defaults list; `model: cnn` among its values would replace the settings there."""
+        for setting in self.tree.settings.values():
+            if setting.is_plugin and isinstance(cfg.get(group_of(setting, self.tree).package), str):
+                group = group_of(setting, self.tree)
+                chosen = cfg[group.package]
+                raise ConfigError(
+                    f"{group.package}: {chosen} in a file: choose it in the defaults list, as `- override /{group.key}: {chosen}`"
+                )
 
     def _with_size(self, cfg: Any) -> Any:
         from omegaconf import OmegaConf
@@ -264,7 +270,7 @@ class _Composition:
     def _section(self, cfg: Any) -> dict[str, Any]:
         from omegaconf import OmegaConf
 
-        section = _resolved(cfg.get("sweep") or OmegaConf.create({}))
+        section = resolved(cfg.get("sweep") or OmegaConf.create({}))
         for key in section:
             if key not in _SWEEP_KEYS:
                 raise UnknownName(f"no setting 'sweep.{key}'{nearest(key, _SWEEP_KEYS)} `sweep:` has {', '.join(_SWEEP_KEYS)}")
@@ -315,7 +321,7 @@ class _Composition:
 
     def _choices_of_config(self) -> dict[str, str]:
         cfg = self._config({key: values[0] for key, values in self._swept_groups().items()})
-        return _choices_in(cfg, self.tree)
+        return choices_in(cfg, self.tree)
 
     def _combos(self) -> list[tuple[dict[str, str], Tree, dict[str, Any]]]:
         """For each combination of swept plug-ins: its choices by path, its tree, and its resolved config."""
@@ -330,7 +336,7 @@ class _Composition:
             options = dict(zip(swept, names))
             choices = {keys[path]: _option(self.tree.settings[path], name) for path, name in options.items()}
             cfg = self._config({**self.fixed_choices, **choices})
-            tree = Tree(self.target, _choices_in(cfg, self.tree))
+            tree = Tree(self.target, choices_in(cfg, self.tree))
             found.append((options, tree, self._values(cfg, tree)))
         if not found:
             empty = next(path for path, values in swept.items() if not values)
@@ -355,25 +361,25 @@ class _Composition:
         """The config with every setting at its full path, interpolations resolved and the swept left out."""
         from omegaconf import OmegaConf
 
-        written = _written(cfg, tree)
-        for path, places in written.items():
-            raw = _strongest(path, places, tree)
-            for place in places:
-                _put(cfg, place, raw)
+        written = places(cfg, tree)
+        for path, values in written.items():
+            raw = strongest(path, values, tree)
+            for place in values:
+                put(cfg, place, raw)
         for word in self.fixed:
             path = tree.resolve(word.key).path
-            for place in written.get(path) or [_place(path, tree)]:
-                _put(cfg, place, word.value)
+            for place in written.get(path) or [place_of(path, tree)]:
+                put(cfg, place, word.value)
         for path in self.deleted:
             self._delete_setting(cfg, tree, path, written)
         for path in self.axes.values:
             if path not in tree.settings or tree.settings[path].is_leaf:
-                for place in written.get(tree.resolve(path).path) or [_place(path, tree)]:
-                    _put(cfg, place, "???")
-        plain = _resolved(
+                for place in written.get(tree.resolve(path).path) or [place_of(path, tree)]:
+                    put(cfg, place, "???")
+        plain = resolved(
             OmegaConf.create({key: value for key, value in cfg.items_ex(resolve=False) if key != "sweep"}), set(self.axes.values)
         )
-        return _rooted(plain, tree)
+        return rooted(plain, tree)
 
     def _delete_setting(self, cfg: Any, tree: Tree, path: str, written: dict[str, dict[str, Any]]) -> None:
         """`~key`: back to the default of its class."""
@@ -381,7 +387,7 @@ class _Composition:
         if setting is None or setting.is_plugin:
             return
         for place in written.get(path, {}):
-            _put(cfg, place, _default(setting))
+            put(cfg, place, default_of(setting))
 
     def _built(self, combos: list[tuple[dict[str, str], Tree, dict[str, Any]]], axes: list[Axis], points: list[Point]) -> list[Combo]:
         """Combos that have points, each with its workload at its first point."""
@@ -401,16 +407,12 @@ class _Composition:
             nested = body["settings"]
             for axis, index in zip(axes, own[0]):
                 if not axis.is_group:
-                    _nest(nested, axis.path, axis.values[index])
+                    nest(nested, axis.path, axis.values[index])
             found.append(Combo(choices=options, base=_instance(self.target, nested), tree=tree, points=own))
         return found
 
 
 # -- pieces -----------------------------------------------------------------------------------------------------------
-
-
-def _is_reserved(key: str) -> bool:
-    return key.partition(".")[0].partition("@")[0] in RESERVED or key == "workload"
 
 
 def _one_word(given: _Given, key: str) -> str:
@@ -427,40 +429,6 @@ def _fixed_value(word: Override) -> Any:
     if word.values is not None:
         raise ConfigError(f"{word.line!r}: {word.key} cannot be swept; give one value")
     return word.value
-
-
-def _target(given: _Given, sweep: str, dirs: Sequence[Path]) -> tuple[type[Workload], str]:
-    """The workload's class, and the name of a YAML in conf/workload that presets it, if any."""
-    file = confdirs.require("sweep", sweep, dirs) if sweep else None
-    name = _one_word(given, "workload") or (confdirs.workload_of(file, dirs) if file else "")
-    if not name:
-        if file:
-            raise ConfigError(f"{file} names no workload; write `workload: train` in it, or add workload=train")
-        known, sweeps = ", ".join(plugins.names("workloads")), ", ".join(confdirs.names("sweep", dirs))
-        raise ConfigError(f"nothing says what to run; give sweep=NAME (there are {sweeps or 'none'}) or workload=NAME (there are {known})")
-    preset = confdirs.find("workload", name, dirs)
-    if preset is None:
-        return plugins.load("workloads", name), ""
-    return plugins.load("workloads", confdirs.workload_of(preset, dirs) or name), name
-
-
-def _first_choices(words: Sequence[Override], target: type[Workload]) -> dict[str, str]:
-    """Plug-ins that the command line chooses, as far as they are plug-ins and not a YAML: they decide which settings exist."""
-    found: dict[str, str] = {}
-    for _ in range(2):
-        tree = Tree(target, found)
-        for word in words:
-            name = str(word.values[0] if word.values else word.value)
-            path = word.key.rpartition("@")[2]
-            if _is_reserved(word.key) or word.delete or word.glob is not None:
-                continue
-            try:
-                setting = tree.resolve(path)
-            except ConfigError:
-                continue
-            if setting.is_plugin and ("." in name or name in plugins.names(setting.declared.group, setting.declared.package)):
-                found[setting.path] = name
-    return found
 
 
 def _refuse_reserved_fields(target: type[Workload]) -> None:
@@ -496,37 +464,6 @@ def _mapping(body: Mapping[str, Any], key: str) -> dict[str, Any]:
     return dict(value)
 
 
-def _resources(given: dict[str, Any]) -> dict[str, Any]:
-    """The user's resources, checked as far as they can be without a task."""
-    fields = {one.name: one for one, _, _ in _fields(Resources)}
-    for key, value in given.items():
-        if key in fields:
-            _check_resource(f"resources.{key}", key, value)
-        elif isinstance(value, Mapping):
-            for name, one in value.items():
-                if name not in fields:
-                    raise UnknownName(f"no setting 'resources.{key}.{name}'{nearest(name, fields)} resources has {', '.join(fields)}")
-                _check_resource(f"resources.{key}.{name}", name, one)
-        else:
-            raise UnknownName(
-                f"no setting 'resources.{key}'{nearest(key, fields)} resources has {', '.join(fields)}, or a workload's "
-                "name with these below it"
-            )
-    return given
-
-
-def _check_resource(path: str, name: str, value: Any) -> None:
-    if isinstance(value, str):
-        expression.compiled(value)
-        return
-    try:
-        Resources(**{name: value})
-    except ConfigError as error:
-        raise ConfigError(
-            f"{path.rpartition('.')[0]}.{error}; it may also be an expression of settings, such as '0.5 + width * 1e-3'"
-        ) from None
-
-
 def _delete(cfg: Any, word: Override) -> None:
     from omegaconf import OmegaConf
 
@@ -557,139 +494,6 @@ def _zip_lists(given: Any) -> list[list[str]]:
     return given
 
 
-def _choices_in(cfg: Any, tree: Tree) -> dict[str, str]:
-    """The plug-ins that a composed config names, by full path."""
-    found = {}
-    for setting in tree.settings.values():
-        if setting.is_plugin:
-            group = group_of(setting, tree)
-            node = cfg.get(group.package) if "." not in group.package else _select(cfg, group.package)
-            name = node.get("name") if hasattr(node, "get") else None
-            if name is not None:
-                found[setting.path] = str(name)
-            elif node is not None and setting.group != "workload" and hasattr(node, "get"):
-                raise ConfigError(f"{group.package} names no {setting.group}; write `name: ...` in its file, or a defaults list")
-    return found
-
-
-def _select(cfg: Any, path: str) -> Any:
-    from omegaconf import OmegaConf
-
-    return OmegaConf.select(cfg, path)
-
-
-def _written(cfg: Any, tree: Tree) -> dict[str, dict[str, Any]]:
-    """Full path -> where a config sets it -> the value there, not yet resolved."""
-    from omegaconf import OmegaConf
-
-    body = OmegaConf.to_container(cfg, resolve=False)
-    assert isinstance(body, dict)
-    found: dict[str, dict[str, Any]] = {}
-    for key, value in body.items():
-        if key in RESERVED or key == "workload":
-            continue
-        for place, raw in _leaves(str(key), value, tree):
-            found.setdefault(tree.resolve(place).path, {})[place] = raw
-    return found
-
-
-def _leaves(place: str, value: Any, tree: Tree) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        for key, below in value.items():
-            if key == "name" and not isinstance(below, Mapping) and _is_plugin(place, tree):
-                continue
-            yield from _leaves(f"{place}.{key}", below, tree)
-        return
-    setting = tree.resolve(place)
-    if not setting.is_leaf and not (setting.optional and value is None):
-        raise ConfigError(f"{setting.path} holds settings, got {value!r}")
-    yield place, value
-
-
-def _is_plugin(place: str, tree: Tree) -> bool:
-    try:
-        return tree.resolve(place).is_plugin
-    except ConfigError:
-        return False
-
-
-def _strongest(path: str, places: dict[str, Any], tree: Tree) -> Any:
-    """The value that somebody wrote, where a place still has the default."""
-    setting = tree.settings[path]
-    given = [raw for raw in places.values() if raw not in (_default(setting), "???")]
-    if any(one != given[0] for one in given):
-        raise ConfigError(f"{path} is set twice, to different values: {', '.join(f'{k}={v}' for k, v in places.items())}; keep one")
-    return given[0] if given else next(iter(places.values()))
-
-
-def _default(setting: Setting) -> Any:
-    import dataclasses
-
-    default = setting.field.default
-    if default is dataclasses.MISSING:
-        return "???"
-    return list(default) if isinstance(default, tuple) else default
-
-
-def _place(path: str, tree: Tree) -> str:
-    """Where a setting stands in the composed config: below its plug-in's place, else at its full path."""
-    parts = path.split(".")
-    for end in range(len(parts) - 1, 0, -1):
-        above = ".".join(parts[:end])
-        if tree.settings[above].is_plugin and tree.settings[above].group != "workload":
-            return ".".join([group_of(tree.settings[above], tree).package, *parts[end:]])
-    return path
-
-
-def _put(cfg: Any, place: str, value: Any) -> None:
-    from omegaconf import OmegaConf
-
-    OmegaConf.update(cfg, place, value, force_add=True)
-
-
-def _resolved(cfg: Any, swept: set[str] | None = None) -> dict[str, Any]:
-    """Plain values with interpolations resolved; ConfigError where one reaches nothing, or a setting that is swept."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
-
-    try:
-        body = OmegaConf.to_container(cfg, resolve=True)
-    except InterpolationToMissingValueError as error:
-        text = str(error).splitlines()[0]
-        raise ConfigError(
-            f"{text}: an interpolation is resolved once, it cannot follow the axes {', '.join(swept or ()) or 'of a grid'}"
-        ) from None
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"cannot resolve the config: {str(error).splitlines()[0]}") from None
-    assert isinstance(body, dict)
-    return {str(key): value for key, value in body.items()}
-
-
-def _rooted(plain: dict[str, Any], tree: Tree) -> dict[str, Any]:
-    """Reserved keys as they are, and below `settings` everything else nested by full path."""
-    body = {key: value for key, value in plain.items() if key in RESERVED}
-    settings: dict[str, Any] = {}
-    for key, value in plain.items():
-        if key in RESERVED or key == "workload":
-            continue
-        for place, one in _leaves(key, value, tree):
-            if one != "???":
-                _nest(settings, tree.resolve(place).path, one)
-    for path, setting in tree.settings.items():
-        if setting.is_plugin and setting.cls is not None:
-            _nest(settings, f"{path}.name", setting.cls.plugin_name())  # type: ignore[attr-defined]
-    return body | {"settings": settings}
-
-
-def _nest(body: dict[str, Any], path: str, value: Any) -> None:
-    *parents, last = path.split(".")
-    for parent in parents:
-        if not isinstance(body.get(parent), dict):
-            body[parent] = {}
-        body = body[parent]
-    body[last] = value
-
-
 def _instance(target: type[Workload], nested: dict[str, Any]) -> Workload:
     try:
         return target.from_plain(nested)
@@ -711,43 +515,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _plain(one) for key, one in value.items()}
     return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
-
-
-# -- completion -------------------------------------------------------------------------------------------------------
-
-
-def setting_names(overrides: Sequence[str] = (), config_dirs: Sequence[Path] = ()) -> list[str]:
-    """Names that may stand before `=` after these words, without Hydra: settings of the target, and what is reserved."""
-    given = dict(word.partition("=")[::2] for word in overrides)
-    dirs = confdirs.search_path(config_dirs)
-    name = given.get("workload") or ""
-    if not name and (file := confdirs.find("sweep", given.get("sweep", ""), dirs)):
-        name = confdirs.workload_of(file, dirs)
-    if not name:
-        return []
-    target = plugins.load("workloads", name)
-    choices: dict[str, str] = {}
-    tree = Tree(target)
-    for key, value in given.items():
-        if _is_plugin(key, tree) and (setting := tree.resolve(key)).is_plugin:
-            first = value.partition(",")[0]
-            if "." in first or first in plugins.names(setting.declared.group, setting.declared.package):
-                choices[setting.path] = first
-    return Tree(target, choices).names()
-
-
-def option_names(key: str, overrides: Sequence[str] = (), config_dirs: Sequence[Path] = ()) -> list[str]:
-    """Names that may stand after `key=`, for what is chosen by name; empty for other settings."""
-    dirs = confdirs.search_path(config_dirs)
-    own = {"launcher": ("launchers", "orchestrator"), "workload": ("workloads", "workers")}
-    if key in ("sweep", "site"):
-        return confdirs.names(key, dirs)
-    if key in own:
-        return confdirs.option_names(key, *own[key], dirs)
-    given = dict(word.partition("=")[::2] for word in overrides)
-    file = confdirs.find("sweep", given.get("sweep", ""), dirs)
-    name = given.get("workload") or (confdirs.workload_of(file, dirs) if file else "")
-    if not name or not _is_plugin(key, tree := Tree(plugins.load("workloads", name))):
-        return []
-    setting = tree.resolve(key)
-    return confdirs.option_names(setting.group, setting.declared.group, setting.declared.package, dirs)

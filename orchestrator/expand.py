@@ -1,6 +1,7 @@
 """From a composition to the tasks of a sweep: each distinct task of the graph once, inputs first."""
 
 import dataclasses
+import itertools
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -156,7 +157,7 @@ class _Expansion:
             raise ConfigError(f"{self.path + '.' if self.path else ''}{error} (at {at or 'these settings'})") from None
 
     def _keys(self, content: Mapping[str, str]) -> list[str]:
-        cls = type(self.base)
+        cls: type = type(self.base)
         head, fields = identity.header(cls), identity.sorted_fields(cls)
         parts = ["" if one.name in self.children else identity.fragment(one, getattr(self.base, one.name), content) for one in fields]
         texts = self._texts(fields, content)
@@ -207,11 +208,9 @@ class _Expansion:
     def _blocks(self, rows: list[int], instances: list[Workload], content: dict[str, str]) -> list[Block]:
         if not content or not any(path == place or path.startswith(f"{place}.") for path in self.paths for place in content):
             return [self._block(rows, instances, content)]
-        found: list[Block] = []
-        for row in rows:
-            own = {path: self._content(data) for path, data in _data(instances[row], "")}
-            found.append(self._block([row], instances, own))
-        return found
+        contents = [{path: self._content(data) for path, data in _data(instances[row], "")} for row in rows]
+        groups = itertools.groupby(range(len(rows)), contents.__getitem__)
+        return [self._block([rows[i] for i in group], instances, own) for own, group in groups]
 
     def _block(self, rows: list[int], instances: list[Workload], content: dict[str, str]) -> Block:
         cls, points = type(self.base), [self.points[row] for row in rows]

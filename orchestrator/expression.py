@@ -3,10 +3,12 @@
 import ast
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from workers.errors import ConfigError
+from workers.errors import ConfigError, UnknownName, nearest
+from workers.settings import _fields
+from workers.workload import Resources
 
 _BINARY: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -83,3 +85,39 @@ class _Compiler:
         if isinstance(node, ast.Name):
             return node.id
         raise ConfigError(f"the expression {self.text!r} holds {ast.unparse(node)!r}, which names no setting")
+
+
+def checked_resources(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The user's resources by field, and by workload and field, checked as far as they can be without a task."""
+    fields = [one.name for one, _, _ in _fields(Resources)]
+    found: dict[str, Any] = {}
+    for path, value in _flat(given):
+        workload, _, name = path.rpartition(".")
+        if name not in fields:
+            hint = nearest(path, [f"{workload}.{one}" if workload else one for one in fields])
+            raise UnknownName(
+                f"no setting 'resources.{path}'{hint} resources has {', '.join(fields)}, or a workload's name with these below it"
+            )
+        _check_resource(f"resources.{path}", name, value)
+        (found.setdefault(workload, {}) if workload else found)[name] = value
+    return found
+
+
+def _flat(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", value
+
+
+def _check_resource(path: str, name: str, value: Any) -> None:
+    if isinstance(value, str):
+        compiled(value)
+        return
+    try:
+        Resources(**{name: value})
+    except ConfigError as error:
+        raise ConfigError(
+            f"{path.rpartition('.')[0]}.{error}; it may also be an expression of settings, such as '0.5 + width * 1e-3'"
+        ) from None

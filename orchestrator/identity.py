@@ -23,13 +23,14 @@ def task_key(workload: Workload, content: Mapping[str, str], input_keys: Mapping
 
 def canonical(workload: Workload, content: Mapping[str, str], input_keys: Mapping[str, str]) -> str:
     """The text that decides a key: the workload and every plug-in with its version, typed settings, keys of the inputs."""
+    cls: type = type(workload)
     parts = [
         input_fragment(field.name, input_keys[field.name])
         if isinstance(getattr(workload, field.name), Workload)
         else fragment(field, getattr(workload, field.name), content)
-        for field in sorted_fields(type(workload))
+        for field in sorted_fields(cls)
     ]
-    return join(header(type(workload)), parts)
+    return join(header(cls), parts)
 
 
 def digest(text: str) -> str:
@@ -74,8 +75,9 @@ def value_text(value: Any, content: Mapping[str, str], path: str) -> str:
     """The canonical text of one value, of the type that its field has already given it."""
     if isinstance(value, Settings):
         mark = f"#{content[path]}" if isinstance(value, Data) else ""
-        parts = [fragment(field, getattr(value, field.name), content, f"{path}.") for field in sorted_fields(type(value))]
-        return join(header(type(value)) + mark, parts)
+        cls: type = type(value)
+        parts = [fragment(field, getattr(value, field.name), content, f"{path}.") for field in sorted_fields(cls)]
+        return join(header(cls) + mark, parts)
     if isinstance(value, tuple):
         return f"[{','.join(value_text(one, content, path) for one in value)}]"
     return value.hex() if isinstance(value, float) else json.dumps(value)

@@ -79,7 +79,7 @@ class Tree:
         if found:
             raise ConfigError(f"{path!r} is ambiguous: it may be {' or '.join(sorted(found))}; write more of the path")
         raise UnknownName(
-            f"no setting {path!r}{nearest(path, self.names())} {self.target.__name__} has: {', '.join(self.names()) or 'no settings'}"
+            f"no setting {path!r}{nearest(path, self._like(path))} {self.target.__name__} has: {', '.join(self.names()) or 'no settings'}"
         )
 
     def short(self, path: str) -> str:
@@ -89,6 +89,11 @@ class Tree:
     def names(self) -> list[str]:
         """The shortest name of each leaf and each plug-in below the workload."""
         return sorted(self.short(path) for path, setting in self.settings.items() if setting.is_leaf or setting.is_plugin)
+
+    def _like(self, path: str) -> list[str]:
+        """Names as long as `path`, which one may have meant; else all short ones."""
+        depth = path.count(".")
+        return [suffix for suffix, found in self._by_suffix.items() if suffix.count(".") == depth and len(found) == 1] or self.names()
 
     def _means(self, suffix: str) -> str | None:
         if suffix in self.settings:

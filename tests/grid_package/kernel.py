@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from grid_package.study import Study
+
 from workers.workload import Workload, setting
 
 

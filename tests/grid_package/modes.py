@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from grid_package.kernel import Kernel
+
 from workers.workload import Workload
 
 
