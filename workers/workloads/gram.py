@@ -54,6 +54,10 @@ class Gram(Workload):
         """Two chunks of Jacobian, and the kernel a few times."""
         return Resources(memory_gib=2.0 + 3 * JACOBIAN_GIB + 4 * (10 * self.probe_size) ** 2 * 8 / 2**30)
 
+    def estimated_seconds(self) -> float:
+        """From one Xeon core and 28 x 28 images; the products of Jacobians grow with the square of the probe set."""
+        return 0.1 + 4e-6 * getattr(self.train.model, "width", 32) * self.probe_size**2
+
     def run(self, context: "Context") -> Iterator[Row]:
         """Rows `trace` (tr / (N C)), `probe_loss`, `num_units` and `num_outputs`."""
         import numpy as np
