@@ -50,8 +50,7 @@ class Agenda:
 
     def pop(self) -> int:
         """Hand out the task that `peek` named."""
-        _, index = heapq.heappop(self._ready)
-        return index
+        return heapq.heappop(self._ready)[1]
 
     def put_back(self, index: int) -> None:
         """A task that was handed out and did not run, or is to run again."""
@@ -92,6 +91,6 @@ class Agenda:
 
 def num_slots(task: Task, *, cpus_per_slot: int, memory_gib_per_slot: float, most: int) -> int:
     """How many slots a task occupies, by its CPUs and its memory; at most all there are."""
-    cpus = math.ceil(task.resources.get("cpus", 1) / cpus_per_slot)
-    memory = math.ceil(task.resources.get("memory_gib", 1.0) / memory_gib_per_slot)
+    cpus: int = math.ceil(task.resources.get("cpus", 1) / cpus_per_slot)
+    memory: int = math.ceil(task.resources.get("memory_gib", 1.0) / memory_gib_per_slot)
     return max(1, min(most, max(cpus, memory)))

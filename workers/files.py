@@ -123,11 +123,12 @@ def publish(path: Path, data: bytes) -> bool:
     """
     temporary = aside(path)
     with _naming_full_disk(path):
-        ops.create(temporary, data)
         try:
+            ops.create(temporary, data)
             mine = link(temporary, path)
         finally:
-            ops.unlink(temporary)
+            with contextlib.suppress(FileNotFoundError):
+                ops.unlink(temporary)
         ops.sync_dir(path.parent)
     return mine
 

@@ -30,7 +30,7 @@ def run(root: Path, token: str, *, device: str = "cpu", raise_errors: bool = Fal
         reason = "disk_full" if ended.outcome == "disk_full" else "finished"
     journal.record({"event": "over", "reason": reason, "time": time.time()})
     journal.write()
-    journal.sync()
+    journal.close()
 
 
 def _run_task(journal: Journal, root: Path, task: Task, attempt: str, **how: Any) -> Ended:

@@ -137,7 +137,7 @@ class Job:
             self._close()
         self.journal.record({"event": "over", "reason": self.over or "finished", "time": time.time()})
         written = self.journal.write()
-        self.journal.sync()
+        self.journal.close()
         self._beat("over")
         self._say(f"over: {self.over or 'finished'}, {self.num_ended} attempts ended")
         return 0 if written else 1
@@ -170,19 +170,23 @@ class Job:
         if watched:
             until = min(until, time.monotonic() + limits.WATCH_SECONDS)
         until = min([until, *(seat.next_time() for seat in self.seats)])
+        signalled = False
         for key, _ in self.selector.select(max(0.0, until - time.monotonic())):
             if key.data is None:
+                signalled = True
                 with contextlib.suppress(BlockingIOError):
                     key.fileobj.recv(4096)  # type: ignore[union-attr]
-                self._bury_the_dead()
             else:
                 self._hear(key.data)
+        if signalled:
+            self._bury_the_dead()
         now = time.monotonic()
         for seat in self.seats:
             if now >= seat.next_time():
                 seat.keep_time(now)
         for seat in watched:
-            seat.watch_memory()
+            if seat.orders:
+                seat.watch_memory()
 
     def _busy(self) -> bool:
         return any(seat.orders for seat in self.seats)

@@ -20,6 +20,10 @@ def read_batch(root: Path, token: str) -> tuple[dict[str, Any], list[Task]]:
     return body, [Task(**plain) for plain in body["tasks"]]
 
 
+RESERVE_BYTES = 64 * 1024  # room for the last records of a job that has filled the disk
+_RESERVE = ".reserve"
+
+
 @dataclass(slots=True)
 class Journal:
     """What the job says about itself. Nothing here may stop it: on a full disk records wait until there is room."""
@@ -27,6 +31,7 @@ class Journal:
     folder: Path
     heartbeats: int = 0
     _descriptor: int = -1
+    _size: int = 0
     _unwritten: list[bytes] = field(default_factory=list)
     _seen: set[str] = field(default_factory=set)
 
@@ -41,24 +46,47 @@ class Journal:
         self._unwritten.append(json.dumps(event, separators=(",", ":")).encode() + b"\n")
 
     def write(self) -> bool:
-        """Append what is kept; False where there is no room for it."""
+        """Append what is kept, whole; False where there is no room for it even after the reserve is given up."""
         if not self._unwritten:
             return True
         try:
             if self._descriptor < 0:
-                self._descriptor = os.open(self.folder / "attempts.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-            while self._unwritten:
-                files.ops.append(self._descriptor, self._unwritten[0])
-                del self._unwritten[0]
+                self._open()
+            return self._append() or (self._give_up_reserve() and self._append())
+        except OSError:
+            return False
+
+    def _open(self) -> None:
+        with contextlib.suppress(OSError, DiskFull):
+            files.ops.create(self.folder / _RESERVE, os.urandom(RESERVE_BYTES))
+        self._descriptor = os.open(self.folder / "attempts.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+
+    def _append(self) -> bool:
+        data = b"".join(self._unwritten)
+        with contextlib.suppress(OSError):
+            files.ops.append(self._descriptor, data)
+        if os.fstat(self._descriptor).st_size == self._size + len(data):
+            self._size += len(data)
+            self._unwritten.clear()
+            return True
+        os.ftruncate(self._descriptor, self._size)  # half a line would spoil the next one
+        return False
+
+    def _give_up_reserve(self) -> bool:
+        try:
+            files.ops.unlink(self.folder / _RESERVE)
         except OSError:
             return False
         return True
 
-    def sync(self) -> None:
+    def close(self) -> None:
         """The attempts survive a power cut from here on."""
+        self._give_up_reserve()
         with contextlib.suppress(OSError):
             if self._descriptor >= 0:
                 os.fsync(self._descriptor)
+                os.close(self._descriptor)
+                self._descriptor = -1
 
     def beat(self, state: str, **counts: int) -> None:
         """Show that the job lives; the counter rises by one each time."""

@@ -150,13 +150,14 @@ class Seat:
         return self.orders.popleft()
 
     def recall(self) -> list[Order]:
-        """Take back what the child has not begun to read."""
-        taken = 0
+        """Take back what the child has not begun to read; it may read on meanwhile, so each record says which it was."""
+        taken: set[str] = set()
         with contextlib.suppress(BlockingIOError):
-            while len(self.orders) - taken > 1:
-                self._childs_end.recv(MAX_MESSAGE, socket.MSG_DONTWAIT)
-                taken += 1
-        return [self.orders.pop() for _ in range(taken)]
+            while len(self.orders) > len(taken) + 1:
+                taken.add(json.loads(self._childs_end.recv(MAX_MESSAGE, socket.MSG_DONTWAIT))["attempt"])
+        back = [order for order in self.orders if order.attempt in taken]
+        self.orders = deque(order for order in self.orders if order.attempt not in taken)
+        return back
 
     def events(self) -> list[dict[str, Any]]:
         """What the child has said since the last call."""
