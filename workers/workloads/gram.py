@@ -52,7 +52,7 @@ class Gram(Workload):
 
     def resources(self) -> Resources:
         """Two chunks of Jacobian, and the kernel a few times."""
-        return Resources(memory_gib=2.0 + 3 * JACOBIAN_GIB + 4 * (10 * self.probe_size) ** 2 * 8 / 2**30)
+        return Resources(memory_gib=1.0 + 3 * JACOBIAN_GIB + 4 * (10 * self.probe_size) ** 2 * 8 / 2**30)
 
     def estimated_seconds(self) -> float:
         """From one Xeon core and 28 x 28 images; the products of Jacobians grow with the square of the probe set."""
