@@ -96,6 +96,9 @@ class Fit:
         values = {name: parameter.text(interval=intervals) for name, parameter in self.parameters.items()}
         return self.law.equation(values, self.x, self.y, f"{self.x0:.4g}")
 
+    def __str__(self) -> str:
+        return self.summary()
+
     def interval_method(self) -> str:
         """One sentence on what the intervals are, or why there are none."""
         if not self.num_bootstrap:

@@ -1,5 +1,6 @@
 """Writes what a sweep found: one self-contained HTML file, and beside it each figure as PNG, PDF and CSV and the fits as CSV."""
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ def report(
     if fits is None:
         fits, why = fit_points(found) if found else ([], [])
         notes += [f"no fit for {one}" for one in why]
-    drawings = _drawings(results, found, fits) if found else []
+    drawings = _drawings(results, found, fits, notes) if found else []
     text = _body(results, found, fits, drawings, notes, status, title, folder)
     path = folder / "report.html"
     path.write_text(page.page(f"{results.name}: eigensweep report", text), encoding="utf-8")
@@ -242,32 +243,30 @@ def _data_section(name: str, found: Points | None, folder: Path) -> str:
     )
 
 
-def _drawings(results: Any, found: Points, fits: Sequence["Fit"]) -> list[Drawing]:
-    """Each figure once for each combination of the groups that do not colour it."""
-    colour = next((name for name in found.groups if found.frame[name].dtype.is_numeric()), None)
-    facets = [name for name in found.groups if name != colour]
+def _drawings(results: Any, found: Points, fits: Sequence["Fit"], notes: list[str]) -> list[Drawing]:
+    """Each figure once for each combination of the groups that do not colour it; what is not drawn goes to `notes`."""
     scalars = results.scalars().collect()
     return [
-        *_scaling(found, fits, facets, colour),
-        *_curves(scalars, found),
-        *_spectra(results, scalars, found),
-        *_kernel(scalars, found, facets, colour),
+        *_scaling(found, fits, f"{found.y.replace('_', ' ')}{_loss_unit(results, found.y)}", notes),
+        *_curves(scalars, found, f"{found.y.replace('_', ' ')}{_loss_unit(results, found.y)}", notes),
+        *_kernel(results, scalars, found, notes),
     ]
 
 
-def _scaling(found: Points, fits: Sequence["Fit"], facets: Sequence[str], colour: str | None) -> list[Drawing]:
+def _scaling(found: Points, fits: Sequence["Fit"], y_label: str, notes: list[str]) -> list[Drawing]:
     from orchestrator.figures.scaling import scaling
 
+    colour, facets = _colour_and_facets(found.frame, found.groups)
     drawings = []
-    for choice, part in _split(found.frame, facets):
+    for choice, part in _split(found.frame, facets, notes):
         own = [fit for fit in fits if all(fit.choice.get(name) == value for name, value in choice.items())]
-        ax = scaling(part, own, x=found.x, y=found.y, by=colour)
+        ax = scaling(part, own, x=found.x, y=found.y, by=colour, y_label=y_label)
         caption = f"{_prefix(choice)}Dots: runs. Lines: fitted laws with {_confidence(own)}, dashed beyond the data."
         drawings.append(Drawing(name=_file("scaling", choice), ax=_named(ax, choice), caption=caption))
     return drawings
 
 
-def _curves(scalars: "pl.DataFrame", found: Points) -> list[Drawing]:
+def _curves(scalars: "pl.DataFrame", found: Points, y_label: str, notes: list[str]) -> list[Drawing]:
     from orchestrator.figures.learning_curves import learning_curves
 
     curves = scalars.filter(scalars["name"] == found.y)
@@ -275,62 +274,88 @@ def _curves(scalars: "pl.DataFrame", found: Points) -> list[Drawing]:
         return []
     by = found.x if found.x in curves.columns else None
     drawings = []
-    for choice, part in _split(curves, found.groups, last=True):
-        ax = learning_curves(part, by=by, y=found.y)
+    for choice, part in _split(*_largest(curves, found.groups), notes):
+        ax = learning_curves(part, by=by, y=found.y, y_label=y_label)
         caption = f"{_prefix(choice)}Median over seeds; the band is their range."
         drawings.append(Drawing(name=_file("learning-curves", choice), ax=_named(ax, choice), caption=caption))
     return drawings
 
 
-def _spectra(results: Any, scalars: "pl.DataFrame", found: Points) -> list[Drawing]:
+def _kernel(results: Any, scalars: "pl.DataFrame", found: Points, notes: list[str]) -> list[Drawing]:
+    """Spectra, and the observables of the tasks that have one."""
+    spectra = results.spectra().collect()
+    if not len(spectra) or found.x not in spectra.columns:
+        return []
+    # a kernel may have axes that its training does not have, such as the snapshot
+    axes = [name for name in axis_names(results) if name not in (found.x, found.replicate) and name in spectra.columns]
+    groups = sorted((name for name in axes if spectra[name].drop_nulls().n_unique() > 1), key=lambda name: spectra[name].dtype.is_numeric())
+    own = scalars.join(spectra.select("key").unique(), on="key", how="semi")
+    return [*_spectra(spectra, own, found.x, groups, notes), *_observables(own, found.x, groups, notes)]
+
+
+def _spectra(values: "pl.DataFrame", scalars: "pl.DataFrame", x: str, groups: Sequence[str], notes: list[str]) -> list[Drawing]:
+    from orchestrator.figures import style
     from orchestrator.figures.spectra import spectra
 
-    values = results.spectra().collect()
-    if not len(values):
-        return []
     floors = scalars.filter(scalars["name"] == "noise_floor")
-    by = found.x if found.x in values.columns else None
     drawings = []
-    for choice, part in _split(values, [name for name in found.groups if name in values.columns], last=True):
-        own = floors.join(part.select("key").unique(), on="key")["value"]
-        floor = float(own.median()) if len(own) else None  # type: ignore[arg-type]
-        ax = spectra(part, by=by, noise_floor=floor)
-        caption = f"{_prefix(choice)}Eigenvalues of the kernel at the last step, median over seeds with their range."
+    for choice, part in _split(*_largest(values, groups), notes):
+        floor = style.median(floors.join(part.select("key").unique(), on="key")["value"])
+        ax = spectra(part, by=x, noise_floor=floor)
+        caption = f"{_prefix(choice)}Eigenvalues of the kernel, median over seeds with their range; the noise floor is the tasks' median."
         drawings.append(Drawing(name=_file("spectra", choice), ax=_named(ax, choice), caption=caption))
     return drawings
 
 
-def _kernel(scalars: "pl.DataFrame", found: Points, facets: Sequence[str], colour: str | None) -> list[Drawing]:
+def _observables(scalars: "pl.DataFrame", x: str, groups: Sequence[str], notes: list[str]) -> list[Drawing]:
     from orchestrator.figures.observables import observables
 
-    drawings = []
-    for name in OBSERVABLES:
-        names = [one for one in (name, f"{name}_traced") if len(scalars.filter(scalars["name"] == one))]
-        if not names or found.x not in scalars.columns:
-            continue
-        frame = last_values(scalars, names[0]).rename({names[0]: "value"})
-        for choice, part in _split(frame, facets):
-            ax = observables(part, x=found.x, name=names[0], by=colour)
+    colour, facets = _colour_and_facets(scalars, groups)
+    known, drawings = set(scalars["name"].unique()), []
+    for name in (one for quantity in OBSERVABLES for one in (quantity, f"{quantity}_traced") if one in known):
+        frame = last_values(scalars, name).rename({name: "value"})
+        for choice, part in _split(frame, facets, notes):
+            ax = observables(part, x=x, name=name, by=colour)
             caption = f"{_prefix(choice)}Dots: tasks, at their last step. Line: median over seeds."
-            drawings.append(Drawing(name=_file(names[0].replace("_", "-"), choice), ax=_named(ax, choice), caption=caption))
+            drawings.append(Drawing(name=_file(name.replace("_", "-"), choice), ax=_named(ax, choice), caption=caption))
     return drawings
 
 
-def _split(frame: "pl.DataFrame", names: Sequence[str], *, last: bool = False) -> list[tuple[dict[str, Any], "pl.DataFrame"]]:
-    """The frame by combinations of `names`, at most six; `last`: of numeric names only the largest value."""
+def _colour_and_facets(frame: "pl.DataFrame", groups: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The first numeric group, else none; and the others."""
+    colour = next((name for name in groups if frame[name].dtype.is_numeric()), None)
+    return colour, [name for name in groups if name != colour]
+
+
+def _largest(frame: "pl.DataFrame", groups: Sequence[str]) -> tuple["pl.DataFrame", list[str]]:
+    """The rows at the largest value of each numeric group, and the groups (of which those now have one value)."""
     import polars as pl
 
-    chosen = {}
-    for name in names:
-        if last and frame[name].dtype.is_numeric():
-            chosen[name] = frame[name].max()
-            frame = frame.filter(pl.col(name) == chosen[name])
-    rest = [name for name in names if name not in chosen]
-    if not rest:
-        return [(chosen, frame)]
-    parts = frame.drop_nulls(rest).partition_by(rest, as_dict=True, maintain_order=True)
-    ordered = sorted(parts.items(), key=lambda item: tuple(map(str, item[0])))
-    return [({**dict(zip(rest, values, strict=True)), **chosen}, part) for values, part in ordered[:_MOST_FACETS]]
+    for name in groups:
+        if frame[name].dtype.is_numeric():
+            frame = frame.filter(pl.col(name) == pl.col(name).max())
+    return frame, list(groups)
+
+
+def _split(frame: "pl.DataFrame", names: Sequence[str], notes: list[str]) -> list[tuple[dict[str, Any], "pl.DataFrame"]]:
+    """The frame by combinations of `names`: the first six, with a note where there are more."""
+    if not names:
+        return [({}, frame)]
+    parts = frame.drop_nulls(names).partition_by(names, as_dict=True, maintain_order=True)
+    ordered = sorted(parts.items(), key=lambda item: tuple((isinstance(value, str), value) for value in item[0]))
+    note = f"figures show the first {_MOST_FACETS} of {len(ordered)} combinations of {', '.join(names)}; the tables and CSV files have all"
+    if len(ordered) > _MOST_FACETS and note not in notes:
+        notes.append(note)
+    return [(dict(zip(names, values, strict=True)), part) for values, part in ordered[:_MOST_FACETS]]
+
+
+def _loss_unit(results: Any, y: str) -> str:
+    """The unit of a loss, from the settings of the tasks: nats for cross entropy."""
+    tasks = results.tasks().collect()
+    if "loss" not in y or "settings" not in tasks.columns:
+        return ""
+    known = {str(json.loads(text).get("loss")) for text in tasks.filter(tasks["workload"] == "train")["settings"].head(1)}
+    return {"cross_entropy": " (nats)", "mse": " (half squared distance)"}.get(known.pop() if known else "", "")
 
 
 def _named(ax: Any, choice: dict[str, Any]) -> Any:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 
-def learning_curves(frame: "pl.DataFrame", *, by: str | None = None, y: str = "test_loss", ax: Any = None) -> Any:
+def learning_curves(frame: "pl.DataFrame", *, by: str | None = None, y: str = "test_loss", y_label: str = "", ax: Any = None) -> Any:
     """`frame` has a row a step (columns step, value, `by`); a line is the median over seeds, its band their range."""
     import polars as pl
 
@@ -20,8 +20,8 @@ def learning_curves(frame: "pl.DataFrame", *, by: str | None = None, y: str = "t
         _step_axis(ax, good["step"].to_list())
         style.log_axis(ax.yaxis, good[y].to_list())
         ax.set_xlabel(style.label("step"))
-        ax.set_ylabel(style.label(y))
-        style.legend(ax, style.label(by).partition(" (")[0] if by else "")
+        ax.set_ylabel(y_label or style.label(y))
+        style.legend(ax, style.subject(style.label(by)) if by else "")
         style.title(ax, _finding(good, y) + shown_of(values, good, by))
     style.remember(ax, good)
     return ax
@@ -43,7 +43,7 @@ def _step_axis(ax: Any, steps: list[int]) -> None:
 
 
 def _finding(frame: "pl.DataFrame", y: str) -> str:
-    name = style.label(y).partition(" (")[0].capitalize()
+    name = style.subject(style.label(y)).capitalize()
     if not len(frame):
         return f"{name} against training step"
     first, last = (style.median(frame.filter(frame["step"] == step)[y]) for step in (frame["step"].min(), frame["step"].max()))

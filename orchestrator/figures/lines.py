@@ -34,4 +34,4 @@ def lines(ax: Any, frame: "pl.DataFrame", x: str, y: str, by: str | None, *, dot
 def shown_of(values: Sequence[Any], frame: "pl.DataFrame", by: str | None) -> str:
     """A note where not every value of `by` is drawn."""
     total = frame[by].drop_nulls().n_unique() if by else 1
-    return f" ({len(values)} of {total} {style.label(by or '').partition(' (')[0]} values)" if total > len(values) else ""
+    return f" ({len(values)} of {total} {style.subject(style.label(by or ''))} values)" if total > len(values) else ""

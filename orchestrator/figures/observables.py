@@ -23,7 +23,7 @@ def observables(frame: "pl.DataFrame", *, x: str, name: str, by: str | None = No
             style.log_axis(ax.yaxis, measured)
         ax.set_xlabel(style.label(x))
         ax.set_ylabel(style.label(name))
-        style.legend(ax, style.label(by).partition(" (")[0] if by else "")
+        style.legend(ax, style.subject(style.label(by)) if by else "")
         style.title(ax, _finding(good, x, name) + shown_of(values, good, by))
     style.remember(ax, good)
     return ax
@@ -31,7 +31,7 @@ def observables(frame: "pl.DataFrame", *, x: str, name: str, by: str | None = No
 
 def _finding(frame: "pl.DataFrame", x: str, name: str) -> str:
     """The change of the median from the smallest to the largest x."""
-    subject, axis = style.label(name).partition(" (")[0], style.label(x).partition(" (")[0]
+    subject, axis = style.subject(style.label(name)), style.subject(style.label(x))
     subject = subject[0].upper() + subject[1:]
     values: list[float] = frame[x].unique().sort().to_list()
     if len(values) < 2:

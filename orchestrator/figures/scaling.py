@@ -15,10 +15,12 @@ if TYPE_CHECKING:
 _LEAST_R_SQUARED = 0.9
 
 
-def scaling(points: "pl.DataFrame", fits: Sequence["Fit"] = (), *, x: str, y: str, by: str | None = None, ax: Any = None) -> Any:
+def scaling(
+    points: "pl.DataFrame", fits: Sequence["Fit"] = (), *, x: str, y: str, by: str | None = None, y_label: str = "", ax: Any = None
+) -> Any:
     """One dot a run of `points` (columns `x`, `y`, `by`, seed), one line and band for each fit, coloured by the column `by`.
 
-    A fit belongs to the value of `by` in its `choice`. Beyond the data a law is dashed.
+    A fit belongs to the value of `by` in its `choice`. Beyond the data a law is dashed. `y_label` may give y its unit.
     """
     with style.styled():
         ax = style.axes(ax)
@@ -34,7 +36,7 @@ def scaling(points: "pl.DataFrame", fits: Sequence["Fit"] = (), *, x: str, y: st
         style.log_axis(ax.xaxis, good[x].to_list(), exact=True)
         style.log_axis(ax.yaxis, good[y].to_list())
         ax.set_xlabel(style.label(x))
-        ax.set_ylabel(style.label(y))
+        ax.set_ylabel(y_label or style.label(y))
         if by:
             style.legend(ax, f"{style.label(by)}: exponent", below=True)
         elif fits:
@@ -46,7 +48,7 @@ def scaling(points: "pl.DataFrame", fits: Sequence["Fit"] = (), *, x: str, y: st
 
 def finding(fits: Sequence["Fit"], x: str, y: str) -> str:
     """What the figure shows, in one line."""
-    name, axis = style.label(y).partition(" (")[0].capitalize(), style.label(x).partition(" (")[0]
+    name, axis = style.subject(style.label(y)).capitalize(), style.subject(style.label(x))
     exponents = sorted(fit.parameters["exponent"].value for fit in fits if "exponent" in fit.parameters)
     if not exponents:
         return f"{name} against {axis}"

@@ -28,7 +28,7 @@ def spectra(frame: "pl.DataFrame", *, by: str | None = None, noise_floor: float 
             _mark_floor(ax, noise_floor)
         ax.set_xlabel(style.label("rank"))
         ax.set_ylabel(style.label("eigenvalue"))
-        style.legend(ax, style.label(by).partition(" (")[0] if by else "")
+        style.legend(ax, style.subject(style.label(by)) if by else "")
         style.title(ax, _finding(ranked, drawn) + shown_of(values, drawn, by))
     style.remember(ax, drawn)
     return ax

@@ -24,10 +24,10 @@ LABELS = {
     "train_size": "training-set size (samples)",
     "num_params": "parameters",
     "step": "training step (updates)",
-    "test_loss": "test loss (nats)",
-    "train_loss": "training loss (nats)",
+    "test_loss": "test loss",
+    "train_loss": "training loss",
     "test_accuracy": "test accuracy",
-    "trace": "kernel trace",
+    "trace": "kernel trace per row",
     "entropy": "von Neumann entropy (nats)",
     "effective_rank": "effective rank (eigenvalues)",
     "rank": "eigenvalue rank",
@@ -90,7 +90,15 @@ def axes(ax: Any = None) -> Any:
 
 def label(name: str) -> str:
     """The text for a column on an axis, with its unit where we know it."""
+    if name.endswith("_traced"):
+        quantity, bracket, unit = label(name.removesuffix("_traced")).partition(" (")
+        return f"{quantity}, traced kernel{bracket}{unit}"
     return LABELS.get(name, name.rpartition(".")[2].replace("_", " "))
+
+
+def subject(text: str) -> str:
+    """A label without its unit."""
+    return text.partition(" (")[0]
 
 
 def title(ax: Any, text: str) -> None:

@@ -29,6 +29,13 @@ class SyntheticResults:
                             spectra += values
         self._scalars, self._spectra, self._tasks = (pl.DataFrame(rows, infer_schema_length=None) for rows in (scalars, spectra, tasks))
 
+    def without_spectra(self, *, without_curves=False):
+        """The same with fewer figures, for tests of other things."""
+        self._spectra = self._spectra.clear()
+        if without_curves:
+            self._scalars = self._scalars.filter(pl.col("step").is_in([0, 512]))
+        return self
+
     def scalars(self):
         return self._scalars.lazy()
 
@@ -46,7 +53,14 @@ def _key(axes, workload):
 def _tasks(axes, broken):
     states = ("failed", "blocked", "blocked") if broken else ("completed",) * 3
     return [
-        {"key": _key(axes, workload), "workload": workload, "state": state, "code": None if broken else "ab12cd34ef56", **axes}
+        {
+            "key": _key(axes, workload),
+            "workload": workload,
+            "state": state,
+            "code": None if broken else "ab12cd34ef56",
+            "settings": '{"loss": "cross_entropy"}',
+            **axes,
+        }
         for workload, state in zip(("train", "gram", "spectrum"), states, strict=True)
     ]
 

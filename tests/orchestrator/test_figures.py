@@ -78,9 +78,9 @@ def test_learning_curves_show_step_0_beside_logarithmic_steps(results):
 def test_an_observable_says_how_much_it_changes(results):
     scalars = results.scalars().collect()
     trace = scalars.filter(pl.col("name") == "trace")
-    assert observables(trace, x="width", name="trace", by="train_size").get_title(loc="left").startswith("Kernel trace grows x2")
+    assert observables(trace, x="width", name="trace", by="train_size").get_title(loc="left").startswith("Kernel trace per row grows x2")
     flat = trace.with_columns(value=pl.lit(2.0))
-    assert "hardly depends on width" in observables(flat, x="width", name="trace").get_title(loc="left")
+    assert "hardly depends on width" in observables(flat, x="width", name="trace").get_title(loc="left").replace("\n", " ")
 
 
 def test_a_given_axes_is_drawn_into_and_returned(results):

@@ -212,3 +212,32 @@ def test_csv_holds_each_parameter_with_its_interval_and_estimator(tmp_path):
 
 def test_the_same_table_gives_the_same_intervals():
     assert fitted(runs()).parameters == fitted(runs()).parameters
+
+
+def test_a_users_own_law_is_one_module(tmp_path, monkeypatch):
+    (tmp_path / "my_laws").mkdir()
+    (tmp_path / "my_laws" / "exponential.py").write_text(EXPONENTIAL)
+    monkeypatch.syspath_prepend(tmp_path)
+    x = np.repeat([1.0, 2.0, 4.0, 8.0, 16.0], 3)
+    found = fit({"x": x, "y": 3 * np.exp(-0.2 * np.log(x) ** 2), "seed": list(range(3)) * 5}, x="x", y="y", law="my_laws.exponential")
+    assert found.parameters["curvature"].value == pytest.approx(0.2)
+    assert found.law.plugin_name() == "my_laws.exponential"
+
+
+EXPONENTIAL = """
+from dataclasses import dataclass
+import numpy as np
+from orchestrator.laws.law import Law
+
+@dataclass(frozen=True, kw_only=True)
+class Exponential(Law):
+    def parameters(self): return ("level", "slope", "curvature")
+    def bounds(self): return np.full(3, -9.0), np.full(3, 9.0)
+    def start(self, u_N, v_N): return np.zeros(3)
+    def log_value(self, theta_BP, u_N):
+        powers = np.stack([np.ones_like(u_N), -u_N, -u_N**2], axis=-1)
+        return theta_BP @ powers.T, np.broadcast_to(powers, (len(theta_BP), *powers.shape))
+    def reported(self, theta_BP, y0): return {"level": y0 * np.exp(theta_BP[:, 0]), "slope": theta_BP[:, 1], "curvature": theta_BP[:, 2]}
+    def equation(self, values, x, y, x0): return f"{y} = {values}"
+    def concerns(self, values, low, high): return []
+"""

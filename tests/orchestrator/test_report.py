@@ -53,7 +53,9 @@ def test_the_summary_counts_tasks_by_state(written):
 def test_status_adds_what_has_no_result_and_the_causes_of_failure(tmp_path):
     causes = [("user_error", 3, "ValueError: <bad> width", "correct the code")]
     status = SimpleNamespace(by_workload={"train": {"completed": 5, "running": 2}}, causes=causes)
-    text = report(SyntheticResults(models=("mlp",), train_sizes=(1000,), num_eigenvalues=8), tmp_path, status=status).read_text()
+    text = report(
+        SyntheticResults(models=("mlp",), train_sizes=(1000,)).without_spectra(without_curves=True), tmp_path, status=status
+    ).read_text()
     assert "<b>5 of 7</b>" in text and "tasks running" in text
     assert "ValueError: &lt;bad&gt; width" in text and "<bad>" not in text
 
@@ -66,7 +68,9 @@ def test_a_sweep_without_any_result_still_has_a_report(tmp_path):
 
 
 def test_a_sweep_with_one_width_says_why_there_is_no_fit(tmp_path):
-    text = report(SyntheticResults(widths=(16, 32), models=("mlp",), train_sizes=(1000,)), tmp_path).read_text()
+    text = report(
+        SyntheticResults(widths=(16, 32), models=("mlp",), train_sizes=(1000,)).without_spectra(without_curves=True), tmp_path
+    ).read_text()
     assert "no fit for" in text and "needs as many distinct values" in text
 
 
@@ -74,3 +78,11 @@ def test_a_misspelt_axis_is_an_error_and_no_report(tmp_path):
     with pytest.raises(UnknownName, match="did you mean 'width'"):
         report(SyntheticResults(), tmp_path, x="widht")
     assert not (tmp_path / "report.html").exists()
+
+
+def test_more_panels_than_fit_the_page_are_named(tmp_path):
+    results = SyntheticResults(train_sizes=(1000,), widths=(16, 64, 256), num_seeds=2).without_spectra(without_curves=True)
+    copies = [results._scalars.with_columns(model=pl.lit(f"m{i}")) for i in range(7)]
+    results._scalars = pl.concat(copies)
+    text = report(results, tmp_path).read_text()
+    assert "figures show the first 6 of 7 combinations of model" in text
