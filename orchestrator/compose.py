@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import confdirs, expression, grid
+from orchestrator.composed import Combo, Composed
 from orchestrator.grid import Axis, Point
 from orchestrator.hydra_configs import Composer, group_of
 from orchestrator.names import first_choices, is_reserved, option_names, setting_names, target_of
@@ -15,67 +16,13 @@ from orchestrator.paths import Setting, Tree
 from orchestrator.placement import RESERVED, choices_in, default_of, nest, place_of, places, put, resolved, rooted, strongest, undotted
 from workers import plugins
 from workers.errors import ConfigError, UnknownName, nearest
-from workers.settings import Settings, _fields
+from workers.settings import _fields
 from workers.workload import Workload
 
 __all__ = ["RESERVED", "Combo", "Composed", "compose", "option_names", "setting_names"]
 
 _SWEEP_KEYS = ("workload", "grid", "zip", "filter", "sizes")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Combo:
-    """One combination of swept plug-ins: their names by path, the workload at its first point, and its points."""
-
-    choices: dict[str, str]
-    base: Workload
-    tree: Tree
-    points: list[Point]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Composed:
-    """What a command line and its configs ask for, checked; nothing is written yet.
-
-    `axes`: the grid's, swept plug-ins among them. `resources`: the user's overrides, by field, or by workload and field.
-    `name` is empty where neither `name=` nor `sweep=` says it.
-    """
-
-    target: type[Workload]
-    name: str
-    sweep: str | None
-    size: str | None
-    root: Path | None
-    combos: list[Combo]
-    axes: list[Axis]
-    zips: list[list[str]]
-    filter: str
-    launcher: Any
-    site: dict[str, Any]
-    budget: dict[str, Any]
-    resources: dict[str, Any]
-    command: list[str]
-
-    @property
-    def num_points(self) -> int:
-        """Points of the grid."""
-        return sum(len(combo.points) for combo in self.combos)
-
-    @property
-    def cfg(self) -> str:
-        """The composed config as YAML, for `--cfg job`."""
-        from omegaconf import OmegaConf
-
-        section: dict[str, Any] = {"workload": self.target.plugin_name(), "grid": {axis.path: list(axis.values) for axis in self.axes}}
-        section |= {"zip": self.zips} if self.zips else {}
-        section |= {"filter": self.filter} if self.filter else {}
-        settings = self.combos[0].base.to_plain()
-        settings.pop("name")
-        body = {"name": self.name, "sweep": section, "launcher": self.launcher.to_plain()}
-        for name in ("site", "resources", "budget"):
-            body |= {name: getattr(self, name)} if getattr(self, name) else {}
-        return OmegaConf.to_yaml(OmegaConf.create(_plain(body | settings)))
 
 
 @dataclass(slots=True)
@@ -125,6 +72,7 @@ class _Composition:
         self.fixed: list[Override] = []
         self.swept: dict[str, list[Any]] = {}
         self.deleted: dict[str, Override] = {}
+        self.first: tuple[dict[str, str], Any] | None = None
         self._sort_words()
 
     def composed(self) -> Composed:
@@ -196,7 +144,14 @@ class _Composition:
     # -- one composition --------------------------------------------------------------------------------------------
 
     def _config(self, choices: Mapping[str, str]) -> Any:
-        """Hydra's composition with the size's overlay and the reserved words of the command line."""
+        """Hydra's composition with the size's overlay and the reserved words of the command line; the first is used twice."""
+        if self.first and self.first[0] == choices:
+            return self.first[1]
+        cfg = self._composed_config(choices)
+        self.first = self.first or (dict(choices), cfg)
+        return cfg
+
+    def _composed_config(self, choices: Mapping[str, str]) -> Any:
         from omegaconf import OmegaConf
 
         cfg = self.composer.compose({key: name for key, name in choices.items() if name != "???"})
@@ -498,6 +453,8 @@ def _instance(target: type[Workload], nested: dict[str, Any]) -> Workload:
     try:
         return target.from_plain(nested)
     except TypeError as error:
+        if "required" not in str(error):
+            raise
         missing = re.findall(r"'(\w+)'", str(error))
         raise ConfigError(f"{target.__name__} needs {', '.join(missing)}; give it, as in {missing[0] if missing else 'key'}=...") from None
 
@@ -507,11 +464,3 @@ def _coerced(setting: Setting, value: Any) -> Any:
     if setting.declared is int and isinstance(value, Spaced):
         value = round(value)
     return setting.coerce(float(value) if isinstance(value, Spaced) else value)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Settings):
-        return value.to_plain()
-    if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
-    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator import expression, identity
-from orchestrator.compose import Combo, Composed
+from orchestrator.composed import Combo, Composed
 from orchestrator.content import data_content
 from orchestrator.grid import Axis, Point
 from orchestrator.paths import Tree, with_value
@@ -31,7 +31,6 @@ class _Tasks:
     extra_targets: set[int] = field(default_factory=set)
     position: dict[str, int] = field(default_factory=dict)
     contents: dict[Data, str] = field(default_factory=dict)
-    overridden: dict[tuple[str, Resources], Resources] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -82,8 +81,8 @@ def _expand(tasks: _Tasks, combo: Combo, base: Workload, path: str, points: Sequ
             node,
             _picker([own.index(i) for i, axis in enumerate(tasks.axes) if not axis.is_group and _below(axis.path, below)]),
         )
-    values = [[tasks.axes[i].values[j] for j in range(len(tasks.axes[i].values))] for i in own]
-    return _Expansion(tasks, combo, base, path, paths, values, distinct, children).run()
+    values = [list(tasks.axes[i].values) for i in own]
+    return _Expansion(tasks, base, path, paths, values, distinct, children).run()
 
 
 @dataclass(slots=True)
@@ -91,13 +90,14 @@ class _Expansion:
     """All tasks of one workload at one place: a base, and the points at which a few settings differ."""
 
     tasks: _Tasks
-    combo: Combo
     base: Workload
     path: str
     paths: list[str]
     values: list[list[Any]]
     points: list[Point]
     children: dict[str, tuple[_Node, _Pick]]
+    tree: Tree | None = None
+    getters: dict[str, Callable[[Any], Any]] = field(default_factory=dict)
 
     def run(self) -> _Node:
         content = {path: self._content(data) for path, data in _data(self.base, "")}
@@ -274,19 +274,12 @@ class _Expansion:
 
     def _lookup(self, instance: Workload) -> Callable[[str], Any]:
         def lookup(name: str) -> Any:
-            full = self._tree().resolve(name).path
-            return operator.attrgetter(full)(instance)
+            if name not in self.getters:
+                self.tree = self.tree or Tree(type(self.base), dict(_chosen(self.base, "")))
+                self.getters[name] = operator.attrgetter(self.tree.resolve(name).path)
+            return self.getters[name](instance)
 
         return lookup
-
-    def _tree(self) -> Tree:
-        key = (self.combo.base, self.path)
-        if key not in _TREES:
-            _TREES[key] = Tree(type(self.base), dict(_chosen(self.base, "")))
-        return _TREES[key]
-
-
-_TREES: dict[tuple[Workload, str], Tree] = {}
 
 
 def _picker(axes: list[int]) -> _Pick:

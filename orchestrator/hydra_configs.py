@@ -1,7 +1,8 @@
-"""One composition by Hydra: plug-ins as structured configs, YAML of the search path, defaults lists and group choices."""
+"""One composition by Hydra: plug-ins in its config store, YAML of the search path, defaults lists and group choices."""
 
-import contextlib
 import dataclasses
+import itertools
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,10 @@ class Group:
     def key(self) -> str:
         """How Hydra's grammar names it: `model`, or `model@teacher`."""
         return self.group if self.group == self.package else f"{self.group}@{self.package}"
+
+    def options(self, dirs: Sequence[Path]) -> list[str]:
+        """What may be chosen here, besides modules of the user's own."""
+        return confdirs.option_names(self.group, self.plugin_group, self.plugin_package, dirs)
 
 
 def group_of(setting: Setting, tree: Tree) -> Group:
@@ -89,7 +94,7 @@ class Composer:
                 warnings.simplefilter("ignore")
                 return self._load(overrides)
         except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(_explained(error)) from None
+            raise _explained(error, list(groups.values()), self.dirs) from None
 
     def _load(self, overrides: list[str]) -> Any:
         """Hydra's composition without its own `hydra:` node, whose loading takes 30 times as long."""
@@ -104,8 +109,8 @@ class Composer:
         return self._loader._compose_config_from_defaults_list(defaults=found.defaults, repo=repository)
 
     def _register_option(self, group: Group, option: str) -> None:
-        """The structured config of a plug-in; a YAML of that name in the search path stands before it."""
-        known = confdirs.option_names(group.group, group.plugin_group, group.plugin_package, self.dirs)
+        """A plug-in's node in the config store; a YAML of that name in the search path stands before it."""
+        known = group.options(self.dirs)
         if option not in known and "." not in option:
             raise UnknownName(
                 f"no {group.package} {option!r}{nearest(option, known)} There are {', '.join(known) or 'none'}; a new one is a file "
@@ -114,7 +119,7 @@ class Composer:
             )
         if "." in option or option in plugins.names(group.plugin_group, group.plugin_package):
             cls = plugins.load(group.plugin_group, option, group.plugin_package)
-            self._store(option, group.group, {"name": option, **_structured(cls)})
+            self._store(option, group.group, {"name": option, **_defaults(cls)})
 
     def _register_names(self, groups: Any) -> None:
         """Every plug-in's bare name, so that a defaults list of the user's may choose it; none is imported for that."""
@@ -149,10 +154,10 @@ def _loader(dirs: Sequence[Path]) -> Any:
     return ConfigLoaderImpl(config_search_path=path)
 
 
-def _structured(cls: type[Settings]) -> dict[str, Any]:
-    """The plug-in's defaults as a structured config gives them; types are checked by the class itself when it is made.
+def _defaults(cls: type[Settings]) -> dict[str, Any]:
+    """The plug-in's defaults. Not the dataclass itself: OmegaConf would refuse 1e3 for a whole number, which the class takes.
 
-    OmegaConf would refuse 1e3 for a whole number, which the class takes.
+    Names, types and ranges are checked by the class when it is made.
     """
     return dict(_leaves(cls))
 
@@ -180,9 +185,15 @@ def _leaf_defaults(tree: Tree) -> dict[str, Any]:
     return body
 
 
-def _explained(error: Exception) -> str:
-    with contextlib.suppress(Exception):
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        cut = next((i for i, line in enumerate(lines) if line.startswith("Config search path")), len(lines))
-        return " ".join(lines[:cut])
-    return str(error)
+def _explained(error: Exception, groups: Sequence[Group], dirs: Sequence[Path]) -> ConfigError:
+    """Hydra's message in one line, with the nearest name where a defaults list names nothing that there is."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = " ".join(itertools.takewhile(lambda line: not line.startswith("Config search path"), lines))
+    if found := re.search(r"Could not (?:find|load) '(\w+)/([\w.]+)'", text):
+        known = [name for one in groups if one.group == found[1] for name in one.options(dirs)] or confdirs.names(found[1], dirs)
+        hint = nearest(found[2], known)
+        return UnknownName(f"no {found[1]} {found[2]!r}{hint} There are {', '.join(known) or 'none'} (a defaults list names it)")
+    if found := re.search(r"Could not override '([^']+)'", text):
+        hint = nearest(found[1], [one.key for one in groups])
+        return UnknownName(f"{text.rstrip('.')}{hint} It has {', '.join(one.key for one in groups)}")
+    return ConfigError(text)

@@ -70,10 +70,16 @@ class Tree:
                 self._by_suffix.setdefault(suffix, []).append(path)
 
     def resolve(self, path: str) -> Setting:
-        """The setting of a full path, or of the end of exactly one; UnknownName with the nearest, ConfigError where several end so."""
+        """The setting of a full path (the target's name may stand before it), or of the end of exactly one.
+
+        UnknownName with the nearest where none ends so, ConfigError where several do.
+        """
         if path in self.settings:
             return self.settings[path]
         found = self._by_suffix.get(path, [])
+        first, _, rest = path.partition(".")
+        if not found and first == self.target.plugin_name() and rest in self.settings:
+            return self.settings[rest]
         if len(found) == 1:
             return self.settings[found[0]]
         if found:

@@ -12,7 +12,7 @@ from workers.taskdir import Task
 from workers.workload import Resources
 
 if TYPE_CHECKING:
-    from orchestrator.compose import Composed
+    from orchestrator.composed import Composed
 
 
 @dataclass(slots=True, kw_only=True)

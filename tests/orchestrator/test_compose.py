@@ -41,6 +41,10 @@ def test_short_and_full_paths_set_the_same():
     assert composed(MODES, "rate=0.5").combos[0].base == composed(MODES, "kernel.study.rate=0.5").combos[0].base
 
 
+def test_the_targets_name_may_stand_before_a_full_path():
+    assert composed("workload=noop", "noop.seconds=2").combos[0].base.seconds == 2.0  # type: ignore[attr-defined]
+
+
 def test_a_plugin_is_chosen_by_its_dotted_name_and_its_settings_follow():
     base = composed(MODES, "model=grid_package.deep", "model.width=5", "model.layers=[1,2,3]").combos[0].base
     assert isinstance(base, Modes)
@@ -281,10 +285,12 @@ def test_an_unknown_launcher_is_refused_by_name():
         ("workload: grid_package.study\nsede: 3", "no setting 'sede'; did you mean 'seed'"),
         ("workload: grid_package.study\nmodel: {widht: 3}", "no setting 'model.widht'; did you mean 'model.width'"),
         ("workload: grid_package.study\nmodel: {width: abc}", "model.width must be a whole number, got 'abc'"),
-        ("workload: grid_package.kernel\nstudy.rate: 1\nstudy: {rate: 2}\nrate: 3", "kernel|study.rate is set twice"),
+        ("workload: grid_package.kernel\nstudy.rate: 1\nstudy: {rate: 2}\nrate: 3", "study.rate is set twice, to different values"),
         ("workload: grid_package.study\nseed: {a: 1}", "no setting 'seed.a'"),
         ("workload: grid_package.study\nseed: ${nothing}", "cannot resolve the config: Interpolation key 'nothing' not found"),
-        ("workload: grid_package.study\ndefaults: [nothing_there]", "Could not"),
+        ("workload: grid_package.study\ndefaults: [nothing_there]", "no sweep 'nothing_there'. There are .*, s"),
+        ("workload: grid_package.study\ndefaults: [override /model: mpl]", "no model 'mpl'; did you mean 'mlp'"),
+        ("workload: grid_package.study\ndefaults: [override /modle: mlp]", "Could not override 'modle'.*did you mean 'model'"),
         ("workload: [", "is no YAML"),
         ("[1]", "must hold keys and values, it holds a list"),
     ],

@@ -1,4 +1,7 @@
-"""A key is what a task is: the same for the same content however it is written, another for any other content."""
+"""A key is what a task is: the same for the same content however it is written, another for any other content.
+
+A golden key changes only with the `version` of its class; run this file to write new ones.
+"""
 
 import dataclasses
 import json
@@ -18,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.identity import canonical, task_key
+from workers import plugins
 from workers.settings import setting
 from workers.workload import Workload
 from workers.workloads.noop import Noop
@@ -39,9 +43,15 @@ def study_key(study: Study, content: dict[str, str] = CONTENT) -> str:
     return task_key(study, content, {})
 
 
+def slow_key(workload: Workload) -> str:
+    """With a made-up content for each data set."""
+    return task_key(workload, CONTENT, {name: slow_key(value) for name, value in workload.inputs().items()})
+
+
 def golden_keys() -> dict[str, str]:
     kernel = Kernel(step=3)
     return {
+        **{name: slow_key(plugins.load("workloads", name)()) for name in ("train", "gram", "spectrum")},
         "noop": task_key(Noop(), {}, {}),
         "noop index=7 seconds=0.5 fail=kill": task_key(Noop(index=7, seconds=0.5, fail="kill"), {}, {}),
         "study": study_key(Study()),
@@ -152,3 +162,7 @@ def test_keys_do_not_depend_on_place_process_or_hash_seed(hash_seed: str, tmp_pa
     environment = os.environ | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": f"{root}:{root / 'tests'}", "HOSTNAME": f"host-{hash_seed}"}
     out = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
     assert json.loads(out) == json.loads(GOLDEN.read_text())
+
+
+if __name__ == "__main__":
+    GOLDEN.write_text(json.dumps(golden_keys(), indent=2) + "\n")

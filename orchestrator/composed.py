@@ -1,0 +1,73 @@
+"""What a command line and its configs come to: the target, its combinations of plug-ins, the axes and the rest, all typed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.grid import Axis, Point
+from orchestrator.paths import Tree
+from workers.settings import Settings
+from workers.workload import Workload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Combo:
+    """One combination of swept plug-ins: their names by path, the workload at its first point, and its points."""
+
+    choices: dict[str, str]
+    base: Workload
+    tree: Tree
+    points: list[Point]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Composed:
+    """What a command line and its configs ask for, checked; nothing is written yet.
+
+    `axes`: the grid's, swept plug-ins among them. `resources`: the user's overrides, by field, or by workload and field.
+    `name` is empty where neither `name=` nor `sweep=` says it.
+    """
+
+    target: type[Workload]
+    name: str
+    sweep: str | None
+    size: str | None
+    root: Path | None
+    combos: list[Combo]
+    axes: list[Axis]
+    zips: list[list[str]]
+    filter: str
+    launcher: Any
+    site: dict[str, Any]
+    budget: dict[str, Any]
+    resources: dict[str, Any]
+    command: list[str]
+
+    @property
+    def num_points(self) -> int:
+        """Points of the grid."""
+        return sum(len(combo.points) for combo in self.combos)
+
+    @property
+    def cfg(self) -> str:
+        """The composed config as YAML, for `--cfg job`."""
+        from omegaconf import OmegaConf
+
+        section: dict[str, Any] = {"workload": self.target.plugin_name(), "grid": {axis.path: list(axis.values) for axis in self.axes}}
+        section |= {"zip": self.zips} if self.zips else {}
+        section |= {"filter": self.filter} if self.filter else {}
+        settings = self.combos[0].base.to_plain()
+        settings.pop("name")
+        body = {"name": self.name, "sweep": section, "launcher": self.launcher.to_plain()}
+        for name in ("site", "resources", "budget"):
+            body |= {name: getattr(self, name)} if getattr(self, name) else {}
+        return OmegaConf.to_yaml(OmegaConf.create(_plain(body | settings)))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Settings):
+        return value.to_plain()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
