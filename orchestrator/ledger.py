@@ -18,7 +18,7 @@ class Ledger:
     """The fold of all entries up to `number`.
 
     `sweeps`: name -> {revision, snapshot, code}. `batches`: the open ones, token -> submission entry. `outcomes`: key -> how its
-    attempts ended since its budget was last renewed. `cancelled`: sweep -> keys, or None for all. `paused`: sweep -> reason.
+    attempts ended since its budget was last renewed; `num_failed` counts them all. `cancelled`: sweep -> keys, or None for all. `paused`: sweep -> reason.
     `settled`: sweeps that have nothing left to submit.
     """
 
@@ -26,6 +26,7 @@ class Ledger:
     sweeps: dict[str, dict[str, Any]] = field(default_factory=dict)
     batches: dict[str, dict[str, Any]] = field(default_factory=dict)
     outcomes: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    num_failed: dict[str, int] = field(default_factory=dict)
     cancelled: dict[str, list[str] | None] = field(default_factory=dict)
     paused: dict[str, str] = field(default_factory=dict)
     settled: set[str] = field(default_factory=set)
@@ -73,6 +74,7 @@ class Ledger:
         batch = self.batches.pop(entry["token"], None)
         for key, outcome in entry["outcomes"].items():
             self.outcomes.setdefault(key, []).append(outcome)
+            self.num_failed[key] = self.num_failed.get(key, 0) + (outcome["class"] not in UNCHARGED)
         if batch and entry.get("pause"):
             self.paused[batch["sweep"]] = entry["pause"]
 

@@ -190,7 +190,7 @@ def _task(watch: Watch, name: str, index: int, states: SweepStates) -> Task:
         sweeps=[name],
         generation=ledger.generations.get(key, 0),
         alone=prospect.alone,
-        num_failed=len(states.outcomes.get(key, [])),
+        num_failed=ledger.num_failed.get(key, 0),
     )
 
 

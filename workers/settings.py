@@ -134,6 +134,8 @@ def _coerce(value: Any, type_: Any, optional: bool, path: str) -> Any:
                 raise ConfigError(f"{path} must be a finite number, got {value}")
             return value if isinstance(value, float) and value != 0.0 else float(value) + 0.0
         good = False
+    elif type_ is str and isinstance(value, float) and not math.isfinite(value):
+        return repr(value)  # Hydra's grammar reads the words nan and inf as numbers
     elif typing.get_origin(type_) is tuple:
         if isinstance(value, list | tuple):
             (element, _) = typing.get_args(type_)

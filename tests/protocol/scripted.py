@@ -1,0 +1,112 @@
+"""A launcher whose jobs begin, run and die when a test says so."""
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchestrator.launchers.launcher import JobState, Launcher
+from workers import files, taskdir
+from workers.execute import Ended, execute
+from workers.taskdir import Task
+
+
+@dataclass(slots=True)
+class Job:
+    """One scheduler job as the test moves it. `listed`: the scheduler still shows it; `alive`: its process can still act."""
+
+    root: Path
+    token: str
+    tasks: list[Task]
+    listed: bool = True
+    alive: bool = True
+    begun: bool = False
+    running: tuple[Task, str] | None = None
+    finished: set[str] = field(default_factory=set)
+
+    def begin(self) -> None:
+        """The job's first act; a job whose receipt is taken exits at once."""
+        self.begun = files.publish(taskdir.batch_dir(self.root, self.token) / "receipt.json", files.encode({"job": self.token}))
+        self.alive = self.begun
+
+    def start_next(self) -> bool:
+        """Start the next task whose inputs are there and that is not committed."""
+        for index, task in enumerate(self.tasks):
+            if task.key not in self.finished and not taskdir.is_committed(self.root, task.commit_name):
+                attempt = f"{self.token}-{index}-0-{os.urandom(3).hex()}"
+                self.running = (task, attempt)
+                self._write({"event": "start", "key": task.key, "attempt": attempt, "slot": 0, "time": 0.0})
+                return True
+        return False
+
+    def commit_running(self) -> Ended:
+        """Run and commit the task, but do not say so yet."""
+        assert self.running is not None
+        task, attempt = self.running
+        return execute(self.root, task, attempt=attempt, code="code")
+
+    def record(self, ended: Ended) -> None:
+        """Say how the running task ended."""
+        assert self.running is not None
+        task, attempt = self.running
+        self._write({"event": "end", "key": task.key, "attempt": attempt, **ended.record()})
+        self.finished.add(task.key)
+        self.running = None
+
+    def end(self) -> None:
+        """The job has nothing left and leaves."""
+        self._write({"event": "over", "reason": "finished"})
+        self.alive = self.listed = False
+
+    def _write(self, event: dict[str, Any]) -> None:
+        descriptor = os.open(taskdir.batch_dir(self.root, self.token) / "attempts.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        try:
+            files.ops.append(descriptor, json.dumps(event).encode() + b"\n")
+        finally:
+            os.close(descriptor)
+
+
+JOBS: dict[str, Job] = {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scripted(Launcher):
+    """Keeps the jobs in JOBS; nothing runs by itself."""
+
+    def batches(self, tasks: Sequence[Task]) -> list[list[Task]]:
+        """At most three tasks a job."""
+        return [list(tasks[start : start + 3]) for start in range(0, len(tasks), 3)]
+
+    def submit(self, root: Path, tokens: Iterable[str], code_path: Path) -> dict[str, str]:
+        """Queue the jobs, after checking that none of their tasks is at work elsewhere or done."""
+        for token in tokens:
+            body = files.read(taskdir.batch_dir(root, token) / "tasks.json")
+            tasks = [Task(**plain) for plain in body["tasks"]]
+            for task in tasks:
+                assert not taskdir.is_committed(root, task.commit_name), f"{task.key} is committed and was sent again"
+                for other in JOBS.values():
+                    at_work = other.alive and other.listed and task.key not in other.finished
+                    assert not (at_work and task.key in {one.key for one in other.tasks}), f"{task.key} is at work and was sent again"
+            JOBS[token] = Job(root, token, tasks)
+        return {token: token for token in tokens}
+
+    def states(self, root: Path, tokens: Iterable[str]) -> dict[str, JobState]:
+        """What the scheduler shows; a job that it no longer lists is absent."""
+        shown = {token: JOBS[token] for token in tokens if token in JOBS and JOBS[token].listed}
+        return {token: JobState(state="running" if job.begun else "queued", job_id=token) for token, job in shown.items()}
+
+    def cancel(self, root: Path, tokens: Iterable[str]) -> None:
+        """Kill the jobs at once."""
+        for token in tokens:
+            if token in JOBS:
+                JOBS[token].alive = JOBS[token].listed = False
+
+    def most_memory_gib(self) -> float:
+        """Enough for anything here."""
+        return 8.0
+
+    def num_slots(self) -> int:
+        """One task at a time."""
+        return 1
