@@ -82,6 +82,7 @@ class Job:
     over: str = ""
     told: list[signal.Signals] = field(default_factory=list)
     attempts: Counter[int] = field(default_factory=Counter)
+    unbegun: Counter[int] = field(default_factory=Counter)
     failed_starts: int = 0
     num_groups: int = 0
     num_ended: int = 0
@@ -290,7 +291,8 @@ class Job:
 
     def _lose(self, seat: Seat) -> None:
         """A dead child costs the task that it ran; what waited behind goes back."""
-        charged = seat.orders.popleft() if seat.orders and (seat.orders[0].started is not None or not seat.ready) else None
+        first = seat.orders[0] if seat.orders else None
+        charged = seat.orders.popleft() if first is not None and self._is_charged(seat, first) else None
         for order in seat.orders:
             self._take_back(order)
         seat.orders.clear()
@@ -301,6 +303,13 @@ class Job:
             self._say(f"task {charged.task.key}: {event['class']}, {event['message']}")
         self._unseat(seat)
         seat.bury()
+
+    def _is_charged(self, seat: Seat, order: Order) -> bool:
+        """A task that had begun, that a child could not even get ready for, or that no child ever gets to begin."""
+        if order.started is not None or not seat.ready:
+            return True
+        self.unbegun[order.index] += 1
+        return self.unbegun[order.index] >= MAX_FAILED_STARTS
 
     def _death(self, seat: Seat, order: Order) -> dict[str, Any]:
         """The end record of a task whose child is dead."""
@@ -313,9 +322,9 @@ class Job:
             how = f"killed at its time limit of {order.seconds:.6g} s"
         elif seat.killed_for in _KILL_CLASS:
             outcome, how = _KILL_CLASS[seat.killed_for], f"killed, it had not ended {seat.grace_seconds:.6g} s after the warning"
-        elif not seat.ready:
-            self.failed_starts += 1
-            outcome, how = "never_started", seat.unmet or f"{how} before it was ready; see {seat.log}"
+        elif order.started is None:
+            self.failed_starts += not seat.ready
+            outcome, how = "never_started", seat.unmet or f"{how} before the task began; see {seat.log}"
         else:
             outcome = "killed"
         seconds = 0.0 if order.started is None else time.monotonic() - order.started

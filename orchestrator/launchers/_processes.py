@@ -54,7 +54,8 @@ def launched_process(root: Path, token: str) -> Process | None:
     job = _document(taskdir.batch_dir(root, token) / "job.json").get("job_id")
     if job:
         return Process.parse(str(job))
-    return next((Process.of_pid(pid) for pid, words in _commands() if token in words and JOB in words), None)
+    mine = {JOB, token, str(root.absolute())}
+    return next((Process.of_pid(pid) for pid, words in _commands() if mine.issubset(words)), None)
 
 
 def last_word(folder: Path) -> str:
