@@ -363,8 +363,7 @@ def _named(ax: Any, choice: dict[str, Any]) -> Any:
     if choice:
         from orchestrator.figures import style
 
-        with style.styled():
-            style.title(ax, f"{' '.join(ax.get_title(loc='left').split())} ({_chosen(choice)})")
+        style.title(ax, f"{ax.get_title(loc='left')} ({_chosen(choice)})")
     return ax
 
 

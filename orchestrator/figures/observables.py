@@ -23,7 +23,7 @@ def observables(frame: "pl.DataFrame", *, x: str, name: str, by: str | None = No
             style.log_axis(ax.yaxis, measured)
         ax.set_xlabel(style.label(x))
         ax.set_ylabel(style.label(name))
-        style.legend(ax, style.subject(style.label(by)) if by else "")
+        style.legend(ax, style.subject(style.label(by)) if by else "", below=True)
         style.title(ax, _finding(good, x, name) + shown_of(values, good, by))
     style.remember(ax, good)
     return ax

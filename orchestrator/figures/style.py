@@ -3,7 +3,6 @@
 import contextlib
 import math
 import re
-import textwrap
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -18,6 +17,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 INK, FAINT = "#1f2328", "#d8dde3"
 # one column of a two-column paper
 COLUMN_INCHES = (3.5, 2.8)
+# at most what the tick labels and the axis label take on the left
+_MARGIN_INCHES = 0.75
 
 LABELS = {
     "width": "width (units per layer)",
@@ -102,9 +103,22 @@ def subject(text: str) -> str:
 
 
 def title(ax: Any, text: str) -> None:
-    """The finding, wrapped to the width of the Axes."""
-    inches = ax.figure.get_figwidth() / max(ax.get_subplotspec().get_gridspec().ncols if ax.get_subplotspec() else 1, 1)
-    ax.set_title("\n".join(textwrap.wrap(text, int(12.3 * inches))), loc="left")
+    """The finding, broken into lines that fit beside the tick labels."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    grid = ax.get_subplotspec()
+    inches = ax.figure.get_figwidth() / (grid.get_gridspec().ncols if grid else 1) - _MARGIN_INCHES
+    font = FontProperties(family=_RC["font.family"], size=_RC["axes.titlesize"], weight=_RC["axes.titleweight"])
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and text_to_path.get_text_width_height_descent(longer, font, False)[0] > 72 * inches:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    with styled():
+        ax.set_title("\n".join(lines), loc="left")
 
 
 def colours(values: Sequence[Any]) -> dict[Any, str]:
@@ -189,7 +203,7 @@ def legend(ax: Any, heading: str = "", *, below: bool = False) -> None:
     if not handles:
         return
     if below:
-        ax.legend(title=heading or None, loc="upper center", bbox_to_anchor=(0.5, -0.2), handletextpad=0.2, ncols=min(2, len(handles)))
+        ax.legend(title=heading or None, loc="upper center", bbox_to_anchor=(0.5, -0.2), handletextpad=0.5, ncols=min(2, len(handles)))
     elif len(handles) > 4:
         ax.legend(title=heading or None, loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.3, alignment="left")
     else:
