@@ -126,7 +126,7 @@ def test_a_logarithmic_axis_has_some_but_not_many_ticks(low, high):
 def test_a_title_never_leaves_the_figure(results):
     trace = results.scalars().collect().filter(pl.col("name") == "trace")
     ax = observables(trace, x="width", name="trace", by="train_size")
-    for text in ("Von Neumann entropy hardly depends on width (model=cnn)", "W" * 24 + " WWW", "exponent 0.343 [0.300, 0.355] " * 3):
+    for text in ("Von Neumann entropy hardly depends on width (model=cnn)", "W" * 16 + " WWW", "exponent 0.343 [0.300, 0.355] " * 3):
         style.title(ax, text)
         ax.figure.canvas.draw()
         assert ax.title.get_text() == "" and ax._left_title.get_window_extent().x1 <= ax.figure.bbox.x1

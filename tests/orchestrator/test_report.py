@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import polars as pl
 import pytest
+from store_fakes import commit, fake_sweeps, spectrum_rows, write_sweep  # noqa: F401
 
 from orchestrator.points import fit_points, points
 from orchestrator.report import report
@@ -86,3 +87,18 @@ def test_more_panels_than_fit_the_page_are_named(tmp_path):
     results._scalars = pl.concat(copies)
     text = report(results, tmp_path).read_text()
     assert "figures show the first 6 of 7 combinations of model" in text
+
+
+def test_the_results_of_a_store_give_the_report(store, tmp_path):
+    from orchestrator.results import load
+
+    grid = [{"width": width, "seed": seed} for width in (16, 32, 64, 128, 256) for seed in range(3)]
+    for point, key in zip(grid, write_sweep(store, "w1", grid), strict=True):
+        loss = 0.3 + (point["width"] / 16) ** -0.5 * (1 + 0.01 * point["seed"])
+        rows = spectrum_rows([1.0 / k for k in range(1, 9)])
+        for column, values in {"step": [0, 5, 9], "name": ["test_loss"] * 3, "value": [2.3, 2.0, loss]}.items():
+            rows["scalars"][column] += values
+        commit(store, key, ["w1"], rows=rows, workload="spectrum", settings={"loss": "cross_entropy"})
+    text = report(load("w1", store.root), tmp_path).read_text()
+    assert "<b>15 of 15</b>" in text and "computing time of all attempts" in text and "c0de" in text
+    assert {"scaling.csv", "spectra.csv", "learning-curves.csv"} <= {path.name for path in (tmp_path / "figures").iterdir()}
