@@ -299,7 +299,7 @@ def scrub(call: Call) -> int:
 
     found = verbs.scrub(root=call.root)
     call.emit(found, show.fields)
-    return 1 if getattr(found, "problems", None) or getattr(found, "garbled", None) else 0
+    return 1 if found.problems else 0
 
 
 def init(call: Call) -> int:

@@ -222,6 +222,16 @@ def test_failed_tasks_make_submit_exit_1(verbs: types.SimpleNamespace) -> None:
     assert cli.main(["submit", "a=1"]) == 1
 
 
+def test_scrub_exits_1_where_something_is_garbled(verbs: types.SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
+    from orchestrator.scrub import Finding, Scrubbed
+
+    verbs.scrub = lambda **_: Scrubbed(num_files=2, problems=[Finding("commits/ab/x.json", "truncated", "run it again")])
+    assert cli.main(["scrub"]) == 1
+    assert "commits/ab/x.json: truncated; run it again" in capsys.readouterr().out
+    verbs.scrub = lambda **_: Scrubbed(num_files=2)
+    assert cli.main(["scrub"]) == 0
+
+
 def test_json_is_json(verbs: types.SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
     verbs.status = lambda *_, **__: done(eta=(float("nan"), 1.0))
     assert cli.main(["status", "w1", "--json"]) == 0
