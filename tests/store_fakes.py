@@ -73,7 +73,12 @@ def fake_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def write_sweep(
-    store: Store, name: str, points: list[dict[str, Any]], revision: int = 1, workload: str = "noop", more: dict[str, list[Any]] | None = None
+    store: Store,
+    name: str,
+    points: list[dict[str, Any]],
+    revision: int = 1,
+    workload: str = "noop",
+    more: dict[str, list[Any]] | None = None,
 ) -> list[str]:
     """A sweep over the points (all axes at the root); its keys in order. `more`: further keys, points and workloads, of inputs."""
     keys = [key_of(workload, point) for point in points]
