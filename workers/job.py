@@ -1,7 +1,6 @@
 """One batch on this machine: slots with warm children, tasks as they become ready, limits, signals, and a record of each attempt."""
 
 import contextlib
-import os
 import secrets
 import selectors
 import signal
@@ -13,13 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from workers import files, limits, slots, taskdir
-from workers.agenda import Agenda, num_slots
+from workers import files, limits, taskdir
+from workers.agenda import Agenda
 from workers.errors import DiskFull
 from workers.execute import newer
 from workers.journal import Journal, read_batch
-from workers.seat import Order, Seat, Shape
-from workers.slots import Gpus, Slot, Slots
+from workers.seat import Order, Seat
+from workers.seating import Seating, Terms
 from workers.taskdir import Task
 
 HEARTBEAT_SECONDS = 10.0
@@ -27,29 +26,8 @@ LOOK_SECONDS = 1.0
 SLOT_SECONDS = 0.25
 MAX_FAILED_STARTS = 3
 MAX_UNTOLD_STOPS = 3
-LEAVE_SECONDS = 2.0
-MAX_ORDERS = 3
-MAX_AHEAD_BYTES = 32_000
 
 _KILL_CLASS = {"stop": "interrupted", "cancel": "cancelled", "cancel_all": "cancelled"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
-    """What the launcher allows the job on this machine; None: what there is."""
-
-    slots: int | None = None
-    cpus_per_slot: int = 1
-    memory_gib: float | None = None
-    grace_seconds: float = 10.0
-    devices: list[int] | None = None
-    tasks_per_gpu: int = 1
-    limit_memory_by: str = "auto"
-
-    @classmethod
-    def of_launcher(cls, plain: dict[str, Any]) -> "Terms":
-        """The terms among a launcher's settings."""
-        return cls(**{name: plain[name] for name in cls.__slots__ if plain.get(name) is not None})
 
 
 def main(root: Path, token: str) -> int:
@@ -69,43 +47,26 @@ class Job:
 
     root: Path
     token: str
-    code: str
     tasks: list[Task]
-    terms: Terms
     journal: Journal
     agenda: Agenda
-    places: Slots
-    gpus: Gpus
-    memory_gib: float
-    seats: list[Seat] = field(default_factory=list)
-    leaving: list[Seat] = field(default_factory=list)
+    seating: Seating
+    selector: selectors.BaseSelector
     over: str = ""
     told: list[signal.Signals] = field(default_factory=list)
+    num_told: int = 0
     attempts: Counter[int] = field(default_factory=Counter)
     unbegun: Counter[int] = field(default_factory=Counter)
     failed_starts: int = 0
-    num_groups: int = 0
     num_ended: int = 0
-    selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
 
     @classmethod
     def prepare(cls, root: Path, token: str, journal: Journal) -> "Job":
         """Read the batch and what its launcher allows."""
         body, tasks = read_batch(root, token)
-        terms = Terms.of_launcher(body["launcher"])
-        numbers = slots.visible_gpus() if terms.devices is None else terms.devices
-        return cls(
-            root=root,
-            token=token,
-            code=body["code"],
-            tasks=tasks,
-            terms=terms,
-            journal=journal,
-            agenda=Agenda(tasks),
-            places=Slots.of_machine(terms.slots, terms.cpus_per_slot),
-            gpus=Gpus(numbers, terms.tasks_per_gpu),
-            memory_gib=terms.memory_gib or 0.9 * limits.total_memory_gib(),
-        )
+        selector = selectors.DefaultSelector()
+        seating = Seating.of_machine(root, body["code"], journal.folder, Terms.of_launcher(body["launcher"]), selector)
+        return cls(root=root, token=token, tasks=tasks, journal=journal, agenda=Agenda(tasks), seating=seating, selector=selector)
 
     # -- the loop -------------------------------------------------------------------------------------------------
 
@@ -130,12 +91,12 @@ class Job:
 
     def run(self) -> int:
         """Until nothing is left to start and nothing runs."""
-        self._say(f"{len(self.tasks)} tasks, at most {self.places.most} slots")
+        self._say(f"{len(self.tasks)} tasks, at most {self.seating.places.most} slots")
         limits.clear_abandoned()
         try:
             self._loop()
         finally:
-            self._close()
+            self.seating.close()
         self.journal.record({"event": "over", "reason": self.over or "finished", "time": time.time()})
         written = self.journal.write()
         self.journal.close()
@@ -156,21 +117,22 @@ class Job:
             self._obey()
             self._schedule()
             self.journal.write()
-            if not self._busy() and (self.over or self.failed_starts >= MAX_FAILED_STARTS or self.agenda.peek() is None):
+            if not self.seating.busy and (self.over or self.failed_starts >= MAX_FAILED_STARTS or self.agenda.peek() is None):
                 return
             if now >= beat:
                 beat = now + HEARTBEAT_SECONDS
-                self._beat("running" if self.places.held else "queued")
+                self._beat("running" if self.seating.places.held else "queued")
             self._wait(min(beat, look))
 
     def _wait(self, until: float) -> None:
         """Sleep until a child speaks, a signal comes, or the next time limit; then deal with it."""
-        if not self.places.held:
+        if not self.seating.places.held and not self.over:
+            self._fit_slots()
             until = min(until, time.monotonic() + SLOT_SECONDS)
-        watched = [seat for seat in self.seats if seat.group is None and seat.orders and self.terms.limit_memory_by != "none"]
+        watched = self.seating.watched
         if watched:
             until = min(until, time.monotonic() + limits.WATCH_SECONDS)
-        until = min([until, *(seat.next_time() for seat in self.seats)])
+        until = min([until, *(seat.next_time() for seat in self.seating.seats)])
         signalled = False
         for key, _ in self.selector.select(max(0.0, until - time.monotonic())):
             if key.data is None:
@@ -182,15 +144,12 @@ class Job:
         if signalled:
             self._bury_the_dead()
         now = time.monotonic()
-        for seat in self.seats:
+        for seat in self.seating.seats:
             if now >= seat.next_time():
                 seat.keep_time(now)
         for seat in watched:
             if seat.orders:
                 seat.watch_memory()
-
-    def _busy(self) -> bool:
-        return any(seat.orders for seat in self.seats)
 
     # -- what comes from outside ----------------------------------------------------------------------------------
 
@@ -205,7 +164,7 @@ class Job:
 
     def _cancel(self, keys: set[str]) -> None:
         self.agenda.drop(keys)
-        for seat in self.seats:
+        for seat in self.seating.seats:
             self._recall(seat)
             if seat.orders and seat.orders[0].task.key in keys:
                 seat.warn("cancel")
@@ -214,19 +173,20 @@ class Job:
         """Signals that came: stop with the grace, at the second kill."""
         while self.told:
             self._say(f"{self.told.pop(0).name} received")
-            if self.over in ("warned", "cancelled"):
-                for seat in self.seats:
-                    seat.kill(seat.orders[0].warned if seat.orders else "stop")
-            else:
+            self.num_told += 1
+            if self.num_told == 1:
                 self._look()
                 self._stop("warned")
+            else:
+                for seat in self.seating.seats:
+                    seat.kill(seat.orders[0].warned if seat.orders else "stop")
 
     def _stop(self, reason: str) -> None:
         """Start nothing more; have what runs checkpoint and end, except on a full disk, where it may go on."""
         if self.over in ("warned", "cancelled"):
             return
         self.over = reason
-        for seat in self.seats:
+        for seat in self.seating.seats:
             self._recall(seat)
             if reason != "disk_full":
                 seat.warn("cancel_all" if reason == "cancelled" else "stop")
@@ -282,10 +242,8 @@ class Job:
     # -- children that died ---------------------------------------------------------------------------------------
 
     def _bury_the_dead(self) -> None:
-        for seat in [seat for seat in self.leaving if seat.reap()]:
-            self.leaving.remove(seat)
-            seat.bury()
-        for seat in [seat for seat in self.seats if seat.reap()]:
+        self.seating.bury_left()
+        for seat in [seat for seat in self.seating.seats if seat.reap()]:
             self._hear(seat)
             self._lose(seat)
 
@@ -301,11 +259,13 @@ class Job:
             self._record_end(charged, event)
             self.agenda.ended(charged.index, event["class"])
             self._say(f"task {charged.task.key}: {event['class']}, {event['message']}")
-        self._unseat(seat)
+        self.seating.remove(seat)
         seat.bury()
 
     def _is_charged(self, seat: Seat, order: Order) -> bool:
         """A task that had begun, that a child could not even get ready for, or that no child ever gets to begin."""
+        if order.started is None and order.warned:
+            return False
         if order.started is not None or not seat.ready:
             return True
         self.unbegun[order.index] += 1
@@ -340,33 +300,20 @@ class Job:
             "log_end": _size(self.journal.folder / seat.log),
         }
 
-    # -- who sits where -------------------------------------------------------------------------------------------
+    # -- what starts next -----------------------------------------------------------------------------------------
 
     def _fit_slots(self) -> None:
         """Hold as many slots as the tasks left can use, no more."""
-        wanted = 0 if self.over else self._usable()
-        occupied = [slot for seat in self.seats for slot in seat.slots if seat.orders]
-        for slot in [slot for slot in self.places.held if slot not in occupied][::-1]:
-            if len(self.places.held) <= max(1, wanted):
-                break
-            for seat in [seat for seat in self.seats if slot in seat.slots]:
-                self._retire(seat)
-            self.places.release(slot)
-        self.places.take(wanted)
+        self.seating.fit(0 if self.over else self._usable())
 
     def _usable(self) -> int:
         """How many slots the unfinished tasks occupy if all run at once; counted only as far as it matters."""
-        if self.agenda.unfinished >= self.places.most:
-            return self.places.most
-        return min(self.places.most, sum(map(self._num_slots, self.tasks)))
-
-    def _num_slots(self, task: Task) -> int:
-        share = self.memory_gib / self.places.most
-        return num_slots(task, cpus_per_slot=self.terms.cpus_per_slot, memory_gib_per_slot=share, most=self.places.most)
+        most = self.seating.places.most
+        return most if self.agenda.unfinished >= most else min(most, sum(map(self.seating.num_slots, self.tasks)))
 
     def _schedule(self) -> None:
         """Give ready tasks to free slots in their order; then one ahead to children that end tasks quickly."""
-        while not self.over and self.failed_starts < MAX_FAILED_STARTS and self.places.held:
+        while not self.over and self.failed_starts < MAX_FAILED_STARTS and self.seating.places.held:
             index = self.agenda.peek()
             if index is None:
                 self._recall_waiting()
@@ -377,10 +324,10 @@ class Job:
             if taskdir.is_committed(self.root, task.commit_name):
                 self.agenda.skipped(self.agenda.pop())
                 taskdir.write_hints(self.root, task.commit_name, task.sweeps)
-            elif task.resources.get("gpus", 0) > self.gpus.most:
-                self._refuse(self.agenda.pop(), f"asks for {task.resources['gpus']} GPUs, this machine has {self.gpus.most}")
+            elif task.resources.get("gpus", 0) > self.seating.gpus.most:
+                self._refuse(self.agenda.pop(), f"asks for {task.resources['gpus']} GPUs, this machine has {self.seating.gpus.most}")
             else:
-                seat = self._seat(task)
+                seat = self.seating.seat_for(task)
                 if seat is None:
                     return
                 self._give(seat, self.agenda.pop())
@@ -415,90 +362,13 @@ class Job:
 
     def _recall_waiting(self) -> None:
         """Where a slot is free and nothing is ready, take what waits behind a running task."""
-        if sum(len(seat.slots) for seat in self.seats if seat.orders) < len(self.places.held):
-            for seat in self.seats:
+        if self.seating.has_idle_slots:
+            for seat in self.seating.seats:
                 self._recall(seat)
 
-    def _seat(self, task: Task) -> Seat | None:
-        """A child for `task` with the limits that it needs; None: its turn comes when slots are free."""
-        if any(seat.alone and seat.orders for seat in self.seats) or (task.alone and self._busy()):
-            return None
-        shape = self._shape(task)
-        for seat in self.seats:
-            if seat.shape == shape and not seat.orders and not task.alone and not seat.alone:
-                return seat
-        slots_ = self._free_slots(shape.num_slots)
-        gpus = self.gpus.take(shape.num_gpus) if slots_ is not None else None
-        if slots_ is not None and gpus is not None:
-            return self._start(task, shape, slots_, gpus)
-        return self._ahead(shape) if not task.alone else None
-
-    def _ahead(self, shape: Shape) -> Seat | None:
-        """A child of this shape that ends tasks so quickly that the next one may wait at its door."""
-        fitting = [seat for seat in self.seats if seat.shape == shape and seat.quick and len(seat.orders) < MAX_ORDERS]
-        return min(fitting, key=lambda seat: len(seat.orders), default=None)
-
-    def _shape(self, task: Task) -> Shape:
-        count = min(self._num_slots(task), len(self.places.held))
-        memory = self.memory_gib if task.alone else min(self.memory_gib, task.resources.get("memory_gib", 1.0))
-        threads = min(task.resources.get("cpus", 1), count * self.terms.cpus_per_slot)
-        return Shape(num_slots=count, threads=threads, num_gpus=task.resources.get("gpus", 0), limit_bytes=int(memory * 2**30))
-
-    def _free_slots(self, count: int) -> list[Slot] | None:
-        """`count` slots: those without a child, then those of idle children, which are sent away."""
-        taken = [slot for seat in self.seats for slot in seat.slots]
-        free = [slot for slot in self.places.held if slot not in taken]
-        idle = [seat for seat in self.seats if not seat.orders]
-        if len(free) + sum(len(seat.slots) for seat in idle) < count:
-            return None
-        while len(free) < count:
-            seat = idle.pop()
-            free += seat.slots
-            self._retire(seat)
-        return free[:count]
-
-    def _start(self, task: Task, shape: Shape, slots_: list[Slot], gpus: list[int]) -> Seat:
-        group = None
-        if self.terms.limit_memory_by in ("auto", "cgroup"):
-            self.num_groups += 1
-            group = limits.make_group(limits.group_name(os.getpid(), self.num_groups), shape.limit_bytes)
-        seat = Seat(slots=slots_, gpus=gpus, shape=shape, group=group, grace_seconds=self.terms.grace_seconds, alone=task.alone)
-        seat.start(self.root, self.code, self.journal.folder)
-        self.seats.append(seat)
-        self.selector.register(seat.channel, selectors.EVENT_READ, seat)
-        return seat
-
-    def _retire(self, seat: Seat) -> None:
-        self._unseat(seat)
-        seat.leave()
-        self.leaving.append(seat)
-
-    def _unseat(self, seat: Seat) -> None:
-        self.seats.remove(seat)
-        self.selector.unregister(seat.channel)
-        self.gpus.release(seat.gpus)
-
-    # -- the end --------------------------------------------------------------------------------------------------
-
-    def _close(self) -> None:
-        """Send the children away and clear their cgroups, whatever has happened."""
-        for seat in list(self.seats):
-            self._retire(seat)
-        deadline = time.monotonic() + LEAVE_SECONDS
-        while self.leaving and time.monotonic() < deadline:
-            self._bury_the_dead()
-            if self.leaving:
-                for key, _ in self.selector.select(deadline - time.monotonic()):
-                    key.fileobj.recv(4096)  # type: ignore[union-attr]
-        for seat in self.leaving:
-            seat.kill("stop")
-            seat.bury()
-        for slot in list(self.places.held):
-            self.places.release(slot)
-
     def _beat(self, state: str) -> None:
-        running = sum(1 for seat in self.seats if seat.orders)
-        self.journal.beat(state, running=running, ended=self.num_ended, left=self.agenda.unfinished, slots=len(self.places.held))
+        running = sum(1 for seat in self.seating.seats if seat.orders)
+        self.journal.beat(state, running=running, ended=self.num_ended, left=self.agenda.unfinished, slots=len(self.seating.places.held))
 
     def _say(self, text: str) -> None:
         with contextlib.suppress(OSError):

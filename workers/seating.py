@@ -1,0 +1,182 @@
+"""Which child sits on which slots: slots taken from the machine, children started with the limits of their tasks, and sent away."""
+
+import os
+import selectors
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from workers import limits, slots
+from workers.agenda import num_slots
+from workers.seat import Seat, Shape
+from workers.slots import Gpus, Slot, Slots
+from workers.taskdir import Task
+
+MAX_ORDERS = 3
+LEAVE_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What the launcher allows the job on this machine; None: what there is."""
+
+    slots: int | None = None
+    cpus_per_slot: int = 1
+    memory_gib: float | None = None
+    grace_seconds: float = 10.0
+    devices: list[int] | None = None
+    tasks_per_gpu: int = 1
+    limit_memory_by: str = "auto"
+
+    @classmethod
+    def of_launcher(cls, plain: dict[str, Any]) -> "Terms":
+        """The terms among a launcher's settings."""
+        return cls(**{name: plain[name] for name in cls.__slots__ if plain.get(name) is not None})
+
+
+@dataclass(slots=True, kw_only=True)
+class Seating:
+    """The slots and GPUs that a job holds, and the children on them. `seats` serve, `leaving` have been sent away."""
+
+    root: Path
+    code: str
+    folder: Path
+    terms: Terms
+    selector: selectors.BaseSelector
+    places: Slots
+    gpus: Gpus
+    memory_gib: float
+    seats: list[Seat] = field(default_factory=list)
+    leaving: list[Seat] = field(default_factory=list)
+    num_groups: int = 0
+
+    @classmethod
+    def of_machine(cls, root: Path, code: str, folder: Path, terms: Terms, selector: selectors.BaseSelector) -> "Seating":
+        """What this machine has within the terms."""
+        return cls(
+            root=root,
+            code=code,
+            folder=folder,
+            terms=terms,
+            selector=selector,
+            places=Slots.of_machine(terms.slots, terms.cpus_per_slot),
+            gpus=Gpus(slots.visible_gpus() if terms.devices is None else terms.devices, terms.tasks_per_gpu),
+            memory_gib=terms.memory_gib or 0.9 * limits.total_memory_gib(),
+        )
+
+    @property
+    def busy(self) -> bool:
+        """Whether any task runs or is about to."""
+        return any(seat.orders for seat in self.seats)
+
+    @property
+    def has_idle_slots(self) -> bool:
+        """Whether a slot is held on which nothing runs."""
+        return sum(len(seat.slots) for seat in self.seats if seat.orders) < len(self.places.held)
+
+    @property
+    def watched(self) -> list[Seat]:
+        """Running children whose memory no cgroup limits."""
+        return [seat for seat in self.seats if seat.group is None and seat.orders and self.terms.limit_memory_by != "none"]
+
+    def num_slots(self, task: Task) -> int:
+        """How many slots a task occupies."""
+        share = self.memory_gib / self.places.most
+        return num_slots(task, cpus_per_slot=self.terms.cpus_per_slot, memory_gib_per_slot=share, most=self.places.most)
+
+    def fit(self, wanted: int) -> None:
+        """Hold `wanted` slots as far as they are free, and none that is not needed, but one."""
+        occupied = [slot for seat in self.seats for slot in seat.slots if seat.orders]
+        for slot in [slot for slot in self.places.held if slot not in occupied][::-1]:
+            if len(self.places.held) <= max(1, wanted):
+                break
+            for seat in [seat for seat in self.seats if slot in seat.slots]:
+                self.retire(seat)
+            self.places.release(slot)
+        self.places.take(wanted)
+
+    def seat_for(self, task: Task) -> Seat | None:
+        """A child for `task` with the limits that it needs; None: its turn comes when slots are free."""
+        if any(seat.alone and seat.orders for seat in self.seats) or (task.alone and self.busy):
+            return None
+        shape = self._shape(task)
+        for seat in self.seats:
+            if seat.shape == shape and not seat.orders and not task.alone and not seat.alone:
+                return seat
+        free = self._free_slots(shape.num_slots)
+        gpus = self.gpus.take(shape.num_gpus) if free is not None else None
+        if free is not None and gpus is not None:
+            return self._start(task, shape, free, gpus)
+        return self._ahead(shape) if not task.alone else None
+
+    def _shape(self, task: Task) -> Shape:
+        count = min(self.num_slots(task), len(self.places.held))
+        memory = self.memory_gib if task.alone else min(self.memory_gib, task.resources.get("memory_gib", 1.0))
+        threads = min(task.resources.get("cpus", 1), count * self.terms.cpus_per_slot)
+        return Shape(num_slots=count, threads=threads, num_gpus=task.resources.get("gpus", 0), limit_bytes=int(memory * 2**30))
+
+    def _free_slots(self, count: int) -> list[Slot] | None:
+        """`count` slots: those without a child, then those of idle children, which are sent away."""
+        taken = [slot for seat in self.seats for slot in seat.slots]
+        free = [slot for slot in self.places.held if slot not in taken]
+        idle = [seat for seat in self.seats if not seat.orders]
+        if len(free) + sum(len(seat.slots) for seat in idle) < count:
+            return None
+        while len(free) < count:
+            seat = idle.pop()
+            free += seat.slots
+            self.retire(seat)
+        return free[:count]
+
+    def _ahead(self, shape: Shape) -> Seat | None:
+        """A child of this shape that ends tasks so quickly that the next one may wait at its door."""
+        fitting = [seat for seat in self.seats if seat.shape == shape and seat.quick and len(seat.orders) < MAX_ORDERS]
+        return min(fitting, key=lambda seat: len(seat.orders), default=None)
+
+    def _start(self, task: Task, shape: Shape, free: list[Slot], gpus: list[int]) -> Seat:
+        group = None
+        if self.terms.limit_memory_by in ("auto", "cgroup"):
+            self.num_groups += 1
+            group = limits.make_group(limits.group_name(os.getpid(), self.num_groups), shape.limit_bytes)
+        seat = Seat(slots=free, gpus=gpus, shape=shape, group=group, grace_seconds=self.terms.grace_seconds, alone=task.alone)
+        seat.start(self.root, self.code, self.folder)
+        self.seats.append(seat)
+        self.selector.register(seat.channel, selectors.EVENT_READ, seat)
+        return seat
+
+    # -- ends -----------------------------------------------------------------------------------------------------
+
+    def retire(self, seat: Seat) -> None:
+        """Send an idle child away; it is buried when it has ended."""
+        self.remove(seat)
+        seat.leave()
+        self.leaving.append(seat)
+
+    def remove(self, seat: Seat) -> None:
+        """Its slots are free for another child."""
+        self.seats.remove(seat)
+        self.selector.unregister(seat.channel)
+        self.gpus.release(seat.gpus)
+
+    def bury_left(self) -> None:
+        """Bury those that were sent away and have ended."""
+        for seat in [seat for seat in self.leaving if seat.reap()]:
+            self.leaving.remove(seat)
+            seat.bury()
+
+    def close(self) -> None:
+        """Send all children away and clear their cgroups, whatever has happened; the selector wakes when one ends."""
+        for seat in list(self.seats):
+            self.retire(seat)
+        deadline = time.monotonic() + LEAVE_SECONDS
+        self.bury_left()
+        while self.leaving and time.monotonic() < deadline:
+            for key, _ in self.selector.select(deadline - time.monotonic()):
+                key.fileobj.recv(4096)  # type: ignore[union-attr]
+            self.bury_left()
+        for seat in self.leaving:
+            seat.kill("stop")
+            seat.bury()
+        for slot in list(self.places.held):
+            self.places.release(slot)
