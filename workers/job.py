@@ -14,7 +14,7 @@ from typing import Any
 
 from workers import files, limits, taskdir
 from workers.agenda import Agenda
-from workers.errors import DiskFull
+from workers.errors import DiskFull, Garbled
 from workers.execute import newer
 from workers.journal import Journal, read_batch
 from workers.seat import Order, Seat
@@ -25,6 +25,7 @@ HEARTBEAT_SECONDS = 10.0
 LOOK_SECONDS = 1.0
 SLOT_SECONDS = 0.25
 MAX_FAILED_STARTS = 3
+MAX_UNBEGUN = 5
 MAX_UNTOLD_STOPS = 3
 
 _KILL_CLASS = {"stop": "interrupted", "cancel": "cancelled", "cancel_all": "cancelled"}
@@ -263,19 +264,21 @@ class Job:
         seat.bury()
 
     def _is_charged(self, seat: Seat, order: Order) -> bool:
-        """A task that had begun, that a child could not even get ready for, or that no child ever gets to begin."""
-        if order.started is None and order.warned:
-            return False
-        if order.started is not None or not seat.ready:
+        """A task that had begun, that a child failed to get ready for, or that no child ever gets to begin."""
+        if order.started is not None or seat.out_of_memory():
             return True
+        if order.warned:
+            return False
         self.unbegun[order.index] += 1
-        return self.unbegun[order.index] >= MAX_FAILED_STARTS
+        return (seat.exit_status or 0) > 0 or self.unbegun[order.index] >= MAX_UNBEGUN
 
     def _death(self, seat: Seat, order: Order) -> dict[str, Any]:
         """The end record of a task whose child is dead."""
         status = seat.exit_status or 0
         how = f"the child was killed by {signal.Signals(-status).name}" if status < 0 else f"the child exited with {status}"
-        if seat.out_of_memory():
+        if committed := _own_commit(self.root, order):
+            outcome, how = committed, f"committed; {how} right after"
+        elif seat.out_of_memory():
             outcome, how = "host_oom", f"killed above its memory limit of {order.limit_gib:.3g} GiB"
         elif seat.killed_for == "walltime":
             outcome = "timeout_progress" if newer(order.checkpoint, order.resumed_at) else "timeout"
@@ -380,6 +383,17 @@ def _why_interrupted(order: Order, event: dict[str, Any]) -> str:
     if order.warned == "walltime":
         return "timeout_progress" if newer(event["checkpoint"], event["resumed_at"]) else "timeout"
     return _KILL_CLASS.get(order.warned, "interrupted")
+
+
+def _own_commit(root: Path, order: Order) -> str:
+    """The class of an attempt whose child died between its commit and its last word; empty: it has not committed."""
+    try:
+        commit = taskdir.read_commit(root, order.task.commit_name)
+    except (FileNotFoundError, Garbled):
+        return ""
+    if commit.attempt != order.attempt:
+        return ""
+    return "completed" if commit.status == "ok" else "diverged"
 
 
 def _make_commit_folders(root: Path, tasks: list[Task]) -> None:

@@ -1,7 +1,9 @@
 """A batch in real processes: order, records, slots, limits, and what dies of real signals."""
 
+import contextlib
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -186,6 +188,22 @@ def test_tasks_that_kill_their_child_cost_themselves_only(root):
     batch = Batch.write(root, [noop(n, fail="kill" if n % 5 == 0 else "none") for n in range(20)]).run()
     assert batch.outcomes() == {key(n): "killed" if n % 5 == 0 else "completed" for n in range(20)}
     assert all(batch.is_committed(n) == (n % 5 != 0) for n in range(20))
+
+
+def test_with_children_killed_at_random_every_attempt_ends_once_and_no_commit_is_lost(root):
+    rng = random.Random(0)
+    batch = Batch.write(root, [noop(n, seconds=rng.choice([0.0, 0.01, 0.05])) for n in range(200)], slots=4).start()
+    while batch.process.poll() is None:
+        wanted = len(batch.events()) + 20
+        wait_for(lambda wanted=wanted: len(batch.events()) > wanted or batch.process.poll() is not None, "more records")
+        for child in batch.children()[:1]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+    attempts = [(e["event"], e["attempt"]) for e in batch.events() if e["event"] in ("start", "end")]
+    assert len(attempts) == len(set(attempts))
+    assert {a for kind, a in attempts if kind == "start"} == {a for kind, a in attempts if kind == "end"}
+    assert set(batch.outcomes().values()) == {"completed", "killed"}
+    assert all(batch.is_committed(n) == (batch.outcomes()[key(n)] == "completed") for n in range(200))
 
 
 def test_what_a_dead_child_had_started_dies_too(root):
