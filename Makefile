@@ -7,8 +7,6 @@ NUM_WORKERS ?= 2
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-done
 STORE ?= demo-store
-# small enough for two cores: 1.5 decades of width on images of half the side
-DEMO_CNN := model=cnn model.width=1,2,4,8,16,32 model.input_pooling=2 num_steps=400 test_size=2000
 IMAGES := /usr/share/datasets/fashion-mnist
 
 .PHONY: setup demo test test-all lint format bench docs clean
@@ -38,10 +36,13 @@ fashion-mnist:
 demo: export EIGENSWEEP_ROOT := $(STORE)
 demo: setup
 	@$(BIN)/eigensweep init --quiet
-	@if [ -e $(IMAGES) ]; then sweep=width_scaling; \
-	else sweep=digits; echo "note: no Fashion-MNIST at $(IMAGES), so this demo takes scikit-learn's digits"; fi; set -e; \
-	$(BIN)/eigensweep submit sweep=$$sweep name=demo_mlp; \
-	$(BIN)/eigensweep submit sweep=$$sweep name=demo_cnn $(DEMO_CNN)
+	@if [ -e $(IMAGES) ]; then set -e; \
+	  $(BIN)/eigensweep submit sweep=width_scaling name=demo_mlp; \
+	  $(BIN)/eigensweep submit sweep=cnn_scaling name=demo_cnn; \
+	else set -e; echo "note: no Fashion-MNIST at $(IMAGES), so this demo takes scikit-learn's digits"; \
+	  $(BIN)/eigensweep submit sweep=digits name=demo_mlp; \
+	  $(BIN)/eigensweep submit sweep=digits name=demo_cnn model=cnn model.depth=1 model.width=1,2,4,8,16,32 optimizer.learning_rate=1e-2; \
+	fi
 	@echo "\ndataset $(STORE)/dataset"
 	@$(BIN)/eigensweep fit demo_mlp law=power --quiet
 	@$(BIN)/eigensweep fit demo_cnn law=power --quiet

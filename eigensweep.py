@@ -33,11 +33,11 @@ _VERBS = (
     "add cancel fit gc init load logs plan plan_add report resume retract run scrub status submit sweeps tick"  # fmt: skip
 ).split()
 _HOMES = {
-    **{name: "orchestrator.verbs" for name in _VERBS},
-    **{name: "workers.workload" for name in ("Data", "Model", "Optimizer", "Resources", "Row", "Rows", "Workload", "setting")},
+    **dict.fromkeys(_VERBS, "orchestrator.verbs"),
+    **dict.fromkeys(("Data", "Model", "Optimizer", "Resources", "Row", "Rows", "Workload", "setting"), "workers.workload"),
     "Context": "workers.context",
 }
-__all__ = [*_HOMES, "__version__"]  # noqa: PLE0604
+__all__ = [*_HOMES, "__version__"]
 
 
 def __getattr__(name: str) -> Any:

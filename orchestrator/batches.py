@@ -35,9 +35,10 @@ class Batch:
     def receipt(self) -> dict[str, Any] | None:
         """What the job linked as its first act; None: it has not begun."""
         try:
-            return files.read(self.folder / "receipt.json")
+            body: dict[str, Any] = files.read(self.folder / "receipt.json")
         except FileNotFoundError:
             return None
+        return body
 
     def refresh(self) -> "Batch":
         """Read the events since the last call; a torn last line waits for its end."""
@@ -74,8 +75,3 @@ def _parse(line: bytes) -> Event:
     except ValueError:
         return {}
     return event if isinstance(event, dict) else {}
-
-
-def read_tasks(root: Path, token: str) -> dict[str, Any]:
-    """The batch document: what the job was given."""
-    return files.read(batch_dir(root, token) / "tasks.json")

@@ -118,22 +118,18 @@ def _is_orphan(path: Path) -> bool:
 def _late_attempts(store: Store, ledger: Ledger) -> Iterator[Path]:
     """Folders of attempts beside the committed one, where no open batch may still be at work in them."""
     for bucket in files.names(store.root / "tasks"):
-        commits = files.names(store.root / "commits" / bucket)
-        for key in files.names(store.root / "tasks" / bucket):
-            mine = [name[:-5] for name in commits if name.partition(".")[0] == key]
-            yield from _beside(store, ledger, key, mine)
+        for name in files.names(store.root / "tasks" / bucket):
+            yield from _beside(store, ledger, name)
 
 
-def _beside(store: Store, ledger: Ledger, key: str, names: list[str]) -> Iterator[Path]:
-    if ledger.name_of(key) not in names:
-        return  # not committed: its checkpoints and parts are what the next attempt goes on from
+def _beside(store: Store, ledger: Ledger, name: str) -> Iterator[Path]:
     try:
-        committed = {taskdir.read_commit(store.root, name).attempt for name in names}
+        committed = taskdir.read_commit(store.root, name).attempt
     except (FileNotFoundError, Garbled):
-        return
-    folder = taskdir.task_dir(store.root, key) / "attempts"
+        return  # not committed: its checkpoints and parts are what the next attempt goes on from
+    folder = taskdir.task_dir(store.root, name) / "attempts"
     for attempt in files.names(folder):
-        if attempt not in committed and not any(attempt.startswith(f"{token}-") for token in ledger.batches):
+        if attempt != committed and not any(attempt.startswith(f"{token}-") for token in ledger.batches):
             yield folder / attempt
 
 

@@ -18,8 +18,8 @@ class Ledger:
     """The fold of all entries up to `number`.
 
     `sweeps`: name -> {revision, snapshot, code}. `batches`: the open ones, token -> submission entry. `outcomes`: key -> how its
-    attempts ended since its budget was last renewed; `num_failed` counts them all. `cancelled`: sweep -> keys, or None for all. `paused`: sweep -> reason.
-    `settled`: sweeps that have nothing left to submit.
+    attempts ended since its budget was last renewed; `num_failed` counts them all. `cancelled`: sweep -> keys, or None for all.
+    `paused`: sweep -> reason. `settled`: sweeps that have nothing left to submit.
     """
 
     number: int = 0
@@ -41,7 +41,8 @@ class Ledger:
     @classmethod
     def from_body(cls, body: dict[str, Any]) -> "Ledger":
         """The fold that `to_body` wrote."""
-        return cls(**{name: set(value) if name in ("settled", "retracted") else value for name, value in body.items()})
+        values: dict[str, Any] = {name: set(value) if name in ("settled", "retracted") else value for name, value in body.items()}
+        return cls(**values)
 
     def name_of(self, key: str) -> str:
         """Name of the commit that counts for a task."""

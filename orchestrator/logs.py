@@ -70,4 +70,6 @@ def _end(event: dict[str, Any]) -> Iterator[str]:
     if error.get("traceback"):
         yield from str(error["traceback"]).rstrip().splitlines()
     if event.get("class"):
-        yield json.dumps({name: event[name] for name in ("class", "message", "seconds", "peak_memory_mib") if event.get(name) not in (None, "")})
+        yield json.dumps(
+            {name: event[name] for name in ("class", "message", "seconds", "peak_memory_mib") if event.get(name) not in (None, "")}
+        )

@@ -23,7 +23,9 @@ def run(overrides: Sequence[str], store: Store, config_dirs: Sequence[Path] = ()
     sweep = expand(compose(overrides, config_dirs))
     targets = [index for index in range(len(sweep.keys)) if sweep.is_target(index)]
     if len(targets) != 1:
-        raise ConfigError(f"`run` takes one task, these settings give {len(targets)}: fix every axis to one value, or use `eigensweep submit`")
+        raise ConfigError(
+            f"`run` takes one task, these settings give {len(targets)}: fix every axis to one value, or use `eigensweep submit`"
+        )
     return _run_with_inputs(sweep, targets[0], store, report)
 
 

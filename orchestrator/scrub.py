@@ -133,7 +133,7 @@ class _Scrub:
         return None
 
     def _payloads(self, commit: Commit, cure: str) -> None:
-        folder = taskdir.attempt_dir(self.store.root, commit.key, commit.attempt)
+        folder = taskdir.attempt_dir(self.store.root, commit.name, commit.attempt)
         for payload in commit.files:
             self._content(folder / payload.name, payload.size, payload.sha256, cure)
 

@@ -46,7 +46,9 @@ def status(watch: Watch, name: str) -> Status:
     sweep, states = watch.sweep(name), watch.states(name)
     counts = _count(states.states)
     causes = where.failed_causes(sweep, states, watch.ledger)
-    mine = [token for token, entry in watch.ledger.batches.items() if entry["sweep"] == name or not set(sweep.keys).isdisjoint(entry["keys"])]
+    mine = [
+        token for token, entry in watch.ledger.batches.items() if entry["sweep"] == name or not set(sweep.keys).isdisjoint(entry["keys"])
+    ]
     paused = watch.ledger.paused.get(name, "")
     return Status(
         name=name,
@@ -100,7 +102,13 @@ def _by_axis(sweep: Sweep, states: SweepStates) -> list[tuple[str, list[tuple[An
 def _job(watch: Watch, token: str) -> dict[str, Any]:
     batch, entry = watch.batches[token], watch.ledger.batches[token]
     num_ended = sum(1 for key in entry["keys"] if key in batch.ended)
-    return {"token": token, "launcher": entry["launcher"]["name"], "running": len(batch.started), "ended": num_ended, "total": len(entry["keys"])}
+    return {
+        "token": token,
+        "launcher": entry["launcher"]["name"],
+        "running": len(batch.started),
+        "ended": num_ended,
+        "total": len(entry["keys"]),
+    }
 
 
 def _running(watch: Watch, sweep: Sweep, states: SweepStates) -> list[str]:

@@ -4,7 +4,6 @@ import os
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from orchestrator import code
@@ -14,6 +13,7 @@ from orchestrator.ledger import UNCHARGED
 from orchestrator.states import SweepStates
 from orchestrator.watch import Watch
 from workers import files, taskdir
+from workers.processes import Process
 from workers.taskdir import Task, batch_dir
 
 # what the ledger keeps of an attempt's end
@@ -40,7 +40,7 @@ def tick(watch: Watch, names: Iterable[str] | None = None) -> Done:
     for name in wanted:
         done.submitted += _submit_ready(watch, name)
         done.settled += _settle(watch, name)
-    if done.settled:
+    if done.settled or (names is None and not watch.ledger.batches):
         from orchestrator.collect import compact
 
         done.manifest = compact(watch.store, watch.ledger)
@@ -88,12 +88,10 @@ def _has_ended(watch: Watch, entry: dict[str, Any], batch: Batch) -> bool:
     return not _is_other_live_process(entry["driver"]) and batch.fence()
 
 
-def _is_other_live_process(driver: dict[str, Any]) -> bool:
+def _is_other_live_process(driver: str) -> bool:
     """Whether the process may still act: true for any other host, whose processes cannot be seen from here."""
-    me = process_identity()
-    if (driver["host"], driver["boot"]) != (me["host"], me["boot"]):
-        return driver["host"] != me["host"]
-    return driver["pid"] != me["pid"] and _start_ticks(driver["pid"]) == driver["pid_start"]
+    process = Process.parse(driver)
+    return not process.is_here or (process.alive and process.pid != os.getpid())
 
 
 def _closing_entry(watch: Watch, entry: dict[str, Any], batch: Batch) -> dict[str, Any]:
@@ -102,9 +100,21 @@ def _closing_entry(watch: Watch, entry: dict[str, Any], batch: Batch) -> dict[st
         outcome = _outcome(watch, entry, batch, key)
         if outcome is not None:
             outcomes[key] = outcome
+    if _died_before_any_task(watch, entry, batch):
+        lost = {"class": "never_started", "message": f"its job died before it began a task; see {batch.folder / 'log'}"}
+        outcomes = {key: lost | {"code": entry["code"], "token": batch.token} for key in entry["keys"]}
     full = batch.over == "disk_full" or any(one["class"] == "disk_full" for one in outcomes.values())
     pause = "the disk or the quota is full: free space, then `eigensweep resume`" if full else ""
     return {"kind": "closed", "token": batch.token, "sweep": entry["sweep"], "outcomes": outcomes, "pause": pause}
+
+
+def _died_before_any_task(watch: Watch, entry: dict[str, Any], batch: Batch) -> bool:
+    """Whether a job was started and came to nothing; charged to its whole batch, so that it is not sent again for ever."""
+    if batch.over or batch.started or batch.ended:
+        return False
+    receipt = batch.receipt() or {}
+    started = "fenced" not in receipt or batch.token in watch.launcher(entry["launcher"]).states(watch.store.root, [batch.token])
+    return started and not watch.ledger.is_cancelled(entry["sweep"], entry["keys"][0]) and entry["sweep"] not in watch.ledger.paused
 
 
 def _outcome(watch: Watch, entry: dict[str, Any], batch: Batch, key: str) -> dict[str, Any] | None:
@@ -203,7 +213,7 @@ def _win_submission(watch: Watch, name: str, tasks: list[Task]) -> str | None:
     body = {"token": token, "sweep": name, "snapshot": info["snapshot"], "code": info["code"], "launcher": launcher}
     files.make_dirs(folder)
     files.publish(folder / "tasks.json", files.encode(body | {"tasks": [task.to_plain() for task in tasks]}))
-    entry = body | {"kind": "submission", "keys": [task.key for task in tasks], "driver": process_identity()}
+    entry = body | {"kind": "submission", "keys": [task.key for task in tasks], "driver": str(Process.of_pid(os.getpid()))}
     if ledgers.append(root, watch.ledger, entry):
         return token
     files.ops.unlink(folder / "tasks.json")
@@ -230,21 +240,3 @@ def _settle(watch: Watch, name: str) -> bool:
             return True
         watch.refresh()
     return False
-
-
-# -- who acts -----------------------------------------------------------------------------------------------------------
-
-
-def process_identity() -> dict[str, Any]:
-    """This process among all that ever ran on all hosts."""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return {"host": os.uname().nodename, "boot": boot, "pid": os.getpid(), "pid_start": _start_ticks(os.getpid())}
-
-
-def _start_ticks(pid: int) -> int | None:
-    """When a process of this host began, in clock ticks since boot; None: there is none, or only its zombie."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] == "Z" else int(fields[19])

@@ -1,14 +1,15 @@
 """The verbs of the command line as functions; both public faces, `cli` and `eigensweep`, are thin over these."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workers.errors import ConfigError
+from workers import files
+from workers.errors import ConfigError, Garbled
 
 if TYPE_CHECKING:
-    from orchestrator.fit import Fit
     from orchestrator.plan import Plan
     from orchestrator.results import Results
     from orchestrator.status import Status
@@ -114,7 +115,7 @@ def retract(name: str, where: str, reason: str = "", root: Root = None, *, dry_r
     from orchestrator import submit as submitting
 
     if not where:
-        raise ConfigError("retract needs a selection, such as where=\"key='ab12...'\" or where=\"width=64\"; where=\"true\" takes all")
+        raise ConfigError('retract needs a selection, such as where="key=\'ab12...\'" or where="width=64"; where="true" takes all')
     store = _store(root)
     found = submitting.retract(name, where, reason, store, dry_run=dry_run)
     return [line for sweep in sorted({s for s, _ in found}) for line in _in_words(store, sweep, [i for s, i in found if s == sweep])]
@@ -177,13 +178,36 @@ def fit(name: str, overrides: Sequence[str] = (), root: Root = None, *, mixed_co
     return reporting.fit_sweep(load(name, root, mixed_code=mixed_code), **options)
 
 
-def report(name: str, root: Root = None, out: str | Path | None = None, *, mixed_code: bool = False) -> Path:
-    """One self-contained HTML file with fits and figures, and the figures as PNG, PDF and CSV beside it."""
+def report(name: str, root: Root = None, out: str | Path | None = None, *, mixed_code: bool = False, **options: Any) -> Path:
+    """One self-contained HTML file with fits and figures, and the figures as PNG, PDF and CSV beside it.
+
+    Options: x, y, title (see `orchestrator.report.report`). It is not drawn again where it already shows what there is.
+    """
+    from orchestrator import code
     from orchestrator import report as reporting
+    from orchestrator import status as showing
+    from orchestrator.watch import Watch
 
     store = _store(root)
+    results = load(name, store.root, mixed_code=mixed_code)
     folder = Path(out) if out else store.root / "sweeps" / name / "report"
-    return reporting.report(load(name, store.root, mixed_code=mixed_code), folder)
+    shown = showing.status(Watch.of(store), name)
+    made_from = [
+        sorted(store.done(name)),
+        shown.revision,
+        shown.counts,
+        shown.causes,
+        code.identify(store).snapshot,
+        sorted(options.items()),
+    ]
+    mark = folder / "made_from.json"
+    with contextlib.suppress(FileNotFoundError, Garbled):
+        if files.read(mark) == files.plain(made_from) and (folder / "report.html").exists():
+            return folder / "report.html"
+    path = reporting.report(results, folder, status=shown, **options)
+    with files.replacing(mark) as temporary:
+        temporary.write_bytes(files.encode(made_from))
+    return path
 
 
 def _store(root: Root) -> "Store":

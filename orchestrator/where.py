@@ -53,14 +53,15 @@ def describe(sweep: Sweep, index: int) -> str:
 def _columns(sweep: Sweep, states: SweepStates) -> dict[str, list[Any]]:
     last = [(states.outcomes.get(key) or [{}])[-1] for key in sweep.keys]
     axes = [sweep.axis_values(index) for index in range(len(sweep.keys))]
-    return {
+    columns: dict[str, list[Any]] = {
         "key": list(sweep.keys),
         "workload": [sweep.workload(index) for index in range(len(sweep.keys))],
         "state": states.states,
         "class": [one.get("class") for one in last],
         "message": [one.get("message") for one in last],
         "num_failed": [len(states.outcomes.get(key, ())) for key in sweep.keys],
-    } | {axis.name: [values.get(axis.name) for values in axes] for axis in sweep.axes}
+    }
+    return columns | {axis.name: [values.get(axis.name) for values in axes] for axis in sweep.axes}
 
 
 def _explain(where: str, columns: list[str], error: Exception) -> str:

@@ -113,7 +113,7 @@ class Context:
     @property
     def folder(self) -> Path:
         """This attempt's own folder, claimed at first use."""
-        path = taskdir.attempt_dir(self.root, self.task.key, self.attempt)
+        path = taskdir.attempt_dir(self.root, self.task.commit_name, self.attempt)
         if not path.is_dir():
             files.make_dirs(path.parent)
             files.claim_dir(path)
@@ -151,7 +151,7 @@ class Context:
         return [self._payloads[name] for name in sorted(self._payloads)]
 
     def _earlier_attempts(self) -> list[Path]:
-        folder = taskdir.task_dir(self.root, self.task.key) / "attempts"
+        folder = taskdir.task_dir(self.root, self.task.commit_name) / "attempts"
         return [folder / name for name in files.names(folder) if name != self.attempt]
 
     # -- checkpoints ----------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Whatever the order of submissions, runs, stalls, crashes, ticks, compactions and retractions: no result is lost, doubled or half visible."""
+"""In whatever order drivers, jobs and readers act, crash and stall: no result is lost, doubled or half visible."""
 
 import functools
 import os
@@ -186,6 +186,11 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 StoreMachine.TestCase.settings = settings(
-    max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True, report_multiple_bugs=False
+    max_examples=40,
+    stateful_step_count=30,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    print_blob=True,
+    report_multiple_bugs=False,
 )
 TestStore = StoreMachine.TestCase
