@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from orchestrator.grid import Axis
+    from orchestrator.status import Status
     from workers.spectrum_data import SpectrumData
 
 MAX_CANDIDATES = 8
@@ -99,6 +100,56 @@ class Results:
                 f"sweep {self.name!r} has results of {len(codes)} different code fingerprints: {counts}. Load them together with "
                 "mixed_code=True (tables have the column `code`), or `eigensweep retract` the older ones and submit again"
             )
+
+    # -- the verbs, for this sweep --------------------------------------------------------------------------------
+
+    def status(self) -> "Status":
+        """States by axis, causes of failure, what is left."""
+        from orchestrator import verbs
+
+        return verbs.status(self.name, self.root)
+
+    def add(self, *overrides: str, **options: Any) -> "Status":
+        """Grow the sweep: `sweep.add("model.width=256")`; load again for its results."""
+        from orchestrator import verbs
+
+        return verbs.add(self.name, overrides, self.root, **options)
+
+    def resume(self, where: str | None = None, **options: Any) -> "Status":
+        """Send again what failed or was cancelled."""
+        from orchestrator import verbs
+
+        return verbs.resume(self.name, where, self.root, **options)
+
+    def cancel(self, where: str | None = None) -> list[str]:
+        """Take tasks out of the sweep's work; the tasks in words."""
+        from orchestrator import verbs
+
+        return verbs.cancel(self.name, where, self.root)
+
+    def retract(self, where: str, reason: str = "", **options: Any) -> list[str]:
+        """Take back committed results and all that was computed from them; load again to see them gone."""
+        from orchestrator import verbs
+
+        return verbs.retract(self.name, where, reason, self.root, **options)
+
+    def logs(self, key: str) -> str:
+        """What the attempts of a task printed."""
+        from orchestrator import verbs
+
+        return "\n".join(verbs.logs(self.name, key, self.root))
+
+    def fit(self, **options: Any) -> Any:
+        """Fit a law along an axis: `sweep.fit(law="power", x="width", y="test_loss")`."""
+        from orchestrator.points import fit_sweep
+
+        return fit_sweep(self, **{name: str(value) for name, value in options.items()})
+
+    def report(self, out: str | PathLike[str] | None = None, **options: Any) -> Path:
+        """One self-contained HTML file with fits and figures; its path."""
+        from orchestrator import verbs
+
+        return verbs.report(self.name, self.root, None if out is None else Path(out), **options)
 
     # -- tables ---------------------------------------------------------------------------------------------------
 

@@ -14,10 +14,12 @@ os.environ["POLARS_MAX_THREADS"] = "2"
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """No EIGENSWEEP_* variable of the caller, and a cache that no other test has filled."""
+    """No EIGENSWEEP_* variable of the caller, and a cache and slots that no other test has filled."""
     for name in [name for name in os.environ if name.startswith("EIGENSWEEP_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+    # slots of its own: jobs of other tests on this machine do not keep this one's waiting
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
     monkeypatch.delenv("_ARGCOMPLETE", raising=False)
 
 

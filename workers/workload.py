@@ -1,6 +1,7 @@
 """What a workload declares: its settings, inputs, resources and the rows it yields. Imports nothing heavy."""
 
 import dataclasses
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -89,6 +90,12 @@ class Data(Plugin):
     """A data set; its key holds name, version and the SHA-256 of its files, never their path."""
 
     group: ClassVar[str] = "data"
+
+    def check(self) -> None:
+        """A relative `path` is one of the folder where the sweep is submitted, also for the jobs that run elsewhere."""
+        path = getattr(self, "path", None)
+        if path is not None:
+            object.__setattr__(self, "path", os.path.abspath(os.path.expanduser(path)))
 
     def files(self) -> list[Any]:
         """The files (pathlib.Path) whose content is the data set; raises ConfigError where they are absent."""

@@ -1,10 +1,10 @@
 """A real SIGKILL at the numbered file operations of a driver, of a job and of both; then nothing is missing or doubled."""
 
-import contextlib
 import os
 import signal
 import threading
 import time
+import traceback
 from collections import Counter
 from pathlib import Path
 
@@ -28,26 +28,36 @@ def in_a_fork(root: Path, driver_point: str | None, job_point: str | None, verb:
     """
     child = os.fork()
     if child == 0:
-        with contextlib.suppress(BaseException):
-            os.setsid()
-            os.environ.pop("EIGENSWEEP_FAULT", None)
-            # slots of its own: other tests' jobs on this machine do not keep these waiting
-            os.environ["XDG_RUNTIME_DIR"] = str(root)
-            if job_point is not None:
-                os.environ["EIGENSWEEP_FAULT"] = job_point
-            if driver_point is not None:
-                files.ops = KillingOps(driver_point)
-            if verb == "submit":
-                verbs.submit(GRID, root)
-            else:
-                verbs.tick(root)
-        os._exit(0)
+        status = 1
+        try:
+            _as_driver(root, driver_point, job_point, verb)
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
     killed = threading.Timer(60, lambda: os.kill(child, signal.SIGKILL))
     killed.start()
     _, status = os.waitpid(child, 0)
     assert killed.is_alive(), "the driver hung for 60 s"
     killed.cancel()
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, f"{verb} failed; see its traceback"
     return os.WIFSIGNALED(status)
+
+
+def _as_driver(root: Path, driver_point: str | None, job_point: str | None, verb: str) -> None:
+    os.setsid()
+    # slots of its own: other tests' jobs on this machine do not keep these waiting
+    os.environ["XDG_RUNTIME_DIR"] = str(root)
+    os.environ.pop("EIGENSWEEP_FAULT", None)
+    if job_point is not None:
+        os.environ["EIGENSWEEP_FAULT"] = job_point
+    if driver_point is not None:
+        files.ops = KillingOps(driver_point)
+    if verb == "submit":
+        verbs.submit(GRID, root)
+    else:
+        verbs.resume("w", root=root)
 
 
 def wait_for_jobs(root: Path) -> None:

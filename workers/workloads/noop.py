@@ -57,7 +57,8 @@ class Noop(Workload):
 
     def _wait(self, context: "Context") -> None:
         if not self.progress:
-            time.sleep(self.seconds)
+            if self.seconds:
+                time.sleep(self.seconds)
             return
         checkpoint = context.restore()
         num_ticks = round(self.seconds / _TICK_SECONDS)
