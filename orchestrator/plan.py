@@ -14,6 +14,7 @@ from orchestrator.store import Store
 from orchestrator.sweep import Sweep, expand
 from orchestrator.watch import Watch
 from workers import taskdir
+from workers.errors import ConfigError
 
 
 @dataclass(slots=True)
@@ -56,6 +57,8 @@ def prepare(overrides: Sequence[str], store: Store, config_dirs: Sequence[Path] 
     """Compose, expand and compare; ConfigError before anything is written. `grown`: earlier tasks of the name stay in."""
     composed = compose(overrides, config_dirs)
     sweep = expand(composed)
+    if not sweep.name:
+        raise ConfigError("the sweep has no name: add name=..., by which status, resume and load find it (or sweep=..., whose name it takes)")
     watch = Watch.of(store)
     leaving: list[str] = []
     if sweep.name in watch.ledger.sweeps:
