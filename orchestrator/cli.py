@@ -22,7 +22,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if _debugging():
             raise
         return _tell(str(error), _after_error(arguments, error), error.exit_code)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
+        if str(interrupt):
+            return _tell(str(interrupt), "", 130)
         return _tell("interrupted; what was sent goes on, what is committed stays", _after_interrupt(arguments), 130)
     except BrokenPipeError:
         # the reader of our output has gone (`eigensweep status | head`): say nothing, also not at exit

@@ -18,6 +18,8 @@ BUDGETS = {
     "killed": 3,
     "never_started": 3,
     "node_failure": 5,
+    # an input that is garbled stays so; one that was taken back meanwhile comes again
+    "input_missing": 3,
 }
 MEMORY_FACTOR = 1.3
 REMEDIES = {
@@ -28,6 +30,7 @@ REMEDIES = {
     "killed": "its process was killed four times and left no cause: look at its log and at the kernel's (dmesg), then resume",
     "never_started": "its process could not be started: see the job's log in batches/, then resume",
     "node_failure": "its nodes failed again and again: ask the site, then resume",
+    "input_missing": "its input cannot be read: `eigensweep scrub` names the file and the cure; then resume",
 }
 
 

@@ -10,7 +10,7 @@ from workers.errors import Garbled
 from workers.taskdir import commit_name
 
 # class of an outcome that says nothing about the task itself
-UNCHARGED = {"completed", "diverged", "superseded", "interrupted", "cancelled", "input_missing"}
+UNCHARGED = {"completed", "diverged", "superseded", "interrupted", "cancelled"}
 
 
 @dataclass(slots=True)

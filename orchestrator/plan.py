@@ -58,7 +58,9 @@ def prepare(overrides: Sequence[str], store: Store, config_dirs: Sequence[Path] 
     composed = compose(overrides, config_dirs)
     sweep = expand(composed)
     if not sweep.name:
-        raise ConfigError("the sweep has no name: add name=..., by which status, resume and load find it (or sweep=..., whose name it takes)")
+        raise ConfigError(
+            "the sweep has no name: add name=..., by which status, resume and load find it (or sweep=..., whose name it takes)"
+        )
     watch = Watch.of(store)
     leaving: list[str] = []
     if sweep.name in watch.ledger.sweeps:

@@ -157,7 +157,7 @@ def _watcher(watch: Watch, counts: dict[str, int], tokens: list[str]) -> str:
 
 def _next(name: str, counts: dict[str, int], causes: list[tuple[str, int, str, str]], paused: str) -> str:
     if paused:
-        return f"{paused} {name}"
+        return f"eigensweep resume {name}"
     if counts.get("failed"):
         cause = causes[0][0] if causes else "killed"
         remedy = REMEDIES.get(cause, "see its log, then `eigensweep resume {sweep}`").format(sweep=name)

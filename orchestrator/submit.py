@@ -89,8 +89,10 @@ def follow(watch: Watch, name: str, progress: Progress | None = None) -> Status:
     try:
         _follow(watch, name, progress)
     except KeyboardInterrupt:
-        pause(watch, name, "stopped by Ctrl-C; go on with `eigensweep resume`")
-        raise
+        pause(watch, name, "stopped by Ctrl-C")
+        raise KeyboardInterrupt(
+            f"stopped; what ran has written its checkpoints, what is committed stays: `eigensweep resume {name}`"
+        ) from None
     final = status(watch.refresh(), name)
     if progress is not None:
         progress(final)

@@ -104,7 +104,7 @@ def _closing_entry(watch: Watch, entry: dict[str, Any], batch: Batch) -> dict[st
         lost = {"class": "never_started", "message": f"its job died before it began a task; see {batch.folder / 'log'}"}
         outcomes = {key: lost | {"code": entry["code"], "token": batch.token} for key in entry["keys"]}
     full = batch.over == "disk_full" or any(one["class"] == "disk_full" for one in outcomes.values())
-    pause = "the disk or the quota is full: free space, then `eigensweep resume`" if full else ""
+    pause = "the disk or the quota is full: free space, then resume" if full else ""
     return {"kind": "closed", "token": batch.token, "sweep": entry["sweep"], "outcomes": outcomes, "pause": pause}
 
 
