@@ -37,11 +37,11 @@ demo: export EIGENSWEEP_ROOT := $(STORE)
 demo: setup
 	@$(BIN)/eigensweep init --quiet
 	@if [ -e $(IMAGES) ]; then set -e; \
-	  $(BIN)/eigensweep submit sweep=width_scaling name=demo_mlp; \
-	  $(BIN)/eigensweep submit sweep=cnn_scaling name=demo_cnn; \
+	  $(BIN)/eigensweep submit sweep=width_scaling name=demo_mlp train_size=8000,32000; \
+	  $(BIN)/eigensweep submit sweep=cnn_scaling name=demo_cnn train_size=8000,32000; \
 	else set -e; echo "note: no Fashion-MNIST at $(IMAGES), so this demo takes scikit-learn's digits"; \
-	  $(BIN)/eigensweep submit sweep=digits name=demo_mlp; \
-	  $(BIN)/eigensweep submit sweep=digits name=demo_cnn model=cnn model.depth=1 model.width=1,2,4,8,16,32 optimizer.learning_rate=1e-2; \
+	  $(BIN)/eigensweep submit sweep=digits name=demo_mlp train_size=400,1400; \
+	  $(BIN)/eigensweep submit sweep=digits name=demo_cnn train_size=400,1400 model=cnn model.depth=1 model.width=1,2,4,8,16,32 optimizer.learning_rate=1e-2; \
 	fi
 	@echo "\ndataset $(STORE)/dataset"
 	@$(BIN)/eigensweep fit demo_mlp law=power --quiet
