@@ -10,6 +10,7 @@ from orchestrator.cures import REMEDIES
 from orchestrator.states import STATES, SweepStates
 from orchestrator.sweep import Sweep
 from orchestrator.watch import Watch
+from workers import taskdir
 
 
 @dataclass(slots=True)
@@ -68,8 +69,15 @@ def status(watch: Watch, name: str) -> Status:
         watcher=_watcher(watch, counts, mine),
         code=watch.ledger.sweeps[name]["code"],
         next=_next(name, counts, causes, paused),
-        differences=[(key, one["difference"]) for key, ones in watch.ledger.outcomes.items() for one in ones if one.get("difference")],
+        differences=_differences(watch, sweep),
     )
+
+
+def _differences(watch: Watch, sweep: Sweep) -> list[tuple[str, str]]:
+    """(key, how) of results that a second attempt did not give again."""
+    told = taskdir.differences(watch.store.root)
+    names = {watch.ledger.name_of(key): key for key in sweep.keys} if told else {}
+    return [(names[name], difference) for name, difference in told if name in names]
 
 
 def _count(states: list[str]) -> dict[str, int]:

@@ -152,18 +152,27 @@ def retract(name: str, expression: str, reason: str, store: Store, *, dry_run: b
     """
     watch = Watch.of(store)
     sweep, states = watch.sweep(name), watch.states(name)
-    chosen = [index for index in where.select(sweep, states, expression) if states.states[index] == "completed"]
-    wrong = {sweep.keys[index] for index in chosen}
-    found = []
-    for other in sorted(watch.ledger.sweeps):
-        others, done = watch.sweep(other), store.done(other)
-        reached = where.descendants(others, [index for index, key in enumerate(others.keys) if key in wrong])
-        found += [(other, index) for index in reached if watch.ledger.name_of(others.keys[index]) in done]
-    names = sorted({watch.ledger.name_of(watch.sweep(other).keys[index]) for other, index in found})
-    if names and not dry_run:
-        _append(watch, {"kind": "retraction", "commits": names, "reason": reason})
-        tick(watch, [])
-    return found
+    chosen = where.select(sweep, states, expression)
+    # a garbled commit whose hint is lost is not completed, and this is its cure
+    there = taskdir.committed(store.root, [watch.ledger.name_of(sweep.keys[i]) for i in chosen if states.states[i] != "completed"])
+    wrong = {sweep.keys[i] for i in chosen if states.states[i] == "completed" or watch.ledger.name_of(sweep.keys[i]) in there}
+    while True:
+        reached = [(other, index) for other in sorted(watch.ledger.sweeps) for index in _standing_on(watch.sweep(other), wrong)]
+        # all of them, also what is not done: an attempt at work, or a checkpoint, has read what was wrong
+        names = {(other, index): watch.ledger.name_of(watch.sweep(other).keys[index]) for other, index in reached}
+        done = {other: store.done(other) | there for other, _ in reached}
+        found = [(other, index) for other, index in reached if names[other, index] in done[other]]
+        if not names or dry_run:
+            return found
+        if ledger.append(store.root, watch.ledger, {"kind": "retraction", "commits": sorted({*names.values()}), "reason": reason}):
+            tick(watch, [])
+            return found
+        watch.refresh()
+
+
+def _standing_on(sweep: Sweep, keys: set[str]) -> list[int]:
+    """Those tasks and all that needs them."""
+    return where.descendants(sweep, [index for index, key in enumerate(sweep.keys) if key in keys])
 
 
 def _refuse_to_drop(planned: Planned, replace: bool) -> None:

@@ -158,7 +158,10 @@ class _Attempt:
         outcome, difference = ("completed" if status == "ok" else "diverged"), ""
         if not taskdir.write_commit(context.root, commit):
             outcome, difference = "superseded", _difference(context.root, commit, workload)
-        taskdir.write_hints(context.root, task.commit_name, task.sweeps, diverged=status == "diverged")
+        if difference:
+            taskdir.write_difference(context.root, commit.name, commit.attempt, difference)
+        else:
+            taskdir.write_hints(context.root, task.commit_name, task.sweeps, diverged=status == "diverged")
         return self.ended(outcome, message=message, difference=difference)
 
     def failed(self, error: BaseException) -> Ended:

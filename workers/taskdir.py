@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from workers import files
-from workers.errors import Garbled
+from workers.errors import DiskFull, Garbled
 
 INLINE_BYTES = 64 * 1024
 
@@ -140,6 +140,22 @@ def write_hints(root: Path, name: str, sweeps: list[str], *, diverged: bool = Fa
             files.ops.touch(hint_path(root, sweep, name))
             if diverged:
                 files.ops.touch(hint_path(root, sweep, f"{name}.diverged"))
+
+
+def write_difference(root: Path, name: str, attempt: str, difference: str) -> None:
+    """Keep that an attempt which came too late has other rows than the commit `name`; nobody may be watching its batch any more."""
+    with contextlib.suppress(OSError, DiskFull):
+        files.make_dirs(root / "differences")
+        files.publish(root / "differences" / f"{attempt}.json", files.encode({"commit": name, "difference": difference}))
+
+
+def differences(root: Path) -> list[tuple[str, str]]:
+    """(commit, how a later attempt differs from it) of all that there are."""
+    found = []
+    for file in files.names(root / "differences"):
+        body = files.read(root / "differences" / file)
+        found.append((body["commit"], body["difference"]))
+    return found
 
 
 def read_commit(root: Path, name: str) -> Commit:
