@@ -357,6 +357,19 @@ def test_a_garbled_input_is_never_read_and_its_dependent_not_sent_for_ever(harme
     assert harmed.submit("workload=fault_package.after", "index=0,1", "name=w", retry=True).counts == {"completed": 4}
 
 
+def test_a_garbled_commit_whose_hint_is_lost_stops_the_sweep_until_it_is_taken_back(harmed: Stage) -> None:
+    number = {n: key for key, n in harmed.numbers().items()}
+    damage(taskdir.commit_path(harmed.root, number[1000]), "noise")
+    (harmed.root / "sweeps" / "w" / "committed-000001.json").unlink()
+    words = ["workload=fault_package.after", "index=0,1", "name=w"]
+    with pytest.raises(Garbled, match=f"{number[1000]}.*scrub"):
+        harmed.submit(*words)
+    (finding,) = verbs.scrub(harmed.root).problems
+    assert "retract" in finding.cure
+    assert len(verbs.retract("w", f"key='{number[1000]}'", "garbled", harmed.root)) == 1
+    assert harmed.submit(*words).counts == {"completed": 4}
+
+
 @pytest.mark.parametrize("harm", HARM)
 def test_a_garbled_manifest_stops_every_verb_by_its_name(harmed: Stage, harm: str) -> None:
     path = harmed.root / "sweeps" / "w" / "manifest-000001.json"
