@@ -189,7 +189,7 @@ class Stage:
             time.sleep(0.01)
         for driver in self.drivers:
             driver.kill()
-            driver.communicate()
+            driver.wait()
 
     # -- results --------------------------------------------------------------------------------------------------
 
