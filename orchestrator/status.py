@@ -47,9 +47,8 @@ def status(watch: Watch, name: str) -> Status:
     sweep, states = watch.sweep(name), watch.states(name)
     counts = _count(states.states)
     causes = where.failed_causes(sweep, states, watch.ledger)
-    mine = [
-        token for token, entry in watch.ledger.batches.items() if entry["sweep"] == name or not set(sweep.keys).isdisjoint(entry["keys"])
-    ]
+    keys = set(sweep.keys)
+    mine = [token for token, entry in watch.ledger.batches.items() if entry["sweep"] == name or not keys.isdisjoint(entry["keys"])]
     paused = watch.ledger.paused.get(name, "")
     return Status(
         name=name,

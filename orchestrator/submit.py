@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +37,14 @@ def submit(
     `grown`: what the name held before stays. `replace`: lets go of tasks that the grid no longer has (they stay in the store).
     `retry`: renews the budgets of failed tasks. `live_code`: jobs run the source as it is when they start.
     """
-    planned = prepare(overrides, store, config_dirs, grown)
-    _refuse_to_drop(planned, replace)
-    frozen = code.freeze(store, planned.sweep.modules(), live=live_code)
-    watch, name = planned.watch, planned.sweep.name
-    retried = [planned.sweep.keys[i] for i, state in enumerate(planned.states.states) if state == "failed"] if retry else []
-    _activate(watch, planned.sweep, frozen, retried, list(config_dirs))
+    activated = False
+    while not activated:
+        planned = prepare(overrides, store, config_dirs, grown)
+        _refuse_to_drop(planned, replace)
+        frozen = code.freeze(store, planned.sweep.modules(), live=live_code)
+        watch, name = planned.watch, planned.sweep.name
+        retried = [planned.sweep.keys[i] for i, state in enumerate(planned.states.states) if state == "failed"] if retry else []
+        activated = _activate(watch, planned.sweep, frozen, retried, list(config_dirs))
     tick(watch, [name])
     return status(watch.refresh(), name) if detach else follow(watch, name, progress)
 
@@ -107,9 +109,9 @@ def _follow(watch: Watch, name: str, progress: Progress | None) -> None:
             progress(status(watch, name))
             # the picture of a large sweep costs more, so it is drawn less often: at most a twentieth of the time
             next_shown = time.monotonic() + max(0.25, 20 * (time.monotonic() - began))
-        if is_due(watch.refresh(), name):
-            tick(watch, [name])
-        else:
+        done = tick(watch, [name]) if is_due(watch.refresh(), name) else None
+        # also after a tick that found nothing to do: what is left may run in a batch of another sweep
+        if done is None or not (done.closed or done.submitted or done.settled):
             time.sleep(POLL_SECONDS)
 
 
@@ -137,7 +139,7 @@ def cancel(name: str, store: Store, expression: str | None = None) -> list[int]:
     keys = [sweep.keys[index] for index in chosen]
     if not keys:
         return []
-    _append(watch, {"kind": "cancellation", "sweep": name, "keys": None if expression is None else keys})
+    _append(watch, {"kind": "cancellation", "sweep": name, "keys": keys})
     for token, entry in list(watch.ledger.batches.items()):
         if entry["sweep"] == name:
             _cancel_batch(watch, token, entry, set(keys))
@@ -156,6 +158,8 @@ def retract(name: str, expression: str, reason: str, store: Store, *, dry_run: b
     # a garbled commit whose hint is lost is not completed, and this is its cure
     there = taskdir.committed(store.root, [watch.ledger.name_of(sweep.keys[i]) for i in chosen if states.states[i] != "completed"])
     wrong = {sweep.keys[i] for i in chosen if states.states[i] == "completed" or watch.ledger.name_of(sweep.keys[i]) in there}
+    # also what has left its sweep: it may come back
+    earlier = {key for one in _every_revision(watch) for key in (one.keys[index] for index in _standing_on(one, wrong))}
     while True:
         reached = [(other, index) for other in sorted(watch.ledger.sweeps) for index in _standing_on(watch.sweep(other), wrong)]
         # all of them, also what is not done: an attempt at work, or a checkpoint, has read what was wrong
@@ -164,10 +168,17 @@ def retract(name: str, expression: str, reason: str, store: Store, *, dry_run: b
         found = [(other, index) for other, index in reached if names[other, index] in done[other]]
         if not names or dry_run:
             return found
-        if ledger.append(store.root, watch.ledger, {"kind": "retraction", "commits": sorted({*names.values()}), "reason": reason}):
+        commits = sorted({*names.values(), *map(watch.ledger.name_of, earlier)})
+        if ledger.append(store.root, watch.ledger, {"kind": "retraction", "commits": commits, "reason": reason}):
             tick(watch, [])
             return found
         watch.refresh()
+
+
+def _every_revision(watch: Watch) -> Iterator[Sweep]:
+    for name in watch.ledger.sweeps:
+        for revision in watch.store.revisions(name):
+            yield Sweep.from_body(watch.store.manifest(name, revision))
 
 
 def _standing_on(sweep: Sweep, keys: set[str]) -> list[int]:
@@ -188,10 +199,11 @@ def _refuse_to_drop(planned: Planned, replace: bool) -> None:
         )
 
 
-def _activate(watch: Watch, sweep: Sweep, frozen: code.Frozen, retried: list[str], config_dirs: list[Path]) -> None:
-    """Link the next revision of the sweep and make it the active one; the loser of a race writes another."""
-    body = sweep.to_body() | {"config_dirs": [str(path) for path in config_dirs]}
-    while True:
+def _activate(watch: Watch, sweep: Sweep, frozen: code.Frozen, retried: list[str], config_dirs: list[Path]) -> bool:
+    """Link the next revision of the sweep and make it the active one; False: another driver was first, plan again on top of its tasks."""
+    body = files.plain(sweep.to_body() | {"config_dirs": [str(path) for path in config_dirs]})
+    before = watch.ledger.sweeps.get(sweep.name, {}).get("revision")
+    while watch.ledger.sweeps.get(sweep.name, {}).get("revision") == before:
         revision = _revision_of(watch, sweep.name, body)
         if revision is None:
             revision = max(watch.store.revisions(sweep.name), default=0) + 1
@@ -203,10 +215,11 @@ def _activate(watch: Watch, sweep: Sweep, frozen: code.Frozen, retried: list[str
         unchanged = active == {k: entry[k] for k in ("revision", "snapshot", "code")}
         lifted = sweep.name in watch.ledger.cancelled or sweep.name in watch.ledger.paused
         if unchanged and not retried and not lifted and sweep.name in watch.ledger.settled:
-            return
+            return True
         if ledger.append(watch.store.root, watch.ledger, entry | {"retry": retried}):
-            return
+            return True
         watch.refresh()
+    return False
 
 
 def _revision_of(watch: Watch, name: str, body: dict[str, Any]) -> int | None:
