@@ -118,7 +118,9 @@ def _candidates(store: Store, base: Manifest, ledger: Ledger, news: News, full: 
     """Names of commits that may be new."""
     hints = itertools.chain.from_iterable(store.hints(name) for name in files.names(store.root / "sweeps"))
     closed = (ledger.name_of(key) for keys in news.keys.values() for key in keys)
-    return {*hints, *closed, *base.garbled, *(store.commit_names() if full else ())} - ledger.retracted
+    names = {*hints, *closed, *base.garbled, *(store.commit_names() if full else ())}
+    # neither what was taken back nor, while this ledger does not say so yet, what came after it: both would have the same key
+    return {name for name in names if name == ledger.name_of(name.partition(".")[0])}
 
 
 def _new_names(store: Store, base: Manifest, candidates: set[str]) -> tuple[set[str], set[str]]:

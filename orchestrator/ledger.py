@@ -113,8 +113,9 @@ class Ledger:
         self.manifest = entry["manifest"]
 
     def _renew(self, keys: list[str]) -> None:
-        for key in keys:
-            self.outcomes.pop(key, None)
+        renewed = [key for key in keys if self.outcomes.pop(key, None)]
+        if renewed:
+            self.settled.clear()  # another sweep may wait for one of these
 
 
 def read(root: Path, upto: Ledger | None = None) -> Ledger:
@@ -123,9 +124,13 @@ def read(root: Path, upto: Ledger | None = None) -> Ledger:
     Raises Garbled where an entry cannot be trusted.
     """
     ledger = upto or _folded(root)
-    numbers = [name for name in files.names(root / "ledger") if name > f"{ledger.number:08d}.json"]
-    for name in numbers:
-        ledger.apply(int(name[:8]), files.read(root / "ledger" / name))
+    last = max(files.names(root / "ledger"), default="0")
+    for number in range(ledger.number + 1, int(last[:8]) + 1):
+        # a listing made while others link may lack a name before one that it has, so names are not taken from it
+        try:
+            ledger.apply(number, files.read(root / "ledger" / f"{number:08d}.json"))
+        except FileNotFoundError:
+            break
     return ledger
 
 

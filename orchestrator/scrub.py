@@ -74,7 +74,7 @@ class _Scrub:
             yield partial(self._code, snapshot)
         there = set(self.store.commit_names())
         told = set[str]().union(*(self.store.done(name) for name in files.names(root / "sweeps")))
-        for name in sorted(there | told):
+        for name in sorted(there | {name for name in told if not name.endswith(".diverged")}):
             yield partial(self._commit, name)
         yield from self._dataset()
 

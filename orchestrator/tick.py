@@ -130,7 +130,10 @@ def _outcome(watch: Watch, entry: dict[str, Any], batch: Batch, key: str) -> dic
             return None
     else:
         return None
-    return {name: event[name] for name in _KEPT if event.get(name) not in (None, "")} | {"code": entry["code"], "token": batch.token}
+    kept = {name: event[name] for name in _KEPT if event.get(name) not in (None, "")} | {"code": entry["code"], "token": batch.token}
+    if "error" in kept:  # its traceback stays with the batch: every reader of the ledger would pay for it
+        kept["error"] = {name: value for name, value in kept["error"].items() if name != "traceback"}
+    return kept
 
 
 # -- submitting ---------------------------------------------------------------------------------------------------------
@@ -162,12 +165,12 @@ def ready_tasks(watch: Watch, name: str) -> list[Task]:
     chosen: set[int] = set()
     tasks = []
     for index, state in enumerate(states.states):
-        if state != "pending":
+        if state not in ("pending", "failed", "cancelled"):
             continue
         if _repair_hint(watch, name, sweep.keys[index]):
             chosen.add(index)
             continue
-        if all(states.states[i] == "completed" or i in chosen for i in sweep.inputs(index)):
+        if state == "pending" and all(states.states[i] == "completed" or i in chosen for i in sweep.inputs(index)):
             chosen.add(index)
             tasks.append(_task(watch, name, index, states))
     return tasks
@@ -179,8 +182,7 @@ def _repair_hint(watch: Watch, name: str, key: str) -> bool:
     if not taskdir.is_committed(root, commit_name):
         return False
     files.ops.sync_dir(taskdir.commit_path(root, commit_name).parent)
-    diverged = taskdir.read_commit(root, commit_name).status == "diverged"
-    taskdir.write_hints(root, commit_name, [name], diverged=diverged)
+    taskdir.write_hints(root, commit_name, [name], diverged=taskdir.is_diverged(root, commit_name))
     return True
 
 

@@ -326,7 +326,8 @@ class Job:
             task = self.tasks[index]
             if taskdir.is_committed(self.root, task.commit_name):
                 self.agenda.skipped(self.agenda.pop())
-                taskdir.write_hints(self.root, task.commit_name, task.sweeps)
+                diverged = taskdir.is_diverged(self.root, task.commit_name)
+                taskdir.write_hints(self.root, task.commit_name, task.sweeps, diverged=diverged)
             elif task.resources.get("gpus", 0) > self.seating.gpus.most:
                 self._refuse(self.agenda.pop(), f"asks for {task.resources['gpus']} GPUs, this machine has {self.seating.gpus.most}")
             else:

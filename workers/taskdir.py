@@ -133,13 +133,13 @@ def write_commit(root: Path, commit: Commit) -> bool:
 def write_hints(root: Path, name: str, sweeps: list[str], *, diverged: bool = False) -> None:
     """Mark the commit `name` as there in the sweeps; not synced, since tick makes them again from the commits.
 
-    A diverged commit has a second hint, `<name>.diverged`.
+    A diverged commit has a second hint, `<name>.diverged`, made first: a kill between the two must not hide it.
     """
     for sweep in sweeps:
         with contextlib.suppress(OSError):
-            files.ops.touch(hint_path(root, sweep, name))
             if diverged:
                 files.ops.touch(hint_path(root, sweep, f"{name}.diverged"))
+            files.ops.touch(hint_path(root, sweep, name))
 
 
 def write_difference(root: Path, name: str, attempt: str, difference: str) -> None:
@@ -180,6 +180,14 @@ def is_committed(root: Path, name: str) -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+def is_diverged(root: Path, name: str) -> bool:
+    """Whether the commit `name` has no finite result; False also for one that cannot be trusted, which its readers will name."""
+    try:
+        return read_commit(root, name).status == "diverged"
+    except Garbled:
+        return False
 
 
 def committed(root: Path, names: Iterable[str]) -> set[str]:
