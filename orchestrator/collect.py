@@ -66,7 +66,7 @@ def _next(draft: "_Draft", base: Manifest, ledger: Ledger, news: News, new: set[
         draft.observe_again()
     draft.add_commits(sorted(new))
     draft.add_attempts(_without_commit(draft.store, base, _failed_attempts(draft.store, news), draft.attempts))
-    axes = draft.axes(base.axes)
+    axes = draft.axes(base.axes, ledger)
     if not (draft.changed or axes != base.axes or draft.garbled != base.garbled):
         return None
     draft.merge()
@@ -260,11 +260,11 @@ class _Draft:
         for table, parts in self.parts.items():
             self.parts[table] = dataset.merged(self.store, parts, self._writer(table))
 
-    def axes(self, earlier: dict[str, Part]) -> dict[str, Part]:
+    def axes(self, earlier: dict[str, Part], ledger: Ledger) -> dict[str, Part]:
         """The axes table of every sweep: written once a revision."""
         axes = {}
         for name in self.store.sweep_names():
-            revision = self.store.revisions(name)[-1]
+            revision = ledger.revision_of(name) or self.store.revisions(name)[-1]
             axes[name] = earlier.get(name, {})
             if axes[name].get("revision") != revision:
                 write = self._writer("axes", f"axes/{name}")

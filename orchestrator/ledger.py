@@ -48,6 +48,11 @@ class Ledger:
         """Name of the commit that counts for a task."""
         return commit_name(key, self.generations.get(key, 0))
 
+    def revision_of(self, sweep: str) -> int | None:
+        """The active revision; a manifest with a higher number may be of a driver that died, or lost a race, before it was activated."""
+        revision: int | None = self.sweeps.get(sweep, {}).get("revision")
+        return revision
+
     def is_cancelled(self, sweep: str, key: str) -> bool:
         """Whether the user took this task out of the sweep's work."""
         if sweep not in self.cancelled:

@@ -37,8 +37,8 @@ def load(name: str, root: str | PathLike[str] | None = None, *, mixed_code: bool
     Raises StoreError where results of different code would be mixed, unless `mixed_code`.
     """
     store = Store.open(root)
-    body = store.manifest(name)
-    results = Results(store, name, body, dataset.newest(store), ledgers.read(store.root))
+    manifest, ledger = dataset.newest(store), ledgers.read(store.root)
+    results = Results(store, name, store.manifest(name, ledger.revision_of(name)), manifest, ledger)
     if not mixed_code:
         results.check_code()
     return results
@@ -274,7 +274,7 @@ class Results:
         import polars as pl
 
         part = self._manifest.axes.get(self.name)
-        revision = self._store.revisions(self.name)[-1]
+        revision = self._ledger.revision_of(self.name) or self._store.revisions(self.name)[-1]
         if part is not None and part["revision"] == revision:
             return pl.read_parquet(dataset.paths(self._store, [part])[0])
         return _frame(collect.axes_table(self._store, self.name, revision))

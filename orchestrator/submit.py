@@ -248,7 +248,7 @@ def _cancel_batch(watch: Watch, token: str, entry: dict[str, Any], keys: set[str
 
 
 def _config_dirs(name: str, store: Store) -> list[Path]:
-    body = store.manifest(name)
+    body = store.manifest(name, Watch.of(store).ledger.revision_of(name))
     return [Path(path) for path in body.get("config_dirs", [])]
 
 

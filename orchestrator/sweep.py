@@ -154,7 +154,7 @@ class Sweep:
                 if path in block.varying:
                     plan.append((axis.name, block.varying.index(path), None))
                 elif path and (value := block.value(path, 0)) is not None:
-                    plan.append((axis.name, None, value))
+                    plan.append((axis.name, None, _hashable(value)))
             self._plans[number] = plan
         return self._plans[number]
 
@@ -210,6 +210,8 @@ class Sweep:
         """The sweep of a manifest's body."""
         axes = [Axis(**{**axis, "values": tuple(_hashable(value) for value in axis["values"])}) for axis in body["axes"]]
         blocks = [Block(**{name: block[name] for name in Block.__slots__}) for block in body["blocks"]]
+        for block in blocks:
+            block.values = [[_hashable(value) for value in column] for column in block.values]
         names = ("name", "target", "keys", "launcher", "command", "extra_targets", "yaml", "budget", "site")
         return Sweep(axes=axes, blocks=blocks, **{name: body[name] for name in names})
 

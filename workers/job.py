@@ -98,11 +98,12 @@ class Job:
             self._loop()
         finally:
             self.seating.close()
-        self.journal.record({"event": "over", "reason": self.over or "finished", "time": time.time()})
+        self.over = self.over or ("never_started" if self.failed_starts >= MAX_FAILED_STARTS else "finished")
+        self.journal.record({"event": "over", "reason": self.over, "time": time.time()})
         written = self.journal.write()
         self.journal.close()
         self._beat("over")
-        self._say(f"over: {self.over or 'finished'}, {self.num_ended} attempts ended")
+        self._say(f"over: {self.over}, {self.num_ended} attempts ended")
         return 0 if written else 1
 
     def _loop(self) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator import ledger, scrub, submit
+from orchestrator import collect, ledger, results, scrub, status, submit
 from orchestrator import tick as ticking
 from orchestrator.code import Frozen
 from orchestrator.compose import compose
@@ -99,8 +99,8 @@ def test_following_what_runs_for_another_sweep_does_not_spin(store: Store, monke
     ticks: list[Any] = []
     monkeypatch.setattr(submit.time, "sleep", wait)
     monkeypatch.setattr(submit, "tick", lambda *arguments: ticks.append(ticking.tick(*arguments)) or ticks[-1])
-    status = submit.follow(Watch.of(store), "b")
-    assert status.counts == {"completed": 2}
+    final = submit.follow(Watch.of(store), "b")
+    assert final.counts == {"completed": 2}
     assert len(ticks) <= len(waits) + 2
 
 
@@ -145,3 +145,29 @@ def test_a_retraction_reaches_what_has_left_its_sweep(store: Store) -> None:
     submit.retract("a", "true", "a test", store)
     activate(store, sweep)
     assert set(Watch.of(store).ledger.generations) == set(sweep.keys)
+
+
+def test_a_job_whose_children_never_start_is_charged_to_all_its_tasks(store: Store) -> None:
+    activate(store, sweep_of("a", "workload=noop", "index=0,1,2"))
+    for _ in range(4):
+        ticking.tick(Watch.of(store), ["a"])
+        job = list(JOBS.values())[-1]
+        job.begin()
+        job._write({"event": "over", "reason": "never_started"})
+        job.alive = job.listed = False
+    ticking.tick(watch := Watch.of(store), ["a"])
+    assert len(JOBS) == 4
+    assert watch.states("a").states == ["failed"] * 3
+
+
+def test_a_revision_that_was_never_activated_is_not_loaded(store: Store) -> None:
+    activate(store, sweep_of("a", "workload=noop", "index=0,1"))
+    store.write_manifest("a", 2, store.manifest("a") | {"keys": [], "blocks": []})
+    collect.compact(store, ledger.read(store.root))
+    assert len(results.load("a", store.root)._axes_frame) == 2
+
+
+def test_a_sweep_over_lists_has_a_status(store: Store) -> None:
+    activate(store, sweep_of("a", "workload=grid_package.modes", "model=grid_package.deep", "model.layers=[4],[5,5]"))
+    watch = Watch.of(store)
+    assert [value for value, _ in dict(status._by_axis(watch.sweep("a"), watch.states("a")))["layers"]] == [(4,), (5, 5)]
