@@ -26,7 +26,7 @@ def logs(name: str, prefix: str, store: Store, follow: bool = False) -> Iterator
     found = _attempts(store.root, key)
     for token, event in found:
         yield f"-- attempt {event['attempt']}: {event.get('class', 'running')}"
-        yield from _lines(store.root, token, event, follow and event is found[-1][1])
+        yield from _lines(watch, token, event, follow and event is found[-1][1])
         yield from _end(event)
     if not found:
         state = watch.states(name).states[index]
@@ -46,23 +46,30 @@ def _attempts(root: Path, key: str) -> list[tuple[str, dict[str, Any]]]:
     return sorted(found, key=lambda pair: pair[1].get("time", 0.0))
 
 
-def _lines(root: Path, token: str, event: dict[str, Any], follow: bool) -> Iterator[str]:
+def _lines(watch: Watch, token: str, event: dict[str, Any], follow: bool) -> Iterator[str]:
     if not event.get("log"):
         return
     name, offset = event["log"]
-    with (batch_dir(root, token) / name).open("rb") as log:
+    with (batch_dir(watch.store.root, token) / name).open("rb") as log:
         log.seek(offset)
         end = event.get("log_end")
         yield from log.read(-1 if end is None else end - offset).decode(errors="replace").splitlines()
         if not follow or end is not None:
             return
-        batch = Batch(root, token)
-        while event["key"] in batch.refresh().started and not batch.over:
+        while _runs(watch, token, event["key"]):
             line = log.readline()
             if line:
                 yield line.decode(errors="replace").rstrip("\n")
             else:
                 time.sleep(POLL_SECONDS)
+        ended = Batch(watch.store.root, token).refresh().ended.get(event["key"])
+        if ended:
+            yield from log.read(max(0, ended[-1].get("log_end", 0) - log.tell())).decode(errors="replace").splitlines()
+
+
+def _runs(watch: Watch, token: str, key: str) -> bool:
+    """Whether the task has not ended; also false once its batch is closed, for a killed job leaves no word."""
+    return token in watch.refresh().ledger.batches and key in watch.batches[token].started and not watch.batches[token].over
 
 
 def _end(event: dict[str, Any]) -> Iterator[str]:

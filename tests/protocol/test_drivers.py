@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator import collect, ledger, results, scrub, status, submit
+from orchestrator import collect, ledger, logs, results, scrub, status, submit
 from orchestrator import tick as ticking
 from orchestrator.code import Frozen
 from orchestrator.compose import compose
@@ -171,3 +171,28 @@ def test_a_sweep_over_lists_has_a_status(store: Store) -> None:
     activate(store, sweep_of("a", "workload=grid_package.modes", "model=grid_package.deep", "model.layers=[4],[5,5]"))
     watch = Watch.of(store)
     assert [value for value, _ in dict(status._by_axis(watch.sweep("a"), watch.states("a")))["layers"]] == [(4,), (5, 5)]
+
+
+def test_following_a_log_ends_with_the_last_line_or_with_the_batch(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep = sweep_of("a", "workload=noop", "index=0,1")
+    activate(store, sweep)
+    ticking.tick(Watch.of(store), ["a"])
+    job = next(iter(JOBS.values()))
+    log = taskdir.batch_dir(store.root, job.token) / "log-0"
+    job.begin()
+    for key in sweep.keys:
+        job._write({"event": "start", "key": key, "attempt": f"{job.token}-{key}", "time": 0.0, "log": ["log-0", 0]})
+    log.write_text("first\n")
+
+    def end(seconds: float) -> None:
+        log.write_text("first\nlast\n")
+        job._write({"event": "end", "key": sweep.keys[0], "attempt": f"{job.token}-{sweep.keys[0]}", "class": "killed", "log_end": 11})
+
+    def die(seconds: float) -> None:
+        job.alive = job.listed = False
+        ticking.tick(Watch.of(store), ["a"])
+
+    monkeypatch.setattr(logs.time, "sleep", end)
+    assert list(logs.logs("a", sweep.keys[0], store, follow=True))[2:] == ["first", "last"]
+    monkeypatch.setattr(logs.time, "sleep", die)
+    assert list(logs.logs("a", sweep.keys[1], store, follow=True))[2:] == ["first", "last"]
