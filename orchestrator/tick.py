@@ -2,7 +2,7 @@
 
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -157,11 +157,22 @@ def _submit_ready(watch: Watch, name: str) -> int:
         batches = launcher.batches(tasks)
         if not batches:
             return sent
-        token = _win_submission(watch, name, batches[0])
-        if token is not None:
+        for batch in _independent(batches):
+            token = _win_submission(watch, name, batch)
+            if token is None:
+                break
+            # as long as no entry comes between, what was decided holds for the next batch too
             _launch(watch, token, launcher)
-            sent += len(batches[0])
+            sent += len(batch)
         watch.refresh()
+
+
+def _independent(batches: list[list[Task]]) -> Iterator[list[Task]]:
+    """The first batch, and those that need nothing of what the others compute."""
+    owner = {task.commit_name: number for number, batch in enumerate(batches) for task in batch}
+    for number, batch in enumerate(batches):
+        if number == 0 or all(owner.get(needed, number) == number for task in batch for needed in task.inputs.values()):
+            yield batch
 
 
 def ready_tasks(watch: Watch, name: str) -> list[Task]:
