@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import warnings
 from collections import Counter
 from dataclasses import dataclass
@@ -189,11 +190,20 @@ class Results:
     def files(self, table: str) -> list[Path]:
         """The Parquet files of a table (or `axes`) for DuckDB, pandas or pyarrow: the whole store's rows, as compacted last.
 
-        Join `scalars` with `axes` on `key` to have this sweep's. What is committed since comes with the next `eigensweep tick`.
+        Join `scalars` with `axes` on `key` to have this sweep's. What is not in the dataset yet is compacted first, where the store
+        may be written; else it comes with the next `eigensweep tick`.
         """
+        manifest = self._compacted()
         if table == "axes":
-            return dataset.paths(self._store, [self._manifest.axes[self.name]] if self.name in self._manifest.axes else [])
-        return dataset.paths(self._store, self._manifest.parts.get(self._full_name(table), []))
+            return dataset.paths(self._store, [manifest.axes[self.name]] if self.name in manifest.axes else [])
+        return dataset.paths(self._store, manifest.parts.get(self._full_name(table), []))
+
+    def _compacted(self) -> Manifest:
+        """The newest manifest, after a compaction where commits of this sweep wait for one."""
+        if (self._tail.tables["tasks"]["key"] or self.name not in self._manifest.axes) and os.access(self.root / "dataset", os.W_OK):
+            collect.compact(self._store, ledgers.read(self.root))
+            return dataset.newest(self._store)
+        return self._manifest
 
     @property
     def table_names(self) -> list[str]:

@@ -40,7 +40,8 @@ def tick(watch: Watch, names: Iterable[str] | None = None) -> Done:
     for name in wanted:
         done.submitted += _submit_ready(watch, name)
         done.settled += _settle(watch, name)
-    if done.settled or (names is None and not watch.ledger.batches):
+    # a job's own tick, right after it, compacts what it committed, and nobody has to wait for that
+    if (done.settled and not watch.saw_job_that_ticks) or (names is None and not watch.ledger.batches):
         from orchestrator.collect import compact
 
         done.manifest = compact(watch.store, watch.ledger)

@@ -15,11 +15,15 @@ from workers.errors import UnknownName, nearest
 
 @dataclass(slots=True)
 class Watch:
-    """Made once by a driver and refreshed; everything in it can be read again from the store."""
+    """Made once by a driver and refreshed; everything in it can be read again from the store.
+
+    `saw_job_that_ticks`: since it was made, a job was at work that ends with a tick of its own.
+    """
 
     store: Store
     ledger: Ledger = field(default_factory=Ledger)
     batches: dict[str, Batch] = field(default_factory=dict)
+    saw_job_that_ticks: bool = False
     _sweeps: dict[tuple[str, int], Sweep] = field(default_factory=dict)
 
     @classmethod
@@ -33,8 +37,9 @@ class Watch:
         for token in list(self.batches):
             if token not in self.ledger.batches:
                 del self.batches[token]
-        for token in self.ledger.batches:
+        for token, entry in self.ledger.batches.items():
             self.batches.setdefault(token, Batch(self.store.root, token)).refresh()
+            self.saw_job_that_ticks |= self.launcher(entry["launcher"]).ticks
         return self
 
     def sweep(self, name: str) -> Sweep:

@@ -33,6 +33,7 @@ class Launcher(Plugin):
 
     package: ClassVar[str] = "orchestrator"
     group: ClassVar[str] = "launchers"
+    ticks: ClassVar[bool] = False  # whether each job ends with a tick of its own
 
     def batches(self, tasks: Sequence[Task]) -> list[list[Task]]:
         """Cut tasks, given inputs first, into the tasks of one job each; here one job carries them all."""

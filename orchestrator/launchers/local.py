@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from orchestrator.launchers import _processes
 from orchestrator.launchers.launcher import JobState, Launcher
@@ -23,6 +24,8 @@ _COMMANDS = """trap '' HUP
 @dataclass(frozen=True, kw_only=True)
 class Local(Launcher):
     """Warm child processes on this machine; several jobs together never use more than it has."""
+
+    ticks: ClassVar[bool] = True
 
     slots: int | None = setting(None, low=1, help="tasks at once; none: as many as CPUs allow")
     cpus_per_slot: int = setting(1, low=1)
