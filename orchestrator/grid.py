@@ -39,7 +39,7 @@ def named(axes: Iterable[Axis]) -> list[Axis]:
 
 
 def check(axes: Sequence[Axis]) -> None:
-    """ConfigError for an axis given twice, an axis without values or with one value twice."""
+    """ConfigError for an axis given twice, or one without values."""
     seen: set[str] = set()
     for axis in axes:
         if axis.path in seen:
@@ -47,9 +47,6 @@ def check(axes: Sequence[Axis]) -> None:
         seen.add(axis.path)
         if not axis.values:
             raise ConfigError(f"axis {axis.path} has no values, so the grid is empty; give it at least one, as in {axis.name}=1,2")
-        double = [value for i, value in enumerate(axis.values) if value in axis.values[:i]]
-        if double:
-            raise ConfigError(f"axis {axis.path} has the value {double[0]!r} twice; each value makes one point, keep one of them")
 
 
 def points(axes: Sequence[Axis], zips: Sequence[Sequence[str]] = (), filter: str = "") -> list[Point]:
@@ -78,7 +75,21 @@ def _zip_groups(axes: Sequence[Axis], zips: Sequence[Sequence[str]]) -> list[lis
         if len(set(lengths.values())) > 1:
             text = ", ".join(f"{path} has {length}" for path, length in lengths.items())
             raise ConfigError(f"zipped axes must have equally many values: {text}")
-    return sorted([*together, *([i] for i in range(len(axes)) if i not in used)], key=min)
+    groups = sorted([*together, *([i] for i in range(len(axes)) if i not in used)], key=min)
+    for group in groups:
+        _refuse_double([axes[i] for i in group])
+    return groups
+
+
+def _refuse_double(axes: Sequence[Axis]) -> None:
+    """ConfigError where the same values come twice; a zipped axis may repeat one if the axes beside it differ."""
+    seen: set[str] = set()  # values of a field's own type may be lists, but their texts tell them apart
+    for values in zip(*(axis.values for axis in axes)):
+        if repr(values) in seen:
+            shown = ", ".join(f"{axis.path}={value!r}" for axis, value in zip(axes, values))
+            one = f"axis {axes[0].path} has the value {values[0]!r} twice" if len(axes) == 1 else f"zipped axes have {shown} twice"
+            raise ConfigError(f"{one}; each value makes one point, keep one of them")
+        seen.add(repr(values))
 
 
 def _product_of_groups(axes: Sequence[Axis], groups: Sequence[Sequence[int]]) -> list[Point]:

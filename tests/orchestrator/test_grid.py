@@ -48,6 +48,14 @@ def test_a_filter_without_axes_keeps_all_or_refuses():
         points([axis("a", 1, 2)], filter="false")
 
 
+def test_a_zipped_axis_may_repeat_a_value_and_a_point_may_not():
+    assert points([axis("a", 1, 1, 2), axis("b", 3, 4, 3)], [["a", "b"]]) == [(0, 0), (1, 1), (2, 2)]
+    with pytest.raises(ConfigError, match="zipped axes have a=1, b=3 twice; each value makes one point"):
+        points([axis("a", 1, 2, 1), axis("b", 3, 4, 3)], [["a", "b"]])
+    with pytest.raises(ConfigError, match="axis a has the value 1 twice"):
+        points([axis("a", 1, 2, 1)])
+
+
 def test_an_axis_given_twice_is_refused():
     with pytest.raises(ConfigError, match="axis a is given twice"):
         points([axis("a", 1), axis("a", 2)])
