@@ -256,12 +256,6 @@ def log_of(pid: int) -> str:
 
 
 def points(**axes: Sequence[Any]) -> list[str]:
-    """Overrides for a grid that has only the points at which all axes have their first values, their second, ..."""
-    words = [f"{name}={','.join(dict.fromkeys(map(str, column)))}" for name, column in axes.items()]
-    rows = zip(*([(name, value) for value in column] for name, column in axes.items()), strict=True)
-    where = " or ".join("(" + " and ".join(f"{name} = {_sql(value)}" for name, value in row) + ")" for row in rows)
-    return [*words, f'sweep.filter="{where}"']
-
-
-def _sql(value: Any) -> str:
-    return f"'{value}'" if isinstance(value, str) else str(value).lower()
+    """Overrides for axes that go together: the first values of all, the second, ..."""
+    words = [f"{name}={','.join(str(value).lower() for value in column)}" for name, column in axes.items()]
+    return [*words, f"sweep.zip=[[{','.join(axes)}]]"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from tests.faults.stage import Stage, parent, read_events, unended, wait_for
+from tests.faults.stage import Stage, parent, points, read_events, unended, wait_for
 
 TARGETS = ("child", "job", "driver", "job and driver", "job and shell", "all")
 
@@ -168,7 +168,7 @@ def calm(stage: Stage) -> Stage:
 def spread(number: int, low: float, high: float) -> list[str]:
     """Tasks 0, 1, ... that take from `low` to `high` seconds."""
     seconds = [round(low + (high - low) * index / number, 6) for index in range(number)]
-    return [f"index=range(0,{number})", f"seconds={','.join(map(str, seconds))}", "sweep.zip=[[index,seconds]]"]
+    return points(index=range(number), seconds=seconds)
 
 
 def compare(stage: Stage, calm: Stage, words: list[str], launcher: list[str], plan: Plan) -> None:
