@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 from workers.errors import ConfigError, EigensweepError, UnknownName, nearest
 
+_WITH_VALUE = ("--root", "--config-dir", "--out", "--reason", "--every", "--cfg")
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 good, 1 failed, 2 a wrong command or setting, 130 interrupted."""
@@ -56,7 +58,7 @@ def take_verb(arguments: Sequence[str]) -> tuple[str, list[str]]:
 
     index = 0
     while index < len(arguments) and arguments[index].startswith("-"):
-        index += 2 if arguments[index] in ("--root", "--config-dir") else 1
+        index += 2 if arguments[index] in _WITH_VALUE else 1
     if index >= len(arguments):
         raise ConfigError(f"no verb in {' '.join(arguments)!r}; there are {', '.join(VERBS)}")
     name = arguments[index]
@@ -110,7 +112,8 @@ def _sweep_name(arguments: list[str]) -> str:
 
     try:
         verb, rest = take_verb(arguments)
-        words = sort(verb, [word for word in rest if not word.startswith("-")])
+        plain = [word for word, before in zip(rest, ["", *rest], strict=False) if not word.startswith("-") and before not in _WITH_VALUE]
+        words = sort(verb, plain)
     except ConfigError:
         return ""
     given = dict(word.split("=", 1) for word in words.settings if "=" in word)

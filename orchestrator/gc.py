@@ -1,5 +1,6 @@
 """Deletes what nothing needs any more: old dataset parts, forgotten temporary files, folders of attempts that came too late."""
 
+import contextlib
 import os
 import time
 from collections.abc import Iterator
@@ -34,7 +35,7 @@ def gc(store: Store, *, dry_run: bool = False) -> Collected:
     ledger = ledgers.read(store.root)
     kinds = {
         "dataset manifests and parts before the last 5": _old_parts(store),
-        "temporary files older than a day": _temporaries(store.root),
+        "temporary files older than a day": _temporaries(store, ledger),
         "folders of attempts that another attempt's commit made needless": _late_attempts(store, ledger),
         "batches that were never submitted": _orphan_batches(store),
     }
@@ -47,8 +48,9 @@ def _delete(found: Collected, kind: str, paths: list[Path]) -> None:
     num_files = num_bytes = 0
     for path in paths:
         for file in _files_below(path):
-            num_files += 1
-            num_bytes += file.lstat().st_size
+            with contextlib.suppress(FileNotFoundError):
+                num_bytes += file.lstat().st_size
+                num_files += 1
         if not found.dry_run:
             _remove(path)
     if paths:
@@ -66,12 +68,14 @@ def _files_below(path: Path) -> Iterator[Path]:
 
 
 def _remove(path: Path) -> None:
-    if path.is_symlink() or not path.is_dir():
-        files.ops.unlink(path)
-        return
-    for child in path.iterdir():
-        _remove(child)
-    files.ops.rmdir(path)
+    # another gc, or the owner, may have been first
+    with contextlib.suppress(FileNotFoundError):
+        if path.is_symlink() or not path.is_dir():
+            files.ops.unlink(path)
+            return
+        for child in path.iterdir():
+            _remove(child)
+        files.ops.rmdir(path)
 
 
 # -- what nothing needs -----------------------------------------------------------------------------------------------
@@ -100,9 +104,13 @@ def _part_names(store: Store, number: int) -> set[str] | None:
         return None
 
 
-def _temporaries(root: Path) -> Iterator[Path]:
-    """Hidden siblings that a kill left behind."""
-    for folder, folders, names in os.walk(root):
+def _temporaries(store: Store, ledger: Ledger) -> Iterator[Path]:
+    """Hidden siblings that a kill left behind; those of a batch at work are its job's."""
+    at_work = {str(taskdir.batch_dir(store.root, token)) for token in ledger.batches}
+    for folder, folders, names in os.walk(store.root):
+        if folder in at_work:
+            folders.clear()
+            continue
         hidden = [Path(folder) / name for name in [*folders, *names] if name.startswith(".")]
         folders[:] = [name for name in folders if not name.startswith(".")]
         yield from (path for path in hidden if _is_orphan(path))

@@ -19,7 +19,7 @@ class Ledger:
 
     `sweeps`: name -> {revision, snapshot, code}. `batches`: the open ones, token -> submission entry. `outcomes`: key -> how its
     attempts ended since its budget was last renewed; `num_failed` counts them all. `cancelled`: sweep -> keys, or None for all.
-    `paused`: sweep -> reason. `settled`: sweeps that have nothing left to submit.
+    `paused`: sweep -> reason. `resumed`: sweep -> the entry that last resumed it. `settled`: sweeps that have nothing left to submit.
     """
 
     number: int = 0
@@ -29,6 +29,7 @@ class Ledger:
     num_failed: dict[str, int] = field(default_factory=dict)
     cancelled: dict[str, list[str] | None] = field(default_factory=dict)
     paused: dict[str, str] = field(default_factory=dict)
+    resumed: dict[str, int] = field(default_factory=dict)
     settled: set[str] = field(default_factory=set)
     generations: dict[str, int] = field(default_factory=dict)
     retracted: set[str] = field(default_factory=set)
@@ -79,7 +80,7 @@ class Ledger:
     def _closed(self, number: int, entry: dict[str, Any]) -> None:
         batch = self.batches.pop(entry["token"], None)
         for key, outcome in entry["outcomes"].items():
-            self.outcomes.setdefault(key, []).append(outcome)
+            self.outcomes.setdefault(key, []).append(outcome | {"number": number})
             self.num_failed[key] = self.num_failed.get(key, 0) + (outcome["class"] not in UNCHARGED)
         if batch and entry.get("pause"):
             self.paused[batch["sweep"]] = entry["pause"]
@@ -94,6 +95,7 @@ class Ledger:
 
     def _resume(self, number: int, entry: dict[str, Any]) -> None:
         name, keys = entry["sweep"], entry["keys"]
+        self.resumed[name] = number
         self.sweeps[name] = self.sweeps[name] | {k: entry[k] for k in ("snapshot", "code")}
         self.paused.pop(name, None)
         self.settled.discard(name)

@@ -37,7 +37,7 @@ def sweep_states(sweep: Sweep, ledger: Ledger, done: set[str], batches: Mapping[
     info = ledger.sweeps.get(sweep.name, {})
     cancelled_keys = ledger.cancelled.get(sweep.name, [])
     cancelled = set(sweep.keys if cancelled_keys is None else cancelled_keys)
-    found.outcomes = {key: outcomes for key in sweep.keys if (outcomes := _outcomes(key, ledger, batches))}
+    found.outcomes = _outcomes(sweep, ledger, batches)
     found.broken = _broken(sweep, ledger, done, found.outcomes, info.get("code", ""))
     for index, key in enumerate(sweep.keys):
         name = ledger.name_of(key)
@@ -80,15 +80,19 @@ def _open_keys(ledger: Ledger, batches: Mapping[str, Batch]) -> dict[str, str]:
     return states
 
 
-def _outcomes(key: str, ledger: Ledger, batches: Mapping[str, Batch]) -> list[Outcome]:
-    """How the task's attempts ended, those in open batches included."""
-    recorded = ledger.outcomes.get(key, [])
-    fresh = [event for batch in batches.values() for event in batch.ended.get(key, ()) if event["class"] not in UNCHARGED]
-    return recorded + fresh if fresh else recorded
+def _outcomes(sweep: Sweep, ledger: Ledger, batches: Mapping[str, Batch]) -> dict[str, list[Outcome]]:
+    """How the attempts of each task ended that had any, those in open batches included."""
+    fresh: dict[str, list[Outcome]] = {}
+    for batch in batches.values():
+        for key, events in batch.ended.items():
+            if charged := [event for event in events if event["class"] not in UNCHARGED]:
+                fresh.setdefault(key, []).extend(charged)
+    found = {key: ledger.outcomes.get(key, []) + fresh.get(key, []) for key in sweep.keys}
+    return {key: outcomes for key, outcomes in found.items() if outcomes}
 
 
 def _broken(sweep: Sweep, ledger: Ledger, done: set[str], outcomes: Mapping[str, list[Outcome]], code: str) -> dict[str, str]:
-    """Workloads that fail alike again and again under the code that would run now."""
+    """Workloads that fail alike again and again, under the code that would run now and since the user last resumed the sweep."""
     if not outcomes:
         return {}
     completed: dict[str, int] = {}
@@ -96,5 +100,11 @@ def _broken(sweep: Sweep, ledger: Ledger, done: set[str], outcomes: Mapping[str,
         if ledger.name_of(key) in done:
             completed[sweep.workload(index)] = completed.get(sweep.workload(index), 0) + 1
     workloads = {key: sweep.workload(index) for index, key in enumerate(sweep.keys) if key in outcomes}
-    failures = [one | {"workload": workloads[key]} for key, ones in outcomes.items() for one in ones if one.get("code", code) == code]
+    since = ledger.resumed.get(sweep.name, 0)
+    failures = [
+        one | {"workload": workloads[key]}
+        for key, ones in outcomes.items()
+        for one in ones
+        if one.get("code", code) == code and one.get("number", since + 1) > since
+    ]
     return broken_workloads(failures, completed)

@@ -122,10 +122,10 @@ def _is_over(watch: Watch, name: str) -> bool:
 def pause(watch: Watch, name: str, reason: str) -> None:
     """Submit nothing more of the sweep until it is resumed, warn its jobs, and wait for their checkpoints."""
     _append(watch, {"kind": "pause", "sweep": name, "reason": reason})
-    for token in open_batches(watch, name):
-        with contextlib.suppress(ProcessLookupError):
+    while tokens := open_batches(watch, name):
+        for token in tokens:
+            # again and again: after its grace the launcher kills
             watch.launcher(watch.ledger.batches[token]["launcher"]).cancel(watch.store.root, [token])
-    while open_batches(watch, name):
         tick(watch, [name])
         time.sleep(POLL_SECONDS)
 

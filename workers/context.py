@@ -196,10 +196,12 @@ class Context:
                 return None
             if any(self.adopt(name) is None for name in body["files"]):
                 return None
+            # inside: an attempt thought dead may remove its old checkpoints at any time
+            tensors = _load_tensors(data) if body["sha256"] else {}
         except (FileNotFoundError, Garbled):
             return None
         self.rows = body["rows"]
-        return Checkpoint(step=body["step"], tensors=_load_tensors(data) if body["sha256"] else {}, meta=body["meta"])
+        return Checkpoint(step=body["step"], tensors=tensors, meta=body["meta"])
 
 
 def _save_tensors(path: Path, tensors: Mapping[str, Any]) -> str:

@@ -119,7 +119,7 @@ def batch_dir(root: Path, token: str) -> Path:
 
 
 def hint_path(root: Path, sweep: str, name: str) -> Path:
-    """The empty file that says that the commit `name` of a sweep's task exists."""
+    """The file whose name says that the commit `name` of a sweep's task exists."""
     return root / "sweeps" / sweep / "done" / name
 
 
@@ -133,13 +133,23 @@ def write_commit(root: Path, commit: Commit) -> bool:
 def write_hints(root: Path, name: str, sweeps: list[str], *, diverged: bool = False) -> None:
     """Mark the commit `name` as there in the sweeps; not synced, since tick makes them again from the commits.
 
-    A diverged commit has a second hint, `<name>.diverged`, made first: a kill between the two must not hide it.
+    A hint is a second name of the commit's file, which costs no inode. A diverged commit has a second hint,
+    `<name>.diverged`, made first: a kill between the two must not hide it.
     """
     for sweep in sweeps:
         with contextlib.suppress(OSError):
             if diverged:
                 files.ops.touch(hint_path(root, sweep, f"{name}.diverged"))
-            files.ops.touch(hint_path(root, sweep, name))
+            _link_hint(commit_path(root, name), hint_path(root, sweep, name))
+
+
+def _link_hint(commit: Path, hint: Path) -> None:
+    try:
+        files.ops.link(commit, hint)
+    except (FileExistsError, FileNotFoundError):
+        return
+    except OSError:  # a file system with few links to a file, or folders that are volumes of their own
+        files.ops.touch(hint)
 
 
 def write_difference(root: Path, name: str, attempt: str, difference: str) -> None:

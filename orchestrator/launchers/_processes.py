@@ -13,6 +13,8 @@ from workers import files, taskdir
 from workers.errors import Garbled
 from workers.processes import Process
 
+# what a job needs beside its tasks' grace, to kill what is left and say so
+JOB_GRACE_SECONDS = 2.0
 JOB = "eigensweep-job"  # a word of the command line of each job's shell
 
 
@@ -79,9 +81,11 @@ def cancel(root: Path, token: str, grace_seconds: float) -> None:
         return
     now = time.clock_gettime(time.CLOCK_BOOTTIME)
     before = _document(folder / "job.json").get("cancelled_at")
-    late = isinstance(before, float) and now - before > grace_seconds
-    target.signal(signal.SIGKILL if late else signal.SIGTERM, group=job is None)
+    if isinstance(before, float) and now - before > grace_seconds + JOB_GRACE_SECONDS:
+        target.signal(signal.SIGKILL, group=job is None)
     if before is None:
+        # once: a job takes a second signal for an order to kill its tasks at once
+        target.signal(signal.SIGTERM, group=job is None)
         write_job(root, token, launched or target, cancelled_at=now)
 
 

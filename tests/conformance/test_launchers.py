@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from batches import REPOSITORY, Batch, act, is_gone, key, noop, own_slots, wait_for  # noqa: F401
 
+from orchestrator.launchers import _processes
 from orchestrator.launchers.launcher import ENDED, QUEUED, RUNNING, Launcher
 from workers import files, plugins, taskdir
 from workers.processes import Process
@@ -129,7 +130,7 @@ def test_a_killed_local_job_is_told_to_be_dead(local, root):
     assert batch.outcomes() == {}
 
 
-def test_cancel_warns_a_local_job_and_after_the_grace_a_second_one_kills_it(local, root):
+def test_cancel_warns_a_local_job_once_and_kills_it_after_the_grace(local, root, monkeypatch):
     patient = type(local)(slots=2, grace_seconds=600.0)
     batch = submit(patient, root, [noop(1, fail="hang")])
     batch.wait_for_start(1)
@@ -137,8 +138,10 @@ def test_cancel_warns_a_local_job_and_after_the_grace_a_second_one_kills_it(loca
     patient.cancel(root, [TOKEN])
     wait_for(lambda: "SIGTERM received" in batch.log(), "the warning")
     assert job.alive
-    impatient = type(local)(grace_seconds=0.0)
-    impatient.cancel(root, [TOKEN])
+    patient.cancel(root, [TOKEN])
+    assert batch.log().count("SIGTERM received") == 1, "a second signal would have killed the tasks at once"
+    monkeypatch.setattr(_processes, "JOB_GRACE_SECONDS", 0.0)
+    type(local)(grace_seconds=0.0).cancel(root, [TOKEN])
     wait_for(lambda: is_gone(job.pid), "the job to be killed")
     assert state(local, batch) == ENDED
 

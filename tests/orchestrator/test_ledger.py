@@ -49,7 +49,7 @@ def test_a_batch_is_open_until_it_is_closed_and_its_failures_count_until_resumed
     ledgers.append(root, ledger, submission("t", ["k"]))
     assert list(ledger.batches) == ["t"]
     ledgers.append(root, ledger, closed("t", {"k": {"class": "killed"}}))
-    assert (ledger.batches, ledger.outcomes) == ({}, {"k": [{"class": "killed"}]})
+    assert (ledger.batches, ledger.outcomes) == ({}, {"k": [{"class": "killed", "number": 3}]})
     ledgers.append(root, ledger, {"kind": "resume", "sweep": "w1", "keys": ["k"], "all": True, "snapshot": "s", "code": "c2"})
     assert (ledger.outcomes, ledger.sweeps["w1"]["code"]) == ({}, "c2")
 

@@ -162,7 +162,7 @@ def test_an_unknown_sweep_or_revision_is_named_with_the_nearest(store: Store) ->
 def test_done_is_hints_and_list_and_folding_changes_nothing_but_the_files(store: Store) -> None:
     store.write_manifest("w1", 1, {})
     for name in ("aa", "bb", "cc.1"):
-        taskdir.write_hints(store.root, name, ["w1"])
+        taskdir.hint_path(store.root, "w1", name).touch()
     store.fold_hints("w1", {"aa", "cc.1", "zz"})
     assert store.hints("w1") == {"bb"}
     assert store.done("w1") == {"aa", "bb", "cc.1"}
@@ -175,7 +175,7 @@ def test_a_garbled_list_is_not_trusted_and_the_next_is_numbered_after_it(store: 
     store.write_manifest("w1", 1, {})
     (store.sweep_dir("w1") / "committed-000004.json").write_text("garbled")
     assert store.done("w1") == set()
-    taskdir.write_hints(store.root, "aa", ["w1"])
+    taskdir.hint_path(store.root, "w1", "aa").touch()
     store.fold_hints("w1", {"aa"})
     assert store.done("w1") == {"aa"}
 
