@@ -49,6 +49,8 @@ def prospect(outcomes: Sequence[Outcome], resources: Resources, code: str, memor
     `code` is the fingerprint that would run now: a user error under other code does not count. `memory_gib` is the most that one
     task can have here.
     """
+    if not outcomes:
+        return Prospect(resources)
     counted = [one for one in outcomes if one["class"] in BUDGETS and not (one["class"] == "user_error" and one["code"] != code)]
     for cause, number in Counter(one["class"] for one in counted).items():
         if number > BUDGETS[cause]:

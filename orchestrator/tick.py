@@ -179,28 +179,25 @@ def _independent(batches: list[list[Task]]) -> Iterator[list[Task]]:
 def ready_tasks(watch: Watch, name: str) -> list[Task]:
     """Pending tasks whose inputs are committed or stand before them in this list; hints that are missing are made on the way."""
     sweep, states = watch.sweep(name), watch.states(name)
+    open_ = [index for index, state in enumerate(states.states) if state in ("pending", "failed", "cancelled")]
+    there = taskdir.committed(watch.store.root, (watch.ledger.name_of(sweep.keys[index]) for index in open_))
     chosen: set[int] = set()
     tasks = []
-    for index, state in enumerate(states.states):
-        if state not in ("pending", "failed", "cancelled"):
-            continue
-        if _repair_hint(watch, name, sweep.keys[index]):
+    for index in open_:
+        if watch.ledger.name_of(sweep.keys[index]) in there:
+            _repair_hint(watch, name, sweep.keys[index])
             chosen.add(index)
-            continue
-        if state == "pending" and all(states.states[i] == "completed" or i in chosen for i in sweep.inputs(index)):
+        elif states.states[index] == "pending" and all(states.states[i] == "completed" or i in chosen for i in sweep.inputs(index)):
             chosen.add(index)
             tasks.append(_task(watch, name, index, states))
     return tasks
 
 
-def _repair_hint(watch: Watch, name: str, key: str) -> bool:
-    """Whether the task is committed though its hint is missing (another sweep computed it, or a kill came between)."""
+def _repair_hint(watch: Watch, name: str, key: str) -> None:
+    """Make the hint of a task that is committed: another sweep computed it, or a kill came between."""
     root, commit_name = watch.store.root, watch.ledger.name_of(key)
-    if not taskdir.is_committed(root, commit_name):
-        return False
     files.ops.sync_dir(taskdir.commit_path(root, commit_name).parent)
     taskdir.write_hints(root, commit_name, [name], diverged=taskdir.is_diverged(root, commit_name))
-    return True
 
 
 def _task(watch: Watch, name: str, index: int, states: SweepStates) -> Task:

@@ -97,7 +97,7 @@ def commit_name(key: str, generation: int) -> str:
 
 def commit_path(root: Path, name: str) -> Path:
     """Where the commit `name` stands."""
-    return root / "commits" / name[:2] / f"{name}.json"
+    return Path(f"{root}/commits/{name[:2]}/{name}.json")
 
 
 def task_dir(root: Path, name: str) -> Path:
@@ -120,7 +120,7 @@ def batch_dir(root: Path, token: str) -> Path:
 
 def hint_path(root: Path, sweep: str, name: str) -> Path:
     """The file whose name says that the commit `name` of a sweep's task exists."""
-    return root / "sweeps" / sweep / "done" / name
+    return Path(f"{root}/sweeps/{sweep}/done/{name}")
 
 
 def write_commit(root: Path, commit: Commit) -> bool:
@@ -185,19 +185,7 @@ def decode_commit(data: bytes, path: Path) -> Commit:
 
 def is_committed(root: Path, name: str) -> bool:
     """Whether the commit `name` stands in place, asked by opening it (a stat may be answered from a stale cache)."""
-    try:
-        os.close(os.open(commit_path(root, name), os.O_RDONLY))
-    except FileNotFoundError:
-        return False
-    return True
-
-
-def is_diverged(root: Path, name: str) -> bool:
-    """Whether the commit `name` has no finite result; False also for one that cannot be trusted, which its readers will name."""
-    try:
-        return read_commit(root, name).status == "diverged"
-    except Garbled:
-        return False
+    return bool(committed(root, (name,)))
 
 
 def committed(root: Path, names: Iterable[str]) -> set[str]:
