@@ -107,8 +107,8 @@ def _follow(watch: Watch, name: str, progress: Progress | None) -> None:
         if progress is not None and time.monotonic() >= next_shown:
             began = time.monotonic()
             progress(status(watch, name))
-            # the picture of a large sweep costs more, so it is drawn less often: at most a twentieth of the time
-            next_shown = time.monotonic() + max(0.25, 20 * (time.monotonic() - began))
+            # the picture of a large sweep costs more, so it is drawn less often: at most a fortieth of the time
+            next_shown = time.monotonic() + max(0.25, 40 * (time.monotonic() - began))
         done = tick(watch, [name]) if is_due(watch.refresh(), name) else None
         # also after a tick that found nothing to do: what is left may run in a batch of another sweep
         if done is None or not (done.closed or done.submitted or done.settled):

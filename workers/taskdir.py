@@ -188,6 +188,14 @@ def is_committed(root: Path, name: str) -> bool:
     return bool(committed(root, (name,)))
 
 
+def is_diverged(root: Path, name: str) -> bool:
+    """Whether the commit `name` has no finite result; False also for one that cannot be trusted, which its readers will name."""
+    try:
+        return read_commit(root, name).status == "diverged"
+    except Garbled:
+        return False
+
+
 def committed(root: Path, names: Iterable[str]) -> set[str]:
     """Those of many commit names that stand in place."""
     folder = f"{root}/commits/"
