@@ -17,7 +17,7 @@ from workers import files, taskdir
 from workers.errors import ConfigError
 
 Progress = Callable[[Status], None]
-POLL_SECONDS = 0.05
+POLL_SECONDS = 0.02
 
 
 def submit(

@@ -1,6 +1,7 @@
 """One batch on this machine: slots with warm children, tasks as they become ready, limits, signals, and a record of each attempt."""
 
 import contextlib
+import gc
 import secrets
 import selectors
 import signal
@@ -38,6 +39,7 @@ def main(root: Path, token: str) -> int:
         print(f"batch {token} has another job; nothing to do", flush=True)
         return 0
     job = Job.prepare(root, token, journal)
+    gc.freeze()  # the tasks live as long as the job: a collection need not look at them
     with job.signals():
         return job.run()
 
