@@ -153,8 +153,8 @@ def test_a_thousand_tasks_under_kills_end_as_calm_ones(stage: Stage, calm: Stage
 
 @pytest.mark.slow
 def test_a_digits_sweep_under_many_kills_is_that_of_a_calm_one(stage: Stage, calm: Stage) -> None:
-    words = ["sweep=digits", "name=w", "model.width=8,16", "train_size=200,400", "seed=0", "num_steps=3000"]
-    compare(stage, calm, words, [], Plan(seed=4, pause=3.0, fatal=("job", "all"), least=4, every=2))
+    words = ["sweep=digits", "name=w", "model.width=8,16", "train_size=200,400", "seed=0", "num_steps=10000"]
+    compare(stage, calm, words, [], Plan(seed=4, pause=2.0, fatal=("job", "all"), least=4, every=2))
 
 
 @pytest.fixture
