@@ -184,7 +184,8 @@ def cancel(call: Call) -> int:
     from orchestrator import verbs
 
     found = verbs.cancel(call.name, call.words.where, root=call.root)
-    call.emit(found, lambda lines: show.listed("cancelled", lines, f"eigensweep resume {call.name}"))
+    following = f"eigensweep {'resume' if found else 'status'} {call.name}"
+    call.emit(found, lambda lines: show.listed("cancelled", lines, following))
     return 0
 
 
@@ -213,7 +214,7 @@ def run(call: Call) -> int:
     if call.words.names and call.words.settings:
         raise ConfigError("run takes either NAME KEY or settings: eigensweep run w1 KEY, or eigensweep run workload=train model.width=64")
     if len(call.words.names) == 1:
-        raise ConfigError(f"run needs the task's key as well: eigensweep run {call.name} KEY (eigensweep status {call.name} shows keys)")
+        raise ConfigError(f"run needs the task's key as well: eigensweep run {call.name} KEY (eigensweep status {call.name} --keys)")
     if call.words.names:
         commit = verbs.run_key(call.name, call.words.names[1], root=call.root, report=_report(call))
     else:

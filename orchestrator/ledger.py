@@ -112,6 +112,8 @@ class Ledger:
             self.retracted.add(name)
             self.generations[key] = max(self.generations.get(key, 0), int(generation or 0) + 1)
         self.settled.clear()
+        for sweep in entry.get("sweeps", []):
+            self.paused[sweep] = f"results were taken back; `eigensweep resume {sweep}` computes them again"
 
     def _settled(self, number: int, entry: dict[str, Any]) -> None:
         self.settled.add(entry["sweep"])

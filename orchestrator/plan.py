@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import code as code_of
+from orchestrator import where
 from orchestrator.compose import Composed, compose
 from orchestrator.states import SweepStates, sweep_states
 from orchestrator.store import Store
@@ -67,6 +68,7 @@ def prepare(overrides: Sequence[str], store: Store, config_dirs: Sequence[Path] 
         earlier = watch.sweep(sweep.name)
         if grown:
             sweep = earlier.union(sweep)
+            _refuse_alike(sweep)
         else:
             kept = set(sweep.keys)
             leaving = [key for key in earlier.keys if key not in kept]
@@ -75,6 +77,22 @@ def prepare(overrides: Sequence[str], store: Store, config_dirs: Sequence[Path] 
     done = store.done(sweep.name)
     done |= taskdir.committed(store.root, names - done)
     return Planned(composed, sweep, watch, sweep_states(sweep, watch.ledger, done, watch.batches, memory_gib), leaving)
+
+
+def _refuse_alike(sweep: Sweep) -> None:
+    """Raise ConfigError where two points of a grown sweep have the same value on every axis: nobody could tell them apart."""
+    seen: dict[tuple[str, str], str] = {}
+    for index, key in enumerate(sweep.keys):
+        if sweep.is_target(index):
+            point = (sweep.workload(index), str(sweep.axis_values(index)))
+            if point in seen:
+                axes = ", ".join(axis.name for axis in sweep.axes)
+                raise ConfigError(
+                    f"{sweep.name!r} would hold two tasks that no axis tells apart: {where.describe(sweep, index)}, {seen[point][:10]} and "
+                    f"{key[:10]}. `add` takes new values of the sweep's axes ({axes}); to vary another setting, submit all its values, such "
+                    "as num_steps=100,200, under another name=... (what is done is not run again)"
+                )
+            seen[point] = key
 
 
 def plan(overrides: Sequence[str], store: Store, config_dirs: Sequence[Path] = (), grown: bool = False) -> Plan:

@@ -99,7 +99,7 @@ class Results:
             counts = ", ".join(f"{code or 'unknown'} ({number:,} tasks)" for code, number in codes.items())
             raise StoreError(
                 f"sweep {self.name!r} has results of {len(codes)} different code fingerprints: {counts}. Load them together with "
-                "mixed_code=True (tables have the column `code`), or `eigensweep retract` the older ones and submit again"
+                "mixed_code=True or --mixed-code (tables have the column `code`), or `eigensweep retract` the older ones and submit again"
             )
 
     # -- the verbs, for this sweep --------------------------------------------------------------------------------
@@ -199,8 +199,10 @@ class Results:
         return dataset.paths(self._store, manifest.parts.get(self._full_name(table), []))
 
     def _compacted(self) -> Manifest:
-        """The newest manifest, after a compaction where commits of this sweep wait for one."""
-        if (self._tail.tables["tasks"]["key"] or self.name not in self._manifest.axes) and os.access(self.root / "dataset", os.W_OK):
+        """The newest manifest, after a compaction where commits of this sweep or retractions wait for one."""
+        old = self._tail.tables["tasks"]["key"] or self.name not in self._manifest.axes
+        old = old or self._ledger.retracted != set(self._manifest.retracted)
+        if old and os.access(self.root / "dataset", os.W_OK):
             collect.compact(self._store, ledgers.read(self.root))
             return dataset.newest(self._store)
         return self._manifest

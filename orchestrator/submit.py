@@ -169,7 +169,9 @@ def retract(name: str, expression: str, reason: str, store: Store, *, dry_run: b
         if not names or dry_run:
             return found
         commits = sorted({*names.values(), *map(watch.ledger.name_of, earlier)})
-        if ledger.append(store.root, watch.ledger, {"kind": "retraction", "commits": commits, "reason": reason}):
+        # held until the user says so: under the frozen code they would come out as wrong as they were
+        held = sorted({other for other, _ in reached})
+        if ledger.append(store.root, watch.ledger, {"kind": "retraction", "commits": commits, "sweeps": held, "reason": reason}):
             tick(watch, [])
             return found
         watch.refresh()

@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -118,7 +119,9 @@ def retract(name: str, where: str, reason: str = "", root: Root = None, *, dry_r
         raise ConfigError('retract needs a selection, such as where="key=\'ab12...\'" or where="width=64"; where="true" takes all')
     store = _store(root)
     found = submitting.retract(name, where, reason, store, dry_run=dry_run)
-    return [line for sweep in sorted({s for s, _ in found}) for line in _in_words(store, sweep, [i for s, i in found if s == sweep])]
+    mine = _in_words(store, name, [index for sweep, index in found if sweep == name])
+    others = Counter(sweep for sweep, _ in found if sweep != name)
+    return mine + [f"also in {sweep}: {number} tasks" for sweep, number in sorted(others.items())]
 
 
 def run(overrides: Sequence[str], root: Root = None, config_dirs: Sequence[Path] = (), report: Any = lambda message: None) -> "Commit":

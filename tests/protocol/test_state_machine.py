@@ -23,6 +23,7 @@ from workers import taskdir
 
 GRIDS = ("0,1", "1,2", "0,1,2,3")
 NAMES = ("a", "b")
+RESUME = {"kind": "resume", "keys": [], "all": True, "snapshot": "snapshot", "code": "code"}
 FROZEN = Frozen(snapshot="snapshot", code="code", path=Path("/nowhere"))
 
 
@@ -90,13 +91,15 @@ class StoreMachine(RuleBasedStateMachine):
             before = set(watch.ledger.retracted)
             submit.retract(name, f"index={index}", "a test", self.store)
             self.retracted |= self.watch().ledger.retracted - before
+            for held in sorted(self.watch().ledger.paused):
+                submit._append(self.watch(), RESUME | {"sweep": held})
 
     @rule(name=st.sampled_from(NAMES))
     def cancel_then_resume(self, name: str) -> None:
         watch = self.watch()
         if name in watch.ledger.sweeps:
             submit.cancel(name, self.store)
-            submit._append(self.watch(), {"kind": "resume", "sweep": name, "keys": [], "all": True, "snapshot": "snapshot", "code": "code"})
+            submit._append(self.watch(), RESUME | {"sweep": name})
 
     # -- jobs -----------------------------------------------------------------------------------------------------
 
