@@ -89,8 +89,8 @@ def _refuse_alike(sweep: Sweep) -> None:
                 axes = ", ".join(axis.name for axis in sweep.axes)
                 raise ConfigError(
                     f"{sweep.name!r} would hold two tasks that no axis tells apart: {where.describe(sweep, index)}, {seen[point][:10]} and "
-                    f"{key[:10]}. `add` takes new values of the sweep's axes ({axes}); to vary another setting, submit all its values, such "
-                    "as num_steps=100,200, under another name=... (what is done is not run again)"
+                    f"{key[:10]}. `add` takes new values of the sweep's axes ({axes}); to vary another setting, submit all its "
+                    "values, such as num_steps=100,200, under another name=... (what is done is not run again)"
                 )
             seen[point] = key
 
