@@ -149,14 +149,6 @@ def _coerce(value: Any, type_: Any, optional: bool, path: str) -> Any:
     return value
 
 
-def coerce(cls: type[Settings], path: tuple[str, ...], value: Any) -> Any:
-    """`value` in the type of the field at `path` below `cls`; plug-in fields inside `path` must be given as their class."""
-    for field, type_, optional in _fields(cls):
-        if field.name == path[0]:
-            return _coerce(value, type_, optional, ".".join(path))
-    raise UnknownName(f"no setting {'.'.join(path)!r}{nearest(path[0], [f.name for f, _, _ in _fields(cls)])}")
-
-
 def _check_range(field: dataclasses.Field[Any], value: Any) -> None:
     if value is None:
         return

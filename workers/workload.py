@@ -1,6 +1,5 @@
 """What a workload declares: its settings, inputs, resources and the rows it yields. Imports nothing heavy."""
 
-import dataclasses
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -115,8 +114,3 @@ class Optimizer(Plugin):
     def build(self, parameters: Any) -> Any:
         """A torch optimiser over parameter groups."""
         raise NotImplementedError
-
-
-def replace(settings: Settings, **changes: Any) -> Any:
-    """A copy with some fields changed, checked again."""
-    return dataclasses.replace(settings, **changes)

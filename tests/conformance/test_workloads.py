@@ -2,13 +2,14 @@
 
 import dataclasses
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from task_runs import committed, rows
 
 from workers import plugins
-from workers.workload import Workload, replace
+from workers.workload import Workload
 
 NAMES = plugins.names("workloads")
 MAX_SECONDS = 5.0

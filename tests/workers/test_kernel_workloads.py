@@ -1,5 +1,6 @@
 """Gram and spectrum tasks: their files and rows against what one backward pass per sample and output gives."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,6 @@ from workers.models.mlp import Mlp
 from workers.optimizers.sgd import Sgd
 from workers.spectrum_data import from_rows, observe
 from workers.subsets import probe
-from workers.workload import replace
 from workers.workloads.gram import Gram
 from workers.workloads.spectrum import Spectrum
 from workers.workloads.train import Train

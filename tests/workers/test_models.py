@@ -1,5 +1,7 @@
 """Models: parameterisations, sizes and what they refuse."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -7,7 +9,6 @@ from torch.testing import assert_close
 from workers.errors import ConfigError
 from workers.models.cnn import Cnn
 from workers.models.mlp import Mlp
-from workers.workload import replace
 
 
 def num_params(module: torch.nn.Module) -> int:

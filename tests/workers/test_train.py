@@ -2,6 +2,7 @@
 
 import math
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,6 @@ from workers.models.mlp import Mlp
 from workers.optimizers.adam import Adam
 from workers.optimizers.sgd import Sgd
 from workers.taskdir import Commit
-from workers.workload import replace
 from workers.workloads.train import Train
 
 # batches do not divide the training set, and the run spans several epochs
