@@ -102,16 +102,19 @@ def _closing_entry(watch: Watch, entry: dict[str, Any], batch: Batch) -> dict[st
         if outcome is not None:
             outcomes[key] = outcome
     if _died_before_any_task(watch, entry, batch):
-        lost = {"class": "never_started", "message": f"its job died before it began a task; see {batch.folder / 'log'}"}
-        outcomes = {key: lost | {"code": entry["code"], "token": batch.token} for key in entry["keys"]}
+        outcomes = _never_started(entry, batch, "its job died before it began a task")
     elif batch.over == "never_started":
         # no child starts there: charged to the whole batch, or each job that is sent again would use up the budget of a few tasks only
-        lost = {"class": "never_started", "message": f"no process started for any task; see {batch.folder / 'log'}"}
-        left = [key for key in entry["keys"] if key not in batch.ended]
-        outcomes |= {key: lost | {"code": entry["code"], "token": batch.token} for key in left}
+        outcomes |= _never_started(entry, batch, "no process started for any task")
     full = batch.over == "disk_full" or any(one["class"] == "disk_full" for one in outcomes.values())
     pause = "the disk or the quota is full: free space, then resume" if full else ""
     return {"kind": "closed", "token": batch.token, "sweep": entry["sweep"], "outcomes": outcomes, "pause": pause}
+
+
+def _never_started(entry: dict[str, Any], batch: Batch, why: str) -> dict[str, Any]:
+    """The charge for every task of a batch that no attempt of it has ended."""
+    lost = {"class": "never_started", "message": f"{why}; see {batch.folder / 'log'}", "code": entry["code"], "token": batch.token}
+    return {key: lost for key in entry["keys"] if key not in batch.ended}
 
 
 def _died_before_any_task(watch: Watch, entry: dict[str, Any], batch: Batch) -> bool:
