@@ -1,9 +1,9 @@
-"""What a launcher does: hand batches to something that runs their jobs, say what became of them, and end them."""
+"""What a launcher does: hand submissions to something that runs their jobs, say what became of them, and end them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from workers.errors import EigensweepError
 from workers.settings import Plugin
@@ -16,31 +16,78 @@ class SchedulerSilent(EigensweepError):
     """The scheduler gave no answer; nothing may be concluded from that."""
 
 
+class SubmissionUnknown(EigensweepError):
+    """The scheduler's answer was lost: the jobs may be queued; they are found by their name, or fenced."""
+
+
+class SubmissionRefused(EigensweepError):
+    """The scheduler said no, and nothing is queued. `temporary`: a limit of the moment, so try again later."""
+
+    def __init__(self, message: str, *, temporary: bool = False) -> None:
+        super().__init__(message)
+        self.temporary = temporary
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobState:
-    """What is known of a job. `state` is "queued", "running" or "ended"; `reason` is the scheduler's own word."""
+    """What is known of a job. `state` is "queued", "running" or "ended"; `reason` is the scheduler's own word.
+
+    `explanation`: what is wrong, in plain words, with the command that mends it. `cause`: the class (DESIGN section 6) of what an
+    ended job left unended, `earlier` those of its runs before it was requeued, oldest first. `doubtful`: it ended, but the
+    scheduler may yet requeue it. `position`: place in the queue, and its length.
+    """
 
     state: str
     job_id: str
     reason: str = ""
+    explanation: str = ""
     exit_code: int | None = None
     peak_memory_mib: float | None = None
+    cause: str = ""
+    earlier: tuple[str, ...] = ()
+    doubtful: bool = False
+    nodes: tuple[str, ...] = ()
+    seconds: float | None = None
+    limit_seconds: float | None = None
+    start_estimate: str = ""
+    position: tuple[int, int] | None = None
+    energy_joules: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """The jobs of one call of the scheduler, all of one shape: the tasks of each, and what each asks for (`request`, plain values)."""
+
+    jobs: list[list[Task]]
+    request: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Launcher(Plugin):
-    """Runs batches: `python -P -m workers ROOT TOKEN` for each, then a tick."""
+    """Runs batches: `python -P -m workers ROOT TOKEN` for each, then a tick.
+
+    `ticks`: each submission ends with a tick of its own. `restarts`: a job may run again under its token. `detaches`: nobody
+    waits for the jobs unless told to.
+    """
 
     package: ClassVar[str] = "orchestrator"
     group: ClassVar[str] = "launchers"
-    ticks: ClassVar[bool] = False  # whether each job ends with a tick of its own
+    ticks: ClassVar[bool] = False
+    restarts: ClassVar[bool] = False
+    detaches: ClassVar[bool] = False
 
-    def batches(self, tasks: Sequence[Task]) -> list[list[Task]]:
-        """Cut tasks, given inputs first, into the tasks of one job each; here one job carries them all."""
-        return [list(tasks)] if tasks else []
+    def cut(self, tasks: Sequence[Task], slowest: Mapping[str, float], exclude: Sequence[str] = ()) -> list[Submission]:
+        """Cut tasks, given inputs first, into jobs; here one job carries them all.
 
-    def submit(self, root: Path, tokens: Sequence[str], code_path: Path) -> dict[str, str]:
-        """Start a job for each batch, with the source at `code_path`; returns job ids by token."""
+        `slowest`: `taskdir.shape_name` -> seconds of the slowest committed task. `exclude`: hosts to stay away from.
+        """
+        return [Submission(jobs=[list(tasks)])] if tasks else []
+
+    def submit(self, root: Path, token: str, submission: Submission, code_path: Path) -> str:
+        """Start the jobs of a submission, with the source at `code_path`; returns the scheduler's id.
+
+        Raises SubmissionRefused where nothing was started, SubmissionUnknown where that cannot be told.
+        """
         raise NotImplementedError
 
     def states(self, root: Path, tokens: Sequence[str]) -> dict[str, JobState]:
@@ -58,3 +105,7 @@ class Launcher(Plugin):
     def num_slots(self) -> int:
         """Tasks that run at once where nothing else is at work, for the cost shown by `plan`."""
         return 1
+
+    def batches(self, tasks: Sequence[Task]) -> list[list[Task]]:
+        """The tasks of each job."""
+        return [job for submission in self.cut(tasks, {}) for job in submission.jobs]
