@@ -142,6 +142,10 @@ def _coerce(value: Any, type_: Any, optional: bool, path: str) -> Any:
             new = tuple(_coerce(one, element, False, f"{path}[{i}]") for i, one in enumerate(value))
             return value if new == value and isinstance(value, tuple) else new
         good = False
+    elif typing.get_origin(type_) is dict:
+        if isinstance(value, Mapping):
+            return _mapping(value, typing.get_args(type_)[1], path)
+        good = False
     else:
         good = isinstance(value, type_)
     if not good:
@@ -149,11 +153,35 @@ def _coerce(value: Any, type_: Any, optional: bool, path: str) -> Any:
     return value
 
 
+def _mapping(values: Mapping[Any, Any], type_: Any, path: str) -> dict[str, Any]:
+    """A mapping whose keys are texts and whose values have one type; `Any`: whatever JSON holds."""
+    for key in values:
+        if not isinstance(key, str):
+            raise ConfigError(f"{path} must have texts as keys, got {key!r}; put it in quotes")
+    return {
+        key: _plain(value, f"{path}.{key}") if type_ is Any else _coerce(value, type_, False, f"{path}.{key}")
+        for key, value in values.items()
+    }
+
+
+def _plain(value: Any, path: str) -> Any:
+    """The value, of plain types only and with finite numbers."""
+    if isinstance(value, Mapping):
+        return _mapping(value, Any, path)
+    if isinstance(value, list | tuple):
+        return [_plain(one, f"{path}[{i}]") for i, one in enumerate(value)]
+    if value is not None and not isinstance(value, bool | int | float | str):
+        raise ConfigError(f"{path} must be a text, a number, true, false, a list or keys and values, got {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{path} must be a finite number, got {value}")
+    return value
+
+
 def _check_range(field: dataclasses.Field[Any], value: Any) -> None:
     if value is None:
         return
     given = field.metadata.get
-    values = value if isinstance(value, tuple) else (value,)
+    values = value if isinstance(value, tuple) else tuple(value.values()) if isinstance(value, dict) else (value,)
     for one in values:
         if (given("low") is not None and one < given("low")) or (given("high") is not None and one > given("high")):
             raise ConfigError(f"{field.name} must be {_range_text(field)}, got {one!r}")
@@ -185,7 +213,9 @@ def _from_plain(value: Any, type_: Any, path: str) -> Any:
 def _to_plain(value: Any) -> Any:
     if isinstance(value, Settings):
         return value.to_plain()
-    return [_to_plain(one) for one in value] if isinstance(value, tuple) else value
+    if isinstance(value, dict):
+        return {key: _to_plain(one) for key, one in value.items()}
+    return [_to_plain(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def _join(path: str, name: str) -> str:
@@ -195,5 +225,7 @@ def _join(path: str, name: str) -> str:
 def _type_name(type_: Any) -> str:
     if typing.get_origin(type_) is tuple:
         return f"a list of {_type_name(typing.get_args(type_)[0])}"
+    if typing.get_origin(type_) is dict:
+        return "keys and values, as in {key: value}"
     names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
     return names.get(type_, f"a {getattr(type_, '__name__', type_)}")
