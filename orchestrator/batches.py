@@ -1,30 +1,43 @@
-"""Reads what a batch's job has written: its receipt, its attempts so far, and whether it is over."""
+"""Reads what a batch's job has written: its receipts, its attempts so far, and whether it is over; writes the batches of a submission."""
 
 import contextlib
 import json
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from workers import files
-from workers.taskdir import batch_dir
+from workers.errors import Garbled
+from workers.taskdir import Task, batch_dir
 
 Event = dict[str, Any]
+
+# a job that says so will not run again; one that was warned, or that had itself requeued, may
+FINAL = ("finished", "cancelled", "disk_full", "never_started")
 
 
 @dataclass(slots=True)
 class Batch:
     """One batch as its files tell it; `refresh` reads only what is new.
 
-    `started`: key -> start event of a task that has not ended. `ended`: key -> end events. `progress`: key -> (done, total).
+    `run`: number of the job's newest run, -1 before the first; a requeued job runs again. `receipt`: what that run linked as its
+    first act; `is_fenced`: no job will begin this batch, or go on with it, any more. `started`: key -> start event of a task that
+    has not ended in it, `lost`: (run, start event) of those that earlier runs left unended. `ended`: key -> end events.
+    `progress`: key -> (done, total). `over`: why the newest run has ended by itself.
     """
 
     root: Path
     token: str
+    run: int = -1
+    receipt: dict[str, Any] = field(default_factory=dict)
     started: dict[str, Event] = field(default_factory=dict)
+    lost: list[tuple[int, Event]] = field(default_factory=list)
     ended: dict[str, list[Event]] = field(default_factory=dict)
     progress: dict[str, tuple[int, int]] = field(default_factory=dict)
     over: str = ""
+    is_fenced: bool = False
     _offset: int = 0
 
     @property
@@ -32,24 +45,43 @@ class Batch:
         """Where its files stand."""
         return batch_dir(self.root, self.token)
 
-    def receipt(self) -> dict[str, Any] | None:
-        """What the job linked as its first act; None: it has not begun."""
+    @property
+    def is_over(self) -> bool:
+        """Whether its job has said that it will not run again."""
+        return self.over in FINAL
+
+    def refresh(self) -> "Batch":
+        """Read the receipts and events since the last call; a torn last line waits for its end."""
+        self._read_events()
+        while not self.is_fenced and (receipt := self._next_receipt()) is not None:
+            self.is_fenced = "fenced" in receipt
+            if not self.is_fenced:
+                self._begin_run(receipt)
+            self._read_events()
+        return self
+
+    def _next_receipt(self) -> Event | None:
         try:
-            body: dict[str, Any] = files.read(self.folder / "receipt.json")
+            body: Event = files.read(self.folder / receipt_name(self.run + 1))
         except FileNotFoundError:
             return None
         return body
 
-    def refresh(self) -> "Batch":
-        """Read the events since the last call; a torn last line waits for its end."""
-        with contextlib.suppress(FileNotFoundError), (self.folder / "attempts.jsonl").open("rb") as log:
+    def _begin_run(self, receipt: Event) -> None:
+        if self.run >= 0:
+            self.lost += [(self.run, event) for event in self.started.values()]
+            self.over, self._offset, self.started, self.progress = "", 0, {}, {}
+        self.run, self.receipt = self.run + 1, receipt
+
+    def _read_events(self) -> None:
+        path = run_dir(self.folder, max(self.run, 0)) / "attempts.jsonl"
+        with contextlib.suppress(FileNotFoundError), path.open("rb") as log:
             log.seek(self._offset)
             data = log.read()
             end = data.rfind(b"\n") + 1
             self._offset += end
             for line in data[:end].splitlines():
                 self._apply(_parse(line))
-        return self
 
     def _apply(self, event: Event) -> None:
         kind = event.get("event")
@@ -63,9 +95,54 @@ class Batch:
         elif kind == "over":
             self.over = event["reason"]
 
+    def heartbeat(self) -> int:
+        """A counter that rises while the job lives; 0 before its first."""
+        try:
+            return int(files.read(run_dir(self.folder, max(self.run, 0)) / "heartbeat.json")["count"])
+        except (FileNotFoundError, Garbled):
+            return 0
+
     def fence(self) -> bool:
-        """Take the place of the receipt, so that a job which never began never will; False: it has begun after all."""
-        return files.publish(self.folder / "receipt.json", files.encode({"fenced": True}))
+        """Take the place of the next receipt, so that no job begins (or, requeued, goes on) any more; False: one has, after all."""
+        if self.is_fenced:
+            return True
+        files.make_dirs(self.folder)
+        self.is_fenced = files.publish(self.folder / receipt_name(self.run + 1), files.encode({"fenced": True}))
+        return self.is_fenced
+
+
+def receipt_name(run: int) -> str:
+    """File of the receipt of a run."""
+    return f"receipt-{run}.json" if run else "receipt.json"
+
+
+def run_dir(folder: Path, run: int) -> Path:
+    """Where the files of a run stand: those of a requeued job have a folder of their own, for the run before may still be writing."""
+    return folder / f"run-{run}" if run else folder
+
+
+def write(root: Path, token: str, body: Event, jobs: Sequence[Sequence[Task]]) -> None:
+    """The tasks of a submission's jobs, as `workers.journal.read_batch` reads them."""
+    folder = batch_dir(root, token)
+    files.make_dirs(folder)
+    if len(jobs) == 1:
+        body = body | {"tasks": [task.to_plain() for task in jobs[0]]}
+    else:
+        lines = [files.encode([task.to_plain() for task in job]) for job in jobs]
+        files.publish(folder / "tasks.jsonl", b"".join(lines))
+        offsets = [0]
+        for line in lines[:-1]:
+            offsets.append(offsets[-1] + len(line))
+        body = body | {"offsets": offsets}
+    files.publish(folder / "tasks.json", files.encode(body))
+
+
+def remove(root: Path, token: str) -> None:
+    """Take back a submission that lost the race for its ledger entry."""
+    folder = batch_dir(root, token)
+    for name in os.listdir(folder):
+        files.ops.unlink(folder / name)
+    files.ops.rmdir(folder)
 
 
 def _parse(line: bytes) -> Event:

@@ -100,17 +100,18 @@ def _fold_hints(store: Store, ledger: Ledger, known: set[str]) -> None:
 def read_news(store: Store, base: Manifest, ledger: Ledger) -> News:
     """The closed batches between a manifest and the ledger."""
     news = News()
-    submissions: dict[str, dict[str, Any]] = dict(base.folded.get("batches", {}))
+    submissions = ledgers.spread(base.folded.get("batches", {}))
     for number in range(base.ledger_number + 1, ledger.number + 1):
         entry = files.read(store.root / "ledger" / f"{number:08d}.json")
         if entry["kind"] == "submission":
-            submissions[entry["token"]] = entry
+            submissions.update(ledgers.jobs_of(entry))
         elif entry["kind"] == "closed":
-            token = entry["token"]
-            submission = submissions.pop(token, {})
-            news.closed.setdefault(token, entry["outcomes"])
-            news.codes.setdefault(token, submission.get("code", ""))
-            news.keys.setdefault(token, submission.get("keys", []))
+            for closing in ledgers.closings(entry):
+                token = closing["token"]
+                submission = submissions.pop(token, {})
+                news.closed.setdefault(token, {key: ones[-1] for key, ones in closing["outcomes"].items()})
+                news.codes.setdefault(token, submission.get("code", ""))
+                news.keys.setdefault(token, submission.get("keys", []))
     return news
 
 

@@ -39,6 +39,13 @@ class Call:
         return [Path(folder) for folder in self.flags.config_dir]
 
     @property
+    def detach(self) -> bool | None:
+        """Whether to return as soon as the jobs are sent; None: as the launcher is used to."""
+        if self.flags.detach and self.flags.follow:
+            raise ConfigError("--detach and --follow contradict each other; give one of them")
+        return True if self.flags.detach else False if self.flags.follow else None
+
+    @property
     def live_code(self) -> bool:
         """Whether the source is not to be frozen."""
         return self.words.live_code or bool(self.flags.live_code)
@@ -80,7 +87,7 @@ def submit(call: Call) -> int:
             call.words.settings,
             root=call.root,
             config_dirs=call.config_dirs,
-            detach=call.flags.detach,
+            detach=call.detach,
             replace=call.flags.replace,
             retry=call.flags.retry,
             live_code=call.live_code,
@@ -105,7 +112,7 @@ def add(call: Call) -> int:
             call.words.settings,
             root=call.root,
             config_dirs=call.config_dirs,
-            detach=call.flags.detach,
+            detach=call.detach,
             retry=call.flags.retry,
             live_code=call.live_code,
             progress=progress.update,
@@ -200,7 +207,7 @@ def resume(call: Call) -> int:
             return 0
         print(show.listed("to be sent", found, "").rstrip("\n"), file=sys.stderr)
     with show.Progress(quiet=call.flags.quiet) as progress:
-        status = verbs.resume(call.name, call.words.where, root=call.root, detach=call.flags.detach, progress=progress.update)
+        status = verbs.resume(call.name, call.words.where, root=call.root, detach=call.detach, progress=progress.update)
     call.emit(status, show.status)
     return _verdict(status)
 
@@ -280,7 +287,7 @@ def tick(call: Call) -> int:
         raise ConfigError(f"--every takes a number of seconds above 0, got {every:g}")
     # each round of many is reported as it happens; a single one is the result
     each = (lambda done: print(show.done(done), flush=True)) if every and not (call.flags.quiet or call.flags.json) else lambda done: None
-    last = verbs.tick(root=call.root, every=every, report=each)
+    last = verbs.tick(root=call.root, every=every, report=each, settle=call.flags.settle)
     call.emit(last, lambda one: f"{show.done(one)}\nnext: eigensweep status\n")
     return 0
 

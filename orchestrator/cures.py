@@ -1,10 +1,11 @@
 """Each cause of failure has its own cure and its own budget: what becomes of a task after the attempts that it had."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from orchestrator.launchers.launcher import Launcher
 from workers.workload import Resources
 
 Outcome = dict[str, Any]
@@ -35,45 +36,66 @@ REMEDIES = {
 
 
 @dataclass(frozen=True, slots=True)
+class Means:
+    """What there is to cure with: `most_memory_gib()` for one task, `alone_has_all`: at no cost where it is alone."""
+
+    most_memory_gib: Callable[[], float]
+    alone_has_all: bool = True
+
+    @classmethod
+    def of(cls, launcher: Launcher) -> "Means":
+        """Those of a launcher, which is asked only where somebody needs more."""
+        return cls(launcher.most_memory_gib, launcher.alone_has_all)
+
+
+@dataclass(frozen=True, slots=True)
 class Prospect:
-    """What comes next for a task that is not committed: it may run (in `resources`, perhaps `alone`), or has `failed` for a reason."""
+    """What comes next for a task that is not committed: it may run (in `resources`, perhaps `alone`, its micro-batch halved `halvings`
+    times), or has `failed` for a reason."""
 
     resources: Resources
     alone: bool = False
+    halvings: int = 0
     failed: str = ""
 
 
-def prospect(outcomes: Sequence[Outcome], resources: Resources, code: str, memory_gib: float) -> Prospect:
+def prospect(outcomes: Sequence[Outcome], resources: Resources, code: str, means: Means, *, can_halve: bool = False) -> Prospect:
     """Decide from the outcomes since the budget was last renewed.
 
-    `code` is the fingerprint that would run now: a user error under other code does not count. `memory_gib` is the most that one
-    task can have here.
+    `code` is the fingerprint that would run now: a user error under other code does not count. `can_halve`: the workload's
+    micro-batch may be halved.
     """
     if not outcomes:
         return Prospect(resources)
     counted = [one for one in outcomes if one["class"] in BUDGETS and not (one["class"] == "user_error" and one["code"] != code)]
-    for cause, number in Counter(one["class"] for one in counted).items():
+    causes = Counter(one["class"] for one in counted)
+    for cause, number in causes.items():
         if number > BUDGETS[cause]:
             return Prospect(resources, failed=cause)
-    shape, alone = _after_host_oom(counted, resources, memory_gib)
+    # alone on its GPU it had all of it, so a further attempt must need less
+    if causes["cuda_oom"] > 1 and not can_halve:
+        return Prospect(resources, failed="cuda_oom")
+    shape, alone = _after_host_oom(counted, resources, means)
     if alone is None:
         return Prospect(resources, failed="host_oom")
-    if any(one["class"] == "timeout" for one in counted):
+    if causes["timeout"]:
         shape = replace(shape, walltime_minutes=2 * shape.walltime_minutes)
-    return Prospect(shape, alone=alone or any(one["class"] == "cuda_oom" for one in counted))
+    return Prospect(shape, alone=alone or causes["cuda_oom"] > 0, halvings=max(0, causes["cuda_oom"] - 1))
 
 
-def _after_host_oom(outcomes: Sequence[Outcome], resources: Resources, memory_gib: float) -> tuple[Resources, bool | None]:
-    """First alone with all the memory there is, so that its own peak is known; None: even that was not enough."""
+def _after_host_oom(outcomes: Sequence[Outcome], resources: Resources, means: Means) -> tuple[Resources, bool | None]:
+    """First alone, with all the memory where that costs nobody anything, so that its own peak is known; None: even all was not enough."""
     failures = [one for one in outcomes if one["class"] == "host_oom"]
     if not failures:
         return resources, False
-    if any(one.get("memory_limit_gib", 0.0) >= 0.99 * memory_gib for one in failures):
+    most = means.most_memory_gib()
+    if any(one.get("memory_limit_gib", 0.0) >= 0.99 * most for one in failures):
         return resources, None
-    if len(failures) == 1:
-        return replace(resources, memory_gib=memory_gib), True
+    if len(failures) == 1 and means.alone_has_all:
+        return replace(resources, memory_gib=most), True
     peak = max(one.get("peak_memory_mib", 0.0) / 1024 for one in failures)
-    return replace(resources, memory_gib=min(memory_gib, max(MEMORY_FACTOR * peak, 2 * resources.memory_gib))), True
+    had = resources.memory_gib * 2 ** (len(failures) - (2 if means.alone_has_all else 1))
+    return replace(resources, memory_gib=min(most, max(MEMORY_FACTOR * peak, 2 * had))), True
 
 
 def broken_workloads(outcomes: Sequence[Outcome], num_completed: dict[str, int]) -> dict[str, str]:

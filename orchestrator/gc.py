@@ -106,7 +106,7 @@ def _part_names(store: Store, number: int) -> set[str] | None:
 
 def _temporaries(store: Store, ledger: Ledger) -> Iterator[Path]:
     """Hidden siblings that a kill left behind; those of a batch at work are its job's."""
-    at_work = {str(taskdir.batch_dir(store.root, token)) for token in ledger.batches}
+    at_work = {str(taskdir.batch_dir(store.root, entry["token"])) for entry in ledger.batches.values()}
     for folder, folders, names in os.walk(store.root):
         if folder in at_work:
             folders.clear()
@@ -137,7 +137,7 @@ def _beside(store: Store, ledger: Ledger, name: str) -> Iterator[Path]:
         return  # not committed: its checkpoints and parts are what the next attempt goes on from
     folder = taskdir.task_dir(store.root, name) / "attempts"
     for attempt in files.names(folder):
-        if attempt != committed and not any(attempt.startswith(f"{token}-") for token in ledger.batches):
+        if attempt != committed and not any(attempt.startswith(f"{token.replace('/', '.')}-") for token in ledger.batches):
             yield folder / attempt
 
 

@@ -17,9 +17,11 @@ UNCHARGED = {"completed", "diverged", "superseded", "interrupted", "cancelled"}
 class Ledger:
     """The fold of all entries up to `number`.
 
-    `sweeps`: name -> {revision, snapshot, code}. `batches`: the open ones, token -> submission entry. `outcomes`: key -> how its
-    attempts ended since its budget was last renewed; `num_failed` counts them all. `cancelled`: sweep -> keys, or None for all.
-    `paused`: sweep -> reason. `resumed`: sweep -> the entry that last resumed it. `settled`: sweeps that have nothing left to submit.
+    `sweeps`: name -> {revision, snapshot, code}. `batches`: the open ones, token -> what its submission entry says, with the `keys` of
+    its own job. `outcomes`: key -> how its attempts ended since its budget was last renewed; `num_failed` counts them all.
+    `cancelled`: sweep -> keys, or None for all. `paused`: sweep -> reason. `resumed`: sweep -> the entry that last resumed it.
+    `settled`: sweeps that have nothing left to submit. `slowest`: shape name -> seconds of the slowest completed attempt.
+    `lost_hosts`: host -> for each time that it failed, the keys that it then had at work.
     """
 
     number: int = 0
@@ -34,16 +36,19 @@ class Ledger:
     generations: dict[str, int] = field(default_factory=dict)
     retracted: set[str] = field(default_factory=set)
     manifest: int = 0
+    slowest: dict[str, float] = field(default_factory=dict)
+    lost_hosts: dict[str, list[list[str]]] = field(default_factory=dict)
 
     def to_body(self) -> dict[str, Any]:
         """Plain values, kept in the manifest of a dataset so that reading begins there."""
-        return {name: sorted(value) if isinstance(value := getattr(self, name), set) else value for name in self.__slots__}
+        body = {name: sorted(value) if isinstance(value := getattr(self, name), set) else value for name in self.__slots__}
+        return body | {"batches": _gathered(self.batches)}
 
     @classmethod
     def from_body(cls, body: dict[str, Any]) -> "Ledger":
         """The fold that `to_body` wrote."""
         values: dict[str, Any] = {name: set(value) if name in ("settled", "retracted") else value for name, value in body.items()}
-        return cls(**values)
+        return cls(**values | {"batches": spread(body["batches"])})
 
     def name_of(self, key: str) -> str:
         """Name of the commit that counts for a task."""
@@ -75,15 +80,29 @@ class Ledger:
         self._renew(entry.get("retry", []))
 
     def _submission(self, number: int, entry: dict[str, Any]) -> None:
-        self.batches[entry["token"]] = entry | {"number": number}
+        self.batches.update(jobs_of(entry | {"number": number}))
 
     def _closed(self, number: int, entry: dict[str, Any]) -> None:
-        batch = self.batches.pop(entry["token"], None)
-        for key, outcome in entry["outcomes"].items():
-            self.outcomes.setdefault(key, []).append(outcome | {"number": number})
-            self.num_failed[key] = self.num_failed.get(key, 0) + (outcome["class"] not in UNCHARGED)
-        if batch and entry.get("pause"):
-            self.paused[batch["sweep"]] = entry["pause"]
+        for base in entry.get("refused", []):
+            for token in [token for token in self.batches if token.partition("/")[0] == base]:
+                del self.batches[token]
+        for closing in closings(entry):
+            batch = self.batches.pop(closing["token"], None)
+            for key, outcomes in closing["outcomes"].items():
+                self.outcomes.setdefault(key, []).extend(outcome | {"number": number} for outcome in outcomes)
+                self.num_failed[key] = self.num_failed.get(key, 0) + sum(one["class"] not in UNCHARGED for one in outcomes)
+            if batch and closing.get("pause"):
+                self.paused[batch["sweep"]] = closing["pause"]
+            if batch and closing.get("cancelled"):
+                self._cancellation(number, {"sweep": batch["sweep"], "keys": closing["cancelled"]})
+            for host, keys in closing.get("lost_hosts", {}).items():
+                self.lost_hosts.setdefault(host, []).append(keys)
+        for shape, seconds in entry.get("slowest", {}).items():
+            self.slowest[shape] = max(seconds, self.slowest.get(shape, 0.0))
+
+    def bad_hosts(self) -> list[str]:
+        """Hosts that failed twice or more, and not each time under one and the same task."""
+        return sorted(host for host, times in self.lost_hosts.items() if len(times) >= 2 and not set.intersection(*map(set, times)))
 
     def _pause(self, number: int, entry: dict[str, Any]) -> None:
         self.paused[entry["sweep"]] = entry["reason"]
@@ -99,6 +118,7 @@ class Ledger:
         self.sweeps[name] = self.sweeps[name] | {k: entry[k] for k in ("snapshot", "code")}
         self.paused.pop(name, None)
         self.settled.discard(name)
+        self.lost_hosts.clear()  # who resumes has looked at them
         cancelled = self.cancelled.pop(name, [])
         if not entry["all"] and cancelled:
             left = sorted(set(cancelled) - set(keys))
@@ -125,6 +145,43 @@ class Ledger:
         renewed = [key for key in keys if self.outcomes.pop(key, None)]
         if renewed:
             self.settled.clear()  # another sweep may wait for one of these
+
+
+def jobs_of(entry: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """token -> what a submission entry says of each of its jobs: `BASE`, or `BASE/0`, `BASE/1` ... where it is an array."""
+    shared = {name: value for name, value in entry.items() if name not in ("jobs", "keys")}
+    jobs = entry.get("jobs") or [entry["keys"]]  # before there were arrays an entry had one job, its keys
+    if len(jobs) == 1:
+        return {entry["token"]: shared | {"keys": jobs[0]}}
+    return {f"{entry['token']}/{number}": {**shared, "keys": keys} for number, keys in enumerate(jobs)}
+
+
+def closings(entry: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a `closed` entry says of each batch: its token, and how the attempts of its tasks ended, key -> outcomes."""
+    if "batches" in entry:
+        return list(entry["batches"])
+    # before there were arrays an entry closed one batch, with one outcome a task
+    return [entry | {"outcomes": {key: [outcome] for key, outcome in entry["outcomes"].items()}}] if "token" in entry else []
+
+
+def _gathered(batches: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Open batches as their submissions, each written once: `open` holds the keys by token."""
+    found: dict[str, dict[str, Any]] = {}
+    for token, entry in batches.items():
+        shared = found.setdefault(entry["token"], {name: value for name, value in entry.items() if name != "keys"} | {"open": {}})
+        shared["open"][token] = entry["keys"]
+    return list(found.values())
+
+
+def spread(submissions: list[dict[str, Any]] | dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The open batches that `to_body` wrote, by token."""
+    if isinstance(submissions, dict):  # as they were written before there were arrays
+        return submissions
+    found = {}
+    for one in submissions:
+        shared = {name: value for name, value in one.items() if name != "open"}
+        found.update({token: {**shared, "keys": keys} for token, keys in one["open"].items()})
+    return found
 
 
 def read(root: Path, upto: Ledger | None = None) -> Ledger:

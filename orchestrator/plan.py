@@ -10,6 +10,7 @@ from typing import Any
 from orchestrator import code as code_of
 from orchestrator import where
 from orchestrator.compose import Composed, compose
+from orchestrator.cures import Means
 from orchestrator.states import SweepStates, sweep_states
 from orchestrator.store import Store
 from orchestrator.sweep import Sweep, expand
@@ -72,11 +73,12 @@ def prepare(overrides: Sequence[str], store: Store, config_dirs: Sequence[Path] 
         else:
             kept = set(sweep.keys)
             leaving = [key for key in earlier.keys if key not in kept]
-    memory_gib = watch.launcher(sweep.launcher).most_memory_gib()
     names = {watch.ledger.name_of(key) for key in sweep.keys}
     done = store.done(sweep.name)
     done |= taskdir.committed(store.root, names - done)
-    return Planned(composed, sweep, watch, sweep_states(sweep, watch.ledger, done, watch.batches, memory_gib), leaving)
+    return Planned(
+        composed, sweep, watch, sweep_states(sweep, watch.ledger, done, watch.batches, Means.of(watch.launcher(sweep.launcher))), leaving
+    )
 
 
 def _refuse_alike(sweep: Sweep) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from orchestrator.batches import Batch
-from orchestrator.cures import Outcome, Prospect, broken_workloads, prospect
+from orchestrator.cures import Means, Outcome, Prospect, broken_workloads, prospect
 from orchestrator.ledger import UNCHARGED, Ledger
 from orchestrator.sweep import Sweep
 
@@ -30,7 +30,7 @@ class SweepStates:
         return not {"running", "queued", "pending"} & set(self.states)
 
 
-def sweep_states(sweep: Sweep, ledger: Ledger, done: set[str], batches: Mapping[str, Batch], memory_gib: float) -> SweepStates:
+def sweep_states(sweep: Sweep, ledger: Ledger, done: set[str], batches: Mapping[str, Batch], means: Means) -> SweepStates:
     """States of all tasks; `done` are the names of the sweep's commits, `batches` the open ones by token."""
     found = SweepStates(states=[])
     in_batch = _open_keys(ledger, batches)
@@ -50,15 +50,16 @@ def sweep_states(sweep: Sweep, ledger: Ledger, done: set[str], batches: Mapping[
         elif key in cancelled:
             state = "cancelled"
         else:
-            state = _waiting_state(index, sweep, found, info.get("code", ""), memory_gib)
+            state = _waiting_state(index, sweep, found, info.get("code", ""), means)
         found.states.append(state)
     return found
 
 
-def _waiting_state(index: int, sweep: Sweep, found: SweepStates, code: str, memory_gib: float) -> str:
+def _waiting_state(index: int, sweep: Sweep, found: SweepStates, code: str, means: Means) -> str:
     """pending, failed or blocked; inputs stand before what needs them, so their states are known."""
     outcomes = found.outcomes.get(sweep.keys[index], [])
-    found.prospects[index] = prospect(outcomes, sweep.resources(index), code, memory_gib)
+    can_halve = any(one["class"] == "cuda_oom" for one in outcomes) and sweep.halves_batches(index)
+    found.prospects[index] = prospect(outcomes, sweep.resources(index), code, means, can_halve=can_halve)
     if found.prospects[index].failed:
         return "failed"
     for position in sweep.inputs(index):

@@ -18,6 +18,7 @@ from workers.errors import ConfigError
 
 Progress = Callable[[Status], None]
 POLL_SECONDS = 0.02
+DETACHED_POLL_SECONDS = 0.5  # files on a shared file system are looked at less often
 
 
 def submit(
@@ -29,10 +30,12 @@ def submit(
     replace: bool = False,
     retry: bool = False,
     live_code: bool = False,
-    detach: bool = False,
+    detach: bool | None = None,
     progress: Progress | None = None,
 ) -> Status:
     """Make the sweep the desired set under its name and send what is not done.
+
+    `detach`: return as soon as the jobs are sent; None: as the launcher is used to (a cluster's jobs need nobody who waits).
 
     `grown`: what the name held before stays. `replace`: lets go of tasks that the grid no longer has (they stay in the store).
     `retry`: renews the budgets of failed tasks. `live_code`: jobs run the source as it is when they start.
@@ -45,7 +48,13 @@ def submit(
         watch, name = planned.watch, planned.sweep.name
         retried = [planned.sweep.keys[i] for i, state in enumerate(planned.states.states) if state == "failed"] if retry else []
         activated = _activate(watch, planned.sweep, frozen, retried, list(config_dirs))
+    return _send(watch, name, detach, progress)
+
+
+def _send(watch: Watch, name: str, detach: bool | None, progress: Progress | None) -> Status:
     tick(watch, [name])
+    if detach is None:
+        detach = watch.launcher(watch.sweep(name).launcher).detaches
     return status(watch.refresh(), name) if detach else follow(watch, name, progress)
 
 
@@ -62,7 +71,13 @@ def grown_command(name: str, overrides: Sequence[str], store: Store) -> list[str
 
 
 def resume(
-    name: str, store: Store, expression: str | None = None, *, detach: bool = False, dry_run: bool = False, progress: Progress | None = None
+    name: str,
+    store: Store,
+    expression: str | None = None,
+    *,
+    detach: bool | None = None,
+    dry_run: bool = False,
+    progress: Progress | None = None,
 ) -> Status:
     """Renew the budgets of failed and cancelled tasks that `expression` selects, lift a pause, and send what may run.
 
@@ -79,18 +94,20 @@ def resume(
         keys = [sweep.keys[index] for index in chosen]
         entry = {"kind": "resume", "sweep": name, "keys": keys, "all": expression is None, "snapshot": frozen.snapshot, "code": frozen.code}
         _append(watch, entry)
-        tick(watch, [name])
-    return status(watch.refresh(), name) if detach else follow(watch, name, progress)
+    return _send(watch, name, detach, progress)
 
 
 def follow(watch: Watch, name: str, progress: Progress | None = None) -> Status:
     """Tick until the sweep has nothing left to do; the jobs go on without us if this process dies.
 
-    Ctrl-C pauses the sweep: running tasks write a checkpoint and end, and nothing is lost.
+    Ctrl-C pauses the sweep: running tasks write a checkpoint and end, and nothing is lost. Jobs of a cluster, which need nobody who
+    waits, go on.
     """
     try:
         _follow(watch, name, progress)
     except KeyboardInterrupt:
+        if watch.launcher(watch.sweep(name).launcher).detaches:
+            raise KeyboardInterrupt(f"the jobs go on: `eigensweep status {name} --watch`, or `eigensweep cancel {name}`") from None
         pause(watch, name, "stopped by Ctrl-C")
         raise KeyboardInterrupt(
             f"stopped; what ran has written its checkpoints, what is committed stays: `eigensweep resume {name}`"
@@ -103,6 +120,7 @@ def follow(watch: Watch, name: str, progress: Progress | None = None) -> Status:
 
 def _follow(watch: Watch, name: str, progress: Progress | None) -> None:
     next_shown = 0.0
+    launcher = watch.launcher(watch.sweep(name).launcher)
     while not _is_over(watch, name):
         if progress is not None and time.monotonic() >= next_shown:
             began = time.monotonic()
@@ -111,8 +129,8 @@ def _follow(watch: Watch, name: str, progress: Progress | None) -> None:
             next_shown = time.monotonic() + max(0.25, 40 * (time.monotonic() - began))
         done = tick(watch, [name]) if is_due(watch.refresh(), name) else None
         # also after a tick that found nothing to do: what is left may run in a batch of another sweep
-        if done is None or not (done.closed or done.submitted or done.settled):
-            time.sleep(POLL_SECONDS)
+        if done is None or not done.anything:
+            time.sleep(POLL_SECONDS if not launcher.detaches else DETACHED_POLL_SECONDS)
 
 
 def _is_over(watch: Watch, name: str) -> bool:
@@ -123,9 +141,8 @@ def pause(watch: Watch, name: str, reason: str) -> None:
     """Submit nothing more of the sweep until it is resumed, warn its jobs, and wait for their checkpoints."""
     _append(watch, {"kind": "pause", "sweep": name, "reason": reason})
     while tokens := open_batches(watch, name):
-        for token in tokens:
-            # again and again: after its grace the launcher kills
-            watch.launcher(watch.ledger.batches[token]["launcher"]).cancel(watch.store.root, [token])
+        # again and again: after its grace the launcher kills
+        _cancel_jobs(watch, tokens)
         tick(watch, [name])
         time.sleep(POLL_SECONDS)
 
@@ -140,9 +157,7 @@ def cancel(name: str, store: Store, expression: str | None = None) -> list[int]:
     if not keys:
         return []
     _append(watch, {"kind": "cancellation", "sweep": name, "keys": keys})
-    for token, entry in list(watch.ledger.batches.items()):
-        if entry["sweep"] == name:
-            _cancel_batch(watch, token, entry, set(keys))
+    _cancel_batches(watch, open_batches(watch, name), set(keys))
     tick(watch, [name])
     return chosen
 
@@ -238,15 +253,34 @@ def _append(watch: Watch, entry: dict[str, Any]) -> None:
         watch.refresh()
 
 
-def _cancel_batch(watch: Watch, token: str, entry: dict[str, Any], keys: set[str]) -> None:
-    chosen = [key for key in entry["keys"] if key in keys]
-    if not chosen:
-        return
-    folder = taskdir.batch_dir(watch.store.root, token)
-    files.publish(folder / f"cancel-{watch.ledger.number:08d}.json", files.encode({"keys": chosen}))
-    if len(chosen) == len(entry["keys"]):
+def _cancel_batches(watch: Watch, tokens: list[str], keys: set[str]) -> None:
+    """Tell the jobs which of their tasks to drop; a job that has no other is ended."""
+    whole = []
+    for token in tokens:
+        chosen = [key for key in watch.ledger.batches[token]["keys"] if key in keys]
+        if not chosen:
+            continue
+        if len(chosen) == len(watch.ledger.batches[token]["keys"]):
+            whole.append(token)
+        # one that has not begun, and will not, needs no order
+        if (
+            token not in whole
+            or watch.batch(token).refresh().run >= 0
+            or not watch.launcher(watch.ledger.batches[token]["launcher"]).restarts
+        ):
+            folder = taskdir.batch_dir(watch.store.root, token)
+            files.make_dirs(folder)
+            files.publish(folder / f"cancel-{watch.ledger.number:08d}.json", files.encode({"keys": chosen}))
+    _cancel_jobs(watch, whole)
+
+
+def _cancel_jobs(watch: Watch, tokens: list[str]) -> None:
+    by_launcher: dict[int, list[str]] = {}
+    for token in tokens:
+        by_launcher.setdefault(id(watch.ledger.batches[token]["launcher"]), []).append(token)
+    for group in by_launcher.values():
         with contextlib.suppress(ProcessLookupError):
-            watch.launcher(entry["launcher"]).cancel(watch.store.root, [token])
+            watch.launcher(watch.ledger.batches[group[0]]["launcher"]).cancel(watch.store.root, group)
 
 
 def _config_dirs(name: str, store: Store) -> list[Path]:

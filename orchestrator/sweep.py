@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.grid import Axis, named
-from workers.errors import ConfigError
+from workers import plugins
+from workers.errors import ConfigError, EigensweepError
 from workers.taskdir import Task
 from workers.workload import Resources
 
@@ -174,6 +175,13 @@ class Sweep:
     def accepts_diverged(self, index: int) -> bool:
         """Whether a task runs although an input diverged."""
         return self._at(index)[0].accepts_diverged
+
+    def halves_batches(self, index: int) -> bool:
+        """Whether a task's micro-batch may be halved with the same result."""
+        try:
+            return bool(plugins.load("workloads", self.workload(index)).halves_batches)
+        except (EigensweepError, ImportError):  # a workload of the user's own that is not to be had here
+            return False
 
     def is_target(self, index: int) -> bool:
         """Whether a task is one of the grid's own, not only an input."""

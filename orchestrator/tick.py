@@ -1,23 +1,25 @@
 """One idempotent step that anyone may take at any time: close what ended, cure it, submit what became ready, compact what is finished."""
 
+import contextlib
 import os
 import secrets
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator import batches as batch_files
 from orchestrator import code
 from orchestrator import ledger as ledgers
-from orchestrator.batches import Batch
-from orchestrator.ledger import UNCHARGED
+from orchestrator.closing import closing_entry
+from orchestrator.launchers.launcher import ENDED, Launcher, Submission, SubmissionRefused, SubmissionUnknown
 from orchestrator.states import SweepStates
 from orchestrator.watch import Watch
 from workers import files, taskdir
 from workers.processes import Process
 from workers.taskdir import Task, batch_dir
 
-# what the ledger keeps of an attempt's end
-_KEPT = ("class", "attempt", "message", "error", "seconds", "peak_memory_mib", "memory_limit_gib", "checkpoint", "difference", "host")
+SETTLE_PAUSE_SECONDS = 2.0
 
 
 @dataclass(slots=True)
@@ -29,23 +31,39 @@ class Done:
     settled: int = 0
     manifest: int | None = None
 
+    @property
+    def anything(self) -> bool:
+        """Whether it changed what is at work."""
+        return bool(self.closed or self.submitted or self.settled)
+
 
 def tick(watch: Watch, names: Iterable[str] | None = None) -> Done:
     """Reconcile the scheduler with the files and send what may run, for the sweeps `names` (default: all that are not settled)."""
     done = Done()
-    watch.refresh()
-    for token in list(watch.ledger.batches):
-        done.closed += _close_if_ended(watch, token)
+    watch.refresh().look()
+    done.closed = _close_ended(watch)
     wanted = [n for n in (names if names is not None else sorted(watch.ledger.sweeps)) if n not in watch.ledger.settled]
     for name in wanted:
         done.submitted += _submit_ready(watch, name)
         done.settled += _settle(watch, name)
     # a job's own tick, right after it, compacts what it committed, and nobody has to wait for that
-    if (done.settled and not watch.saw_job_that_ticks) or (names is None and not watch.ledger.batches):
+    if (done.settled and not watch.saw_job_that_ticks) or (names is None and (done.closed or not watch.ledger.batches)):
         from orchestrator.collect import compact
 
         done.manifest = compact(watch.store, watch.ledger)
+    watch.doubts.save()
     return done
+
+
+def settle(watch: Watch, most_seconds: float, report: Callable[[Done], None] = lambda done: None) -> Done:
+    """Tick until no job's end is in doubt any more, for at most so long: where nobody may look again after it."""
+    deadline = time.monotonic() + most_seconds
+    while True:
+        done = tick(watch)
+        report(done)
+        if not watch.doubts.unsettled or time.monotonic() > deadline:
+            return done
+        time.sleep(SETTLE_PAUSE_SECONDS)
 
 
 def open_batches(watch: Watch, name: str) -> list[str]:
@@ -56,93 +74,63 @@ def open_batches(watch: Watch, name: str) -> list[str]:
 def is_due(watch: Watch, name: str) -> bool:
     """Whether a tick could change something for the sweep: one of its batches ended, or it has none at work."""
     tokens = open_batches(watch, name)
-    return not tokens or any(_has_ended(watch, watch.ledger.batches[token], watch.batches[token]) for token in tokens)
+    if any(watch.batch(token).is_over for token in tokens):
+        return True
+    watch.look(at_once=False)
+    return not tokens or any(_has_ended(watch, token) for token in tokens)
 
 
 # -- closing ------------------------------------------------------------------------------------------------------------
 
 
-def _close_if_ended(watch: Watch, token: str) -> bool:
-    """Record the end of a batch whose job is over, dead, or never began; unknown means alive."""
-    while (entry := watch.ledger.batches.get(token)) is not None:
-        batch = watch.batches.setdefault(token, Batch(watch.store.root, token))
-        if not _has_ended(watch, entry, batch):
-            return False
-        if ledgers.append(watch.store.root, watch.ledger, _closing_entry(watch, entry, batch.refresh())):
-            del watch.batches[token]
-            return True
+def _close_ended(watch: Watch) -> int:
+    """Record in one entry the end of each batch whose job is over, dead, or never began; unknown means alive."""
+    while ended := [token for token in watch.ledger.batches if _has_ended(watch, token)]:
+        for token in ended:
+            watch.batch(token).refresh()
+        if ledgers.append(watch.store.root, watch.ledger, closing_entry(watch, ended)):
+            for token in ended:
+                watch.forget(token)
+            return len(ended)
         watch.refresh()
-    return False
+    return 0
 
 
-def _has_ended(watch: Watch, entry: dict[str, Any], batch: Batch) -> bool:
-    if batch.over:
+def _has_ended(watch: Watch, token: str) -> bool:
+    entry, batch = watch.ledger.batches[token], watch.batch(token)
+    if batch.is_over or batch.is_fenced:
         return True
-    # the receipt first: a job that links it after this is not taken for a dead one
-    receipt = batch.receipt()
-    job = watch.launcher(entry["launcher"]).states(watch.store.root, [batch.token]).get(batch.token)
-    if job is not None and job.state != "ended":
+    launcher = watch.launcher(entry["launcher"])
+    job = watch.jobs.get(token)
+    if token in watch.silent or (job is not None and job.state != ENDED):
+        watch.doubts.forget(token)
         return False
-    if receipt is not None:
+    if batch.run < 0 and job is None and _may_yet_submit(entry["driver"], launcher):
+        return False
+    if (job is None or job.doubtful) and not _is_believed(watch, token, launcher):
+        return False
+    # a job that begins, or that its scheduler starts again, after this finds the fence; one that has begun meanwhile is alive
+    return batch.fence() if batch.run < 0 or launcher.restarts else True
+
+
+def _is_believed(watch: Watch, token: str, launcher: Launcher) -> bool:
+    """Whether it has looked so for long enough, with no heartbeat in between."""
+    if not launcher.doubt_seconds:
         return True
-    # it never began, as far as one can see; its driver may be about to start it
-    return not _is_other_live_process(entry["driver"]) and batch.fence()
+    job, batch = watch.jobs.get(token), watch.batch(token)
+    mark = f"{job.reason if job else 'no record'} {batch.run} {batch.heartbeat()}"
+    return watch.doubts.is_confirmed(token, mark, launcher.doubt_seconds)
 
 
-def _is_other_live_process(driver: str) -> bool:
-    """Whether the process may still act: true for any other host, whose processes cannot be seen from here."""
+def _may_yet_submit(driver: str, launcher: Launcher) -> bool:
+    """Whether the driver that won the entry may still be about to start the job.
+
+    Of a driver on another host nothing is known: it is given up after the doubt, where there is one, and else never.
+    """
     process = Process.parse(driver)
-    return not process.is_here or (process.alive and process.pid != os.getpid())
-
-
-def _closing_entry(watch: Watch, entry: dict[str, Any], batch: Batch) -> dict[str, Any]:
-    outcomes = {}
-    for key in entry["keys"]:
-        outcome = _outcome(watch, entry, batch, key)
-        if outcome is not None:
-            outcomes[key] = outcome
-    if _died_before_any_task(watch, entry, batch):
-        outcomes = _never_started(entry, batch, "its job died before it began a task")
-    elif batch.over == "never_started":
-        # no child starts there: charged to the whole batch, or each job that is sent again would use up the budget of a few tasks only
-        outcomes |= _never_started(entry, batch, "no process started for any task")
-    full = batch.over == "disk_full" or any(one["class"] == "disk_full" for one in outcomes.values())
-    pause = "the disk or the quota is full: free space, then resume" if full else ""
-    return {"kind": "closed", "token": batch.token, "sweep": entry["sweep"], "outcomes": outcomes, "pause": pause}
-
-
-def _never_started(entry: dict[str, Any], batch: Batch, why: str) -> dict[str, Any]:
-    """The charge for every task of a batch that no attempt of it has ended."""
-    lost = {"class": "never_started", "message": f"{why}; see {batch.folder / 'log'}", "code": entry["code"], "token": batch.token}
-    return {key: lost for key in entry["keys"] if key not in batch.ended}
-
-
-def _died_before_any_task(watch: Watch, entry: dict[str, Any], batch: Batch) -> bool:
-    """Whether a job was started and came to nothing; charged to its whole batch, so that it is not sent again for ever."""
-    if batch.over or batch.started or batch.ended:
-        return False
-    receipt = batch.receipt() or {}
-    started = "fenced" not in receipt or batch.token in watch.launcher(entry["launcher"]).states(watch.store.root, [batch.token])
-    return started and not watch.ledger.is_cancelled(entry["sweep"], entry["keys"][0]) and entry["sweep"] not in watch.ledger.paused
-
-
-def _outcome(watch: Watch, entry: dict[str, Any], batch: Batch, key: str) -> dict[str, Any] | None:
-    """How the last attempt of a task ended, if that says something against the task; None otherwise."""
-    if key in batch.started:
-        committed = taskdir.is_committed(watch.store.root, watch.ledger.name_of(key))
-        if committed or watch.ledger.is_cancelled(entry["sweep"], key):
-            return None
-        event = batch.started[key] | {"class": "killed", "message": "its job died and left no word"}
-    elif key in batch.ended:
-        event = batch.ended[key][-1]
-        if event["class"] in UNCHARGED and not event.get("difference"):
-            return None
-    else:
-        return None
-    kept = {name: event[name] for name in _KEPT if event.get(name) not in (None, "")} | {"code": entry["code"], "token": batch.token}
-    if "error" in kept:  # its traceback stays with the batch: every reader of the ledger would pay for it
-        kept["error"] = {name: value for name, value in kept["error"].items() if name != "traceback"}
-    return kept
+    if not process.is_here:
+        return not launcher.doubt_seconds
+    return process.alive and process.pid != os.getpid()
 
 
 # -- submitting ---------------------------------------------------------------------------------------------------------
@@ -150,33 +138,47 @@ def _outcome(watch: Watch, entry: dict[str, Any], batch: Batch, key: str) -> dic
 
 def _submit_ready(watch: Watch, name: str) -> int:
     """Send every task that may run; after a lost race everything is read and decided again."""
-    if name in watch.ledger.paused:
-        return 0
     sent = 0
-    while True:
+    watch.waiting.pop(name, None)
+    while name not in watch.ledger.paused and name not in watch.waiting:
         tasks = ready_tasks(watch, name)
-        if not tasks:
-            return sent
+        if not tasks or _is_over_budget(watch, name):
+            break
         launcher = watch.launcher(watch.sweep(name).launcher)
-        batches = launcher.batches(tasks)
-        if not batches:
-            return sent
-        for batch in _independent(batches):
-            token = _win_submission(watch, name, batch)
+        submissions = launcher.cut(tasks, watch.ledger.slowest, watch.ledger.bad_hosts())
+        if not submissions:
+            break
+        for submission in _independent(submissions):
+            token = _win_submission(watch, name, submission)
             if token is None:
                 break
-            # as long as no entry comes between, what was decided holds for the next batch too
-            _launch(watch, token, launcher)
-            sent += len(batch)
+            # as long as no entry comes between, what was decided holds for the next submission too
+            if not _launch(watch, token, submission, launcher):
+                break
+            sent += sum(map(len, submission.jobs))
         watch.refresh()
+    return sent
 
 
-def _independent(batches: list[list[Task]]) -> Iterator[list[Task]]:
-    """The first batch, and those that need nothing of what the others compute."""
-    owner = {task.commit_name: number for number, batch in enumerate(batches) for task in batch}
-    for number, batch in enumerate(batches):
-        if number == 0 or all(owner.get(needed, number) == number for task in batch for needed in task.inputs.values()):
-            yield batch
+def _is_over_budget(watch: Watch, name: str) -> bool:
+    """Whether what the sweep has cost forbids to send more; then it waits for the user."""
+    if not watch.sweep(name).budget:
+        return False
+    from orchestrator.cost import over_budget
+
+    reason = over_budget(watch, name)
+    if reason:
+        _append(watch, {"kind": "pause", "sweep": name, "reason": reason})
+    return bool(reason)
+
+
+def _independent(submissions: list[Submission]) -> Iterator[Submission]:
+    """The first, and those that need nothing of what the others compute."""
+    owner = {task.commit_name: number for number, one in enumerate(submissions) for job in one.jobs for task in job}
+    for number, one in enumerate(submissions):
+        tasks = (task for job in one.jobs for task in job)
+        if number == 0 or all(owner.get(needed, number) == number for task in tasks for needed in task.inputs.values()):
+            yield one
 
 
 def ready_tasks(watch: Watch, name: str) -> list[Task]:
@@ -220,34 +222,74 @@ def _task(watch: Watch, name: str, index: int, states: SweepStates) -> Task:
         generation=ledger.generations.get(key, 0),
         alone=prospect.alone,
         num_failed=ledger.num_failed.get(key, 0),
+        halvings=prospect.halvings,
     )
 
 
-def _win_submission(watch: Watch, name: str, tasks: list[Task]) -> str | None:
-    """Write the batch and link its entry under the ledger's next number; None: another process was first, and ours is removed."""
+def _win_submission(watch: Watch, name: str, submission: Submission) -> str | None:
+    """Write the batches and link their entry under the ledger's next number; None: another process was first, and ours are removed."""
     root, info = watch.store.root, watch.ledger.sweeps[name]
     token = f"{name}-{secrets.token_hex(6)}"
-    folder = batch_dir(root, token)
-    launcher = watch.sweep(name).launcher
-    body = {"token": token, "sweep": name, "snapshot": info["snapshot"], "code": info["code"], "launcher": launcher}
-    files.make_dirs(folder)
-    files.publish(folder / "tasks.json", files.encode(body | {"tasks": [task.to_plain() for task in tasks]}))
-    entry = body | {"kind": "submission", "keys": [task.key for task in tasks], "driver": str(Process.of_pid(os.getpid()))}
-    if ledgers.append(root, watch.ledger, entry):
+    body = {
+        "token": token,
+        "sweep": name,
+        "snapshot": info["snapshot"],
+        "code": info["code"],
+        "launcher": watch.sweep(name).launcher,
+        "request": submission.request,
+    }
+    batch_files.write(root, token, body | {"estimates": _estimates(watch, submission)}, submission.jobs)
+    jobs = [[task.key for task in job] for job in submission.jobs]
+    if ledgers.append(root, watch.ledger, body | {"kind": "submission", "jobs": jobs, "driver": str(Process.of_pid(os.getpid()))}):
         return token
-    files.ops.unlink(folder / "tasks.json")
-    files.ops.rmdir(folder)
+    batch_files.remove(root, token)
     return None
 
 
-def _launch(watch: Watch, token: str, launcher: Any) -> None:
-    snapshot = watch.ledger.batches[token]["snapshot"]
+def _estimates(watch: Watch, submission: Submission) -> dict[str, float]:
+    """What is known of how long its tasks take, by shape name."""
+    shapes = {taskdir.shape_name(task.workload, task.resources) for job in submission.jobs for task in job}
+    return {shape: watch.ledger.slowest[shape] for shape in sorted(shapes) if shape in watch.ledger.slowest}
+
+
+def _launch(watch: Watch, token: str, submission: Submission, launcher: Launcher) -> bool:
+    """Start the jobs; False where the scheduler takes no more of them now, and the tasks are pending again."""
+    root = watch.store.root
+    snapshot = next(entry["snapshot"] for entry in watch.ledger.batches.values() if entry["token"] == token)
     code_path = code.path_of(watch.store, snapshot)
     try:
-        launcher.submit(watch.store.root, [token], code_path)
+        job_id = launcher.submit(root, token, submission, code_path)
+    except SubmissionRefused as refusal:
+        _note_refusal(watch, token, refusal)
+        return False
+    except SubmissionUnknown as error:
+        sweep = token.rpartition("-")[0]
+        watch.waiting[sweep] = f"{error}; the jobs are looked for by their name, {token}"
+        return False
     except BaseException:
-        Batch(watch.store.root, token).fence()
+        for batch in [batch for one, batch in watch.batches.items() if one.partition("/")[0] == token]:
+            batch.fence()
         raise
+    if launcher.restarts:
+        with files.replacing(batch_dir(root, token) / "job.json") as path:
+            path.write_bytes(files.encode({"job_id": job_id}))
+    return True
+
+
+def _note_refusal(watch: Watch, token: str, refusal: SubmissionRefused) -> None:
+    """Nothing was queued: the batches are closed uncharged; where trying again would not help, the sweep waits for the user."""
+    sweep = token.rpartition("-")[0]
+    watch.waiting[sweep] = str(refusal)
+    _append(watch, {"kind": "closed", "batches": [], "refused": [token]})
+    with contextlib.suppress(OSError):
+        batch_files.remove(watch.store.root, token)
+    if not refusal.temporary:
+        _append(watch, {"kind": "pause", "sweep": sweep, "reason": str(refusal)})
+
+
+def _append(watch: Watch, entry: dict[str, Any]) -> None:
+    while not ledgers.append(watch.store.root, watch.ledger, entry):
+        watch.refresh()
 
 
 def _settle(watch: Watch, name: str) -> bool:

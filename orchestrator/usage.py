@@ -32,23 +32,24 @@ FLAGS: dict[str, dict[str, Any]] = {
     "--config-dir": dict(metavar="DIR", action="append", default=[], help="a folder of configs, searched after ./conf; may be given again"),
     "--quiet": dict(action="store_true", help="no progress and no `next:` line"),
     "--json": dict(action="store_true", help="the result as JSON on stdout"),
-    "--detach": dict(action="store_true", help="return as soon as the jobs are sent"),
+    "--detach": dict(action="store_true", help="return as soon as the jobs are sent (what a cluster's launcher does anyway)"),
     "--dry-run": dict(action="store_true", help="show what would be done; change nothing"),
     "--replace": dict(action="store_true", help="allow the new grid to drop points (their results stay in the store)"),
     "--retry": dict(action="store_true", help="run again what failed with a user error"),
     "--live-code": dict(action="store_true", help="run the source as it is when a task starts, not a frozen copy (also: code=live)"),
     "--cfg": dict(choices=["job"], help="print the composed config and stop"),
     "--watch": dict(action="store_true", help="show it again whenever it changes, until the sweep is over"),
-    "--follow": dict(action="store_true", help="go on until the task ends"),
+    "--follow": dict(action="store_true", help="stay and show progress until the end"),
     "--yes": dict(action="store_true", help="do not ask"),
     "--keys": dict(action="store_true", help="list tasks with their keys (which ones: where=...)"),
     "--mixed-code": dict(action="store_true", help="use results of different code together"),
     "--reason": dict(metavar="TEXT", default="", help="why; kept in the ledger"),
     "--every": dict(metavar="SECONDS", type=float, help="tick again and again, this many seconds apart"),
+    "--settle": dict(action="store_true", help="go on until it is certain which jobs have ended, two minutes at most"),
     "--out": dict(metavar="DIR", help="where the report goes; else the sweep's folder in the store"),
 }
 EVERYWHERE = ("--root", "--quiet")
-_SUBMITTING = ("--config-dir", "--detach", "--replace", "--retry", "--live-code", "--json")
+_SUBMITTING = ("--config-dir", "--detach", "--follow", "--replace", "--retry", "--live-code", "--json")
 
 VERBS: dict[str, Verb] = {
     "plan": Verb(
@@ -73,7 +74,7 @@ VERBS: dict[str, Verb] = {
         summary="grow a sweep: only the new points run",
         names=("NAME",),
         settings="KEY=VALUE ...",
-        flags=("--config-dir", "--detach", "--retry", "--live-code", "--json", "--dry-run"),
+        flags=("--config-dir", "--detach", "--follow", "--retry", "--live-code", "--json", "--dry-run"),
         examples=("eigensweep add w1 model.width=256",),
     ),
     "status": Verb(
@@ -105,7 +106,7 @@ VERBS: dict[str, Verb] = {
         summary="send again what failed or was cancelled, with fresh retry budgets",
         names=("NAME",),
         where=True,
-        flags=("--detach", "--dry-run", "--json"),
+        flags=("--detach", "--follow", "--dry-run", "--json"),
         examples=("eigensweep resume w1", "eigensweep resume w1 where=\"class='user_error'\""),
     ),
     "run": Verb(
@@ -137,7 +138,7 @@ VERBS: dict[str, Verb] = {
     ),
     "tick": Verb(
         summary="reconcile scheduler and files once: collect, cure, submit what became ready",
-        flags=("--every", "--json"),
+        flags=("--every", "--settle", "--json"),
         examples=("eigensweep tick", "eigensweep tick --every 60"),
     ),
     "gc": Verb(

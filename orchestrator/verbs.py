@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Root = str | Path | None
 Progress = Callable[["Status"], None]
+SETTLE_SECONDS = 120.0
 
 
 def init(root: str | Path) -> "Store":
@@ -138,14 +139,18 @@ def run_key(name: str, key: str, root: Root = None, report: Any = lambda message
     return running.run_key(name, key, _store(root), report)
 
 
-def tick(root: Root = None, every: float | None = None, report: Callable[["Done"], None] = lambda done: None) -> "Done":
-    """Reconcile all sweeps once, or every so many seconds until nothing is left to do."""
-    from orchestrator.tick import tick as one_tick
+def tick(
+    root: Root = None, every: float | None = None, report: Callable[["Done"], None] = lambda done: None, *, settle: bool = False
+) -> "Done":
+    """Reconcile all sweeps once, or every so many seconds until nothing is left to do; `settle`: until no job's end is in doubt."""
+    from orchestrator import tick as ticking
     from orchestrator.watch import Watch
 
     watch = Watch.of(_store(root))
+    if settle:
+        return ticking.settle(watch, SETTLE_SECONDS, report)
     while True:
-        done = one_tick(watch)
+        done = ticking.tick(watch)
         report(done)
         if every is None or not (set(watch.ledger.sweeps) - watch.ledger.settled - set(watch.ledger.paused)):
             return done

@@ -15,9 +15,16 @@ from workers.taskdir import Task
 
 
 def read_batch(root: Path, token: str) -> tuple[dict[str, Any], list[Task]]:
-    """The body of a batch's tasks.json and its tasks."""
-    body = files.read(taskdir.batch_dir(root, token) / "tasks.json")
-    return body, [Task(**plain) for plain in body["tasks"]]
+    """The body of a submission's tasks.json, and the tasks of this batch; those of an array's element stand on a line of tasks.jsonl."""
+    base, _, element = token.partition("/")
+    folder = taskdir.batch_dir(root, base)
+    body = files.read(folder / "tasks.json")
+    if not element:
+        return body, [Task(**plain) for plain in body["tasks"]]
+    path = folder / "tasks.jsonl"
+    with path.open("rb") as lines:
+        lines.seek(body["offsets"][int(element)])
+        return body, [Task(**plain) for plain in files.decode(lines.readline(), path)]
 
 
 RESERVE_BYTES = 64 * 1024  # room for the last records of a job that has filled the disk

@@ -17,6 +17,14 @@ def boot_id() -> str:
         return "unknown"
 
 
+def host_dir() -> Path:
+    """A folder of this user on this host alone, never on a shared file system; gone at the latest when the host starts anew."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    folder = Path(runtime) / "eigensweep" if runtime and os.access(runtime, os.W_OK) else Path(f"/tmp/eigensweep-{os.getuid()}")
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
 def start_ticks(pid: int) -> int:
     """When a process began, in clock ticks since boot; 0: there is none, or it is dead and not yet buried."""
     try:

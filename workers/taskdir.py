@@ -3,7 +3,7 @@
 import contextlib
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,10 @@ Columns = dict[str, list[Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One unit of work as it crosses the border to the nodes: plain values only."""
+    """One unit of work as it crosses the border to the nodes: plain values only.
+
+    `alone`: nothing else runs beside it in its job. `halvings`: how often its micro-batch is to be halved.
+    """
 
     key: str
     workload: str
@@ -31,6 +34,7 @@ class Task:
     generation: int = 0
     alone: bool = False
     num_failed: int = 0
+    halvings: int = 0
 
     @property
     def commit_name(self) -> str:
@@ -114,8 +118,36 @@ def attempt_dir(root: Path, name: str, attempt: str) -> Path:
 
 
 def batch_dir(root: Path, token: str) -> Path:
-    """Where everything of one batch stands."""
+    """Where everything of one batch stands; an element of a job array, `BASE/3`, has a folder in that of its submission, `BASE`."""
     return root / "batches" / token
+
+
+def batch_tokens(root: Path) -> Iterator[str]:
+    """Every batch that has a folder: `BASE`, or `BASE/3` for those elements of a job array that have begun."""
+    for base in files.names(root / "batches"):
+        names = files.names(root / "batches" / base)
+        if "tasks.jsonl" in names:
+            yield from (f"{base}/{name}" for name in sorted((name for name in names if name.isdigit()), key=int))
+        else:
+            yield base
+
+
+def shape_name(workload: str, resources: Mapping[str, Any]) -> str:
+    """Tasks of one name ask for the same and take about as long: `noop cpus=1 gpus=0 memory_gib=0.25 nodes=1 walltime_minutes=1`."""
+    return " ".join([workload, *(f"{name}={resources[name]:g}" for name in sorted(resources))])
+
+
+def has_progressed(root: Path, name: str, attempt: str) -> bool:
+    """Whether an attempt on the commit `name` has left a checkpoint further on than all other attempts have."""
+    folder = task_dir(root, name) / "attempts"
+    steps = {one: max(map(_checkpoint_step, files.names(folder / one)), default=-1) for one in files.names(folder)}
+    mine = steps.pop(attempt, -1)
+    return mine > max(steps.values(), default=-1)
+
+
+def _checkpoint_step(name: str) -> int:
+    number = name.removeprefix("checkpoint-").removesuffix(".json")
+    return int(number) if name.startswith("checkpoint-") and name.endswith(".json") and number.isdigit() else -1
 
 
 def hint_path(root: Path, sweep: str, name: str) -> Path:

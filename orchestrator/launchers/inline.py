@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.launchers import _processes
-from orchestrator.launchers.launcher import JobState, Launcher
+from orchestrator.launchers.launcher import JobState, Launcher, Submission
 from workers.processes import Process
 from workers.settings import setting
 
@@ -18,13 +18,12 @@ class Inline(Launcher):
     device: str = setting("cpu")
     raise_errors: bool = setting(False, help="let a task's exception through, to a debugger")
 
-    def submit(self, root: Path, tokens: Sequence[str], code_path: Path) -> dict[str, str]:
-        """Run the batches here; the code is what this process has loaded, `code_path` is not used."""
+    def submit(self, root: Path, token: str, submission: Submission, code_path: Path) -> str:
+        """Run the batch here; the code is what this process has loaded, `code_path` is not used."""
         from workers import inline
 
-        for token in tokens:
-            inline.run(root, token, device=self.device, raise_errors=self.raise_errors)
-        return dict.fromkeys(tokens, str(Process.of_pid(os.getpid())))
+        inline.run(root, token, device=self.device, raise_errors=self.raise_errors)
+        return str(Process.of_pid(os.getpid()))
 
     def states(self, root: Path, tokens: Sequence[str]) -> dict[str, JobState]:
         """Ended, where they ran."""

@@ -75,6 +75,17 @@ class Launcher(Plugin):
     ticks: ClassVar[bool] = False
     restarts: ClassVar[bool] = False
     detaches: ClassVar[bool] = False
+    alone_has_all: ClassVar[bool] = True  # a task that is alone may have all the memory there is, at no cost to others
+
+    @property
+    def poll_seconds(self) -> float:
+        """At least so long between two questions to the scheduler, where nobody has asked for an answer now."""
+        return 0.0
+
+    @property
+    def doubt_seconds(self) -> float:
+        """A job that seems lost is looked at again after this long, before it is given up."""
+        return 0.0
 
     def cut(self, tasks: Sequence[Task], slowest: Mapping[str, float], exclude: Sequence[str] = ()) -> list[Submission]:
         """Cut tasks, given inputs first, into jobs; here one job carries them all.

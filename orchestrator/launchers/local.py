@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from orchestrator.launchers import _processes
-from orchestrator.launchers.launcher import JobState, Launcher
+from orchestrator.launchers.launcher import JobState, Launcher, Submission
 from workers import limits, taskdir
 from workers.processes import Process
 from workers.settings import setting
@@ -35,11 +35,8 @@ class Local(Launcher):
     tasks_per_gpu: int = setting(1, low=1)
     limit_memory_by: str = setting("auto", choices=("auto", "cgroup", "watchdog", "none"))
 
-    def submit(self, root: Path, tokens: Sequence[str], code_path: Path) -> dict[str, str]:
-        """Start a detached shell for each batch: its job, then a tick."""
-        return {token: self._start(root, token, code_path) for token in tokens}
-
-    def _start(self, root: Path, token: str, code_path: Path) -> str:
+    def submit(self, root: Path, token: str, submission: Submission, code_path: Path) -> str:
+        """Start a detached shell: the job, then a tick."""
         path = os.pathsep.join(filter(None, (str(code_path), os.environ.get("PYTHONPATH"))))
         with (taskdir.batch_dir(root, token) / "log").open("ab") as log:
             # Popen, not kept: the shell outlives this process on purpose.

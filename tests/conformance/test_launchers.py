@@ -8,7 +8,7 @@ import pytest
 from batches import REPOSITORY, Batch, act, is_gone, key, noop, own_slots, wait_for  # noqa: F401
 
 from orchestrator.launchers import _processes
-from orchestrator.launchers.launcher import ENDED, QUEUED, RUNNING, Launcher
+from orchestrator.launchers.launcher import ENDED, QUEUED, RUNNING, Launcher, Submission
 from workers import files, plugins, taskdir
 from workers.processes import Process
 from workers.taskdir import Task
@@ -36,8 +36,7 @@ def _tests_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
 def submit(launcher: Launcher, root: Path, tasks: list[Task], token: str = TOKEN) -> Batch:
     """Write the batch as a driver does and submit it."""
     batch = Batch.write(root, tasks, token, **launcher.to_plain())
-    job_ids = launcher.submit(root, [token], REPOSITORY)
-    assert set(job_ids) == {token}
+    assert launcher.submit(root, token, Submission(jobs=[tasks]), REPOSITORY)
     return batch
 
 
@@ -66,7 +65,7 @@ def test_a_batch_submitted_twice_runs_once(launcher, root):
     batch = submit(launcher, root, [noop(1)])
     wait_for_end(launcher, batch)
     before = batch.events()
-    launcher.submit(root, [TOKEN], REPOSITORY)
+    launcher.submit(root, TOKEN, Submission(jobs=[[noop(1)]]), REPOSITORY)
     wait_for_end(launcher, batch)
     assert batch.events() == before
 
@@ -166,7 +165,7 @@ def test_the_job_runs_the_frozen_code_before_the_caller_s(local, root, tmp_path)
     for package in ("workers", "orchestrator"):
         (frozen / package).symlink_to(REPOSITORY / package)
     batch = Batch.write(root, [act(5, "rows")], **local.to_plain())
-    local.submit(root, [TOKEN], frozen)
+    local.submit(root, TOKEN, Submission(jobs=[[act(5, "rows")]]), frozen)
     wait_for_end(local, batch)
     assert taskdir.read_commit(root, key(5)).rows["scalars"]["value"] == [-1.0]
 

@@ -2,14 +2,15 @@
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator.launchers.launcher import JobState, Launcher
+from orchestrator.launchers.launcher import JobState, Launcher, Submission
 from workers import files, taskdir
 from workers.execute import Ended, execute
+from workers.journal import read_batch
 from workers.taskdir import Task
 
 
@@ -28,6 +29,7 @@ class Job:
 
     def begin(self) -> None:
         """The job's first act; a job whose receipt is taken exits at once."""
+        files.make_dirs(taskdir.batch_dir(self.root, self.token))
         self.begun = files.publish(taskdir.batch_dir(self.root, self.token) / "receipt.json", files.encode({"job": self.token}))
         self.alive = self.begun
 
@@ -35,7 +37,7 @@ class Job:
         """Start the next task whose inputs are there and that is not committed."""
         for index, task in enumerate(self.tasks):
             if task.key not in self.finished and not taskdir.is_committed(self.root, task.commit_name):
-                attempt = f"{self.token}-{index}-0-{os.urandom(3).hex()}"
+                attempt = f"{self.token.replace('/', '.')}-{index}-0-{os.urandom(3).hex()}"
                 self.running = (task, attempt)
                 self._write({"event": "start", "key": task.key, "attempt": attempt, "slot": 0, "time": 0.0})
                 return True
@@ -75,22 +77,25 @@ JOBS: dict[str, Job] = {}
 class Scripted(Launcher):
     """Keeps the jobs in JOBS; nothing runs by itself."""
 
-    def batches(self, tasks: Sequence[Task]) -> list[list[Task]]:
-        """At most three tasks a job."""
-        return [list(tasks[start : start + 3]) for start in range(0, len(tasks), 3)]
+    def cut(self, tasks: Sequence[Task], slowest: Mapping[str, float], exclude: Sequence[str] = ()) -> list[Submission]:
+        """At most three tasks a job, at most two jobs a submission."""
+        jobs = [list(tasks[start : start + 3]) for start in range(0, len(tasks), 3)]
+        return [Submission(jobs=jobs[start : start + 2]) for start in range(0, len(jobs), 2)]
 
-    def submit(self, root: Path, tokens: Iterable[str], code_path: Path) -> dict[str, str]:
+    def submit(self, root: Path, token: str, submission: Submission, code_path: Path) -> str:
         """Queue the jobs, after checking that none of their tasks is at work elsewhere or done."""
-        for token in tokens:
-            body = files.read(taskdir.batch_dir(root, token) / "tasks.json")
-            tasks = [Task(**plain) for plain in body["tasks"]]
-            for task in tasks:
-                assert not taskdir.is_committed(root, task.commit_name), f"{task.key} is committed and was sent again"
-                for other in JOBS.values():
-                    at_work = other.alive and other.listed and task.key not in other.finished
-                    assert not (at_work and task.key in {one.key for one in other.tasks}), f"{task.key} is at work and was sent again"
-            JOBS[token] = Job(root, token, tasks)
-        return {token: token for token in tokens}
+        for number, _ in enumerate(submission.jobs):
+            self._queue(root, token if len(submission.jobs) == 1 else f"{token}/{number}")
+        return token
+
+    def _queue(self, root: Path, token: str) -> None:
+        _, tasks = read_batch(root, token)
+        for task in tasks:
+            assert not taskdir.is_committed(root, task.commit_name), f"{task.key} is committed and was sent again"
+            for other in JOBS.values():
+                at_work = other.alive and other.listed and task.key not in other.finished
+                assert not (at_work and task.key in {one.key for one in other.tasks}), f"{task.key} is at work and was sent again"
+        JOBS[token] = Job(root, token, tasks)
 
     def states(self, root: Path, tokens: Iterable[str]) -> dict[str, JobState]:
         """What the scheduler shows; a job that it no longer lists is absent."""
