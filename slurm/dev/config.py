@@ -154,8 +154,8 @@ def hosts(settings: Settings) -> str:
 def login_script(place: Place) -> str:
     """Runs a command on the login host.
 
-    That host has the controller's network, but the machine's processes and files: signals, working directory, standard input and /tmp are the
-    caller's. What `bin` holds is hidden there: it is for callers outside.
+    That host has the controller's network, but the machine's processes and files: signals, working directory, standard input and
+    /tmp are the caller's. What `bin` holds is hidden there: it is for callers outside.
     """
     return f"""#!/bin/sh
 exec nsenter --net=/run/netns/es-{place.name}-ctl unshare --mount --uts sh -c '
