@@ -46,7 +46,7 @@ class Workload(Plugin):
     """A kind of task: its fields are its settings; a field whose type is another workload is an input.
 
     `version` rises when the numbers change. `deterministic`: two executions give bitwise equal rows, else rows may differ by the
-    relative `tolerance`. `tables`: further tables, name -> {column: Arrow type}. `accepts_diverged`: runs although an input
+    relative `tolerance`. `halves_batches`: its micro-batch may be halved with the same result. `tables`: further tables, name -> {column: Arrow type}. `accepts_diverged`: runs although an input
     diverged.
     """
 
@@ -54,6 +54,7 @@ class Workload(Plugin):
     deterministic: ClassVar[bool] = True
     tolerance: ClassVar[float] = 0.0
     accepts_diverged: ClassVar[bool] = False
+    halves_batches: ClassVar[bool] = False
     tables: ClassVar[Mapping[str, Mapping[str, str]]] = {}
 
     def resources(self) -> Resources:

@@ -15,6 +15,7 @@ from orchestrator.store import Store
 from tests.faults.stage import Stage, points, wait_for
 from workers import files, limits, taskdir
 from workers.errors import Garbled, StoreError
+from workers.workloads.noop import Noop
 
 CGROUPS = limits.hierarchy() is not None
 LIMITS = [pytest.param("cgroup", marks=pytest.mark.skipif(not CGROUPS, reason="no memory cgroup may be made here")), "watchdog"]
@@ -137,11 +138,13 @@ def test_a_task_out_of_memory_is_tried_alone_with_more_and_fails_only_where_that
 def test_kills_and_cuda_oom_are_retried_up_to_their_budget(stage: Stage) -> None:
     axes = points(index=range(5), fail=["kill", "kill", "cuda_oom", "cuda_oom", "none"], fail_first=[2, 0, 1, 0, 0])
     status = stage.submit(*NOOP, *axes)
+    # once beside others, once alone with the whole GPU, then with smaller micro-batches, where the workload has them
+    number_of_cuda_ooms = 4 if Noop.halves_batches else 2
     assert stage.classes() == {
         0: ["killed", "killed", "completed"],
         1: ["killed"] * 4,
         2: ["cuda_oom", "completed"],
-        3: ["cuda_oom"] * 4,
+        3: ["cuda_oom"] * number_of_cuda_ooms,
         4: ["completed"],
     }
     assert status.counts == {"completed": 3, "failed": 2}
@@ -196,7 +199,7 @@ def test_a_full_disk_pauses_the_sweep_and_nothing_is_lost(stage: Stage, small_di
     status = stage.submit(*NOOP, "index=range(0,150)")
     assert "the disk or the quota is full: free space" in status.paused
     assert status.next == "eigensweep resume w"
-    assert status.counts["completed"] < 150
+    assert status.counts.get("completed", 0) < 150
     stage.wait_until_quiet()
     kept = {path.name: path.read_bytes() for path in (stage.root / "commits").rglob("*.json") if path.name[0] != "."}
     subprocess.run(["mount", "-o", "remount,size=32m", str(small_disk)], check=True)
@@ -404,11 +407,11 @@ def test_a_garbled_list_of_tasks_is_not_run_and_its_tasks_are_sent_again(stage: 
 
     submit, harmed = Local.submit, []
 
-    def submit_after_damage(self: Local, root: Path, tokens: list[str], code_path: Path) -> Any:
+    def submit_after_damage(self: Local, root: Path, token: str, submission: Any, code_path: Path) -> Any:
         if not harmed:
-            harmed.append(tokens[0])
-            damage(stage.folder(tokens[0]) / "tasks.json", "half")
-        return submit(self, root, tokens, code_path)
+            harmed.append(token)
+            damage(stage.folder(token) / "tasks.json", "half")
+        return submit(self, root, token, submission, code_path)
 
     monkeypatch.setattr(Local, "submit", submit_after_damage)
     assert stage.submit(*NOOP, "index=0,1").counts == {"completed": 2}
