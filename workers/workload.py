@@ -46,8 +46,8 @@ class Workload(Plugin):
     """A kind of task: its fields are its settings; a field whose type is another workload is an input.
 
     `version` rises when the numbers change. `deterministic`: two executions give bitwise equal rows, else rows may differ by the
-    relative `tolerance`. `halves_batches`: its micro-batch may be halved with the same result. `tables`: further tables, name -> {column: Arrow type}. `accepts_diverged`: runs although an input
-    diverged.
+    relative `tolerance`. `halves_batches`: its micro-batch may be halved with the same result (see `Context.micro_batch`).
+    `tables`: further tables, name -> {column: Arrow type}. `accepts_diverged`: runs although an input diverged.
     """
 
     group: ClassVar[str] = "workloads"
