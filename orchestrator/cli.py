@@ -9,7 +9,10 @@ from collections.abc import Sequence
 
 from workers.errors import ConfigError, EigensweepError, UnknownName, nearest
 
-_WITH_VALUE = ("--root", "--config-dir", "--out", "--reason", "--every", "--cfg")
+_WITH_VALUE = (
+    *("--root", "--config-dir", "--out", "--reason", "--every", "--cfg"),
+    *("--folder", "--tasks", "--task-seconds", "--kill", "--oom", "--preempt", "--power-cuts", "--driver-kill-seconds", "--seed"),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -310,6 +310,25 @@ def scrub(call: Call) -> int:
     return 1 if found.problems else 0
 
 
+def chaos(call: Call) -> int:
+    """A trial: calm run, chaos run, comparison; exit code 1 where they differ."""
+    from orchestrator import verbs
+    from orchestrator.chaos import text
+
+    names = ("tasks", "task_seconds", "kill", "oom", "preempt", "power_cuts", "driver_kill_seconds", "seed")
+    demands = {name: getattr(call.flags, name) for name in names}
+    trial = verbs.plan_chaos(
+        call.name, call.words.settings, root=call.root, folder=call.flags.folder, config_dirs=call.config_dirs, **demands
+    )
+    if call.flags.dry_run:
+        call.emit(trial, text.plan)
+        return 0
+    with text.Progress(quiet=call.flags.quiet) as progress:
+        report = verbs.chaos(trial, progress.update)
+    call.emit(report, text.report)
+    return 0 if report.is_good else 1
+
+
 def init(call: Call) -> int:
     """Make a store."""
     from orchestrator import verbs
@@ -375,6 +394,7 @@ COMMANDS: dict[str, Callable[[Call], int]] = {
     "tick": tick,
     "gc": gc,
     "scrub": scrub,
+    "chaos": chaos,
     "init": init,
     "completion": completion,
 }

@@ -47,6 +47,15 @@ FLAGS: dict[str, dict[str, Any]] = {
     "--every": dict(metavar="SECONDS", type=float, help="tick again and again, this many seconds apart"),
     "--settle": dict(action="store_true", help="go on until it is certain which jobs have ended, two minutes at most"),
     "--out": dict(metavar="DIR", help="where the report goes; else the sweep's folder in the store"),
+    "--folder": dict(metavar="DIR", help="where the trial's stores go, seen by all nodes; else STORE-chaos beside the store"),
+    "--tasks": dict(metavar="N", type=int, default=500, help="tasks of the trial's own sweep (500)"),
+    "--task-seconds": dict(metavar="LOW-HIGH", default="1-8", help="how long its tasks take (1-8)"),
+    "--kill": dict(metavar="SHARE", default="5%", help="SIGKILL of tasks: 5%% of all, or a number of running tasks to hit (5%%)"),
+    "--oom": dict(metavar="SHARE", default="2%", help="tasks made to use more memory than they asked for (2%%)"),
+    "--preempt": dict(metavar="SHARE", default="", help="tasks hit by requeues of their jobs; needs a scheduler (2%%)"),
+    "--power-cuts": dict(metavar="N", type=int, default=0, help="nodes cut off; on the development cluster of a checkout only (0)"),
+    "--driver-kill-seconds": dict(metavar="SECONDS", type=float, default=30.0, help="SIGKILL of the driver every so often; 0: never (30)"),
+    "--seed": dict(metavar="N", type=int, default=0, help="of when and whom faults strike (0)"),
 }
 EVERYWHERE = ("--root", "--quiet")
 _SUBMITTING = ("--config-dir", "--detach", "--follow", "--replace", "--retry", "--live-code", "--json")
@@ -150,6 +159,21 @@ VERBS: dict[str, Verb] = {
         summary="verify every checksum in the store and name what cannot be trusted",
         flags=("--json",),
         examples=("eigensweep scrub",),
+    ),
+    "chaos": Verb(
+        summary="try a cluster: run a sweep calmly and under faults, and compare",
+        names=("[NAME]",),
+        settings="[KEY=VALUE ...]",
+        flags=(
+            *("--folder", "--config-dir", "--tasks", "--task-seconds", "--kill", "--oom", "--preempt", "--power-cuts"),
+            *("--driver-kill-seconds", "--seed", "--dry-run", "--json"),
+        ),
+        examples=(
+            "eigensweep chaos --dry-run",
+            "eigensweep chaos launcher=slurm launcher.partition=short --folder /scratch/me/trial",
+            "eigensweep chaos --tasks 60 --task-seconds 0.2-1 --kill 20% --driver-kill-seconds 5",
+            "eigensweep chaos w1 launcher=slurm",
+        ),
     ),
     "init": Verb(
         summary="make a store, after trying what its file system can do",

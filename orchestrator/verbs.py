@@ -11,6 +11,8 @@ from workers import files
 from workers.errors import ConfigError, Garbled
 
 if TYPE_CHECKING:
+    from orchestrator.chaos.run import Moment, Report
+    from orchestrator.chaos.trial import Trial
     from orchestrator.plan import Plan
     from orchestrator.results import Results
     from orchestrator.status import Status
@@ -169,6 +171,22 @@ def scrub(root: Root = None, progress: Any = None) -> Any:
     from orchestrator import scrub as checking
 
     return checking.scrub(_store(root), progress=progress)
+
+
+def plan_chaos(
+    name: str, overrides: Sequence[str] = (), root: Root = None, folder: Root = None, config_dirs: Sequence[Path] = (), **demands: Any
+) -> "Trial":
+    """What a trial would do; demands: see `orchestrator.chaos.trial.Demands`. `name`: a finished sweep, whose results are the calm ones."""
+    from orchestrator.chaos.trial import Demands, plan
+
+    return plan(name, overrides, Path(root) if root else None, Path(folder) if folder else None, Demands(**demands), config_dirs)
+
+
+def chaos(trial: "Trial", progress: Callable[["Moment"], None] = lambda moment: None) -> "Report":
+    """Run a sweep calmly and under faults, each in a store of its own, and compare."""
+    from orchestrator.chaos.run import run
+
+    return run(trial, progress)
 
 
 def load(name: str, root: Root = None, *, mixed_code: bool = False) -> "Results":

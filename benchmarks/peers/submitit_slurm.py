@@ -1,6 +1,6 @@
 """No-op tasks through submitit's SLURM executor: `python submitit_slurm.py FOLDER NUM_TASKS array|packed NUM_JOBS`; prints its own seconds.
 
-`array`: `map_array`, an element of the job array a task (NUM_JOBS is not used). `packed`: NUM_JOBS jobs of one array, each a FunctionSequence.
+`array`: `map_array`, an element of the job array a task. `packed`: an array of NUM_JOBS jobs, each a FunctionSequence of its share.
 """
 
 import json

@@ -1,0 +1,106 @@
+"""The ways in which a chaos run reaches what is its own: a task's process, a job, a node of the development cluster."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchestrator.chaos.strike import strike
+from workers.errors import ConfigError
+from workers.processes import Process
+
+PACKAGES = Path(__file__).resolve().parents[2]
+_SECONDS = 30.0
+
+
+def python_path(*first: Path) -> str:
+    """A PYTHONPATH with these folders, our own packages, and what is there already."""
+    return os.pathsep.join(filter(None, [*map(str, first), str(PACKAGES), os.environ.get("PYTHONPATH", "")]))
+
+
+def signal_task(receipt: Mapping[str, Any], log: str, number: int) -> bool:
+    """Send a signal to the child that writes to `log`, by its job's receipt; on another host through the scheduler, in the job itself."""
+    if "job" not in receipt:
+        return False
+    if Process.parse(receipt["job"]).is_here:
+        return strike(receipt["pid"], receipt["pid_start"], log, number)
+    words = [str(receipt["pid"]), str(receipt["pid_start"]), log, str(number)]
+    step = ["srun", f"--jobid={_raw_id(receipt)}", "--overlap", "--nodes=1", "--ntasks=1", f"--nodelist={receipt['host']}", "--quiet"]
+    return bool(_raw_id(receipt)) and _succeeds([*step, sys.executable, "-P", "-m", "orchestrator.chaos.strike", *words])
+
+
+def requeue(receipt: Mapping[str, Any]) -> bool:
+    """Have the scheduler take the job off its nodes and queue it again, as a preemption does; only if its name is the receipt's token."""
+    job_id, name = _raw_id(receipt), str(receipt.get("token", "")).partition("/")[0]
+    if not job_id or not name or _answer(["squeue", "--noheader", f"--jobs={job_id}", "--format=%j"]) != name:
+        return False
+    return _succeeds(["scontrol", "requeue", job_id])
+
+
+def _raw_id(receipt: Mapping[str, Any]) -> str:
+    """The job's own number: an element of an array has one beside `ARRAY_INDEX`."""
+    job_id = str(receipt.get("slurm", {}).get("job_id", ""))
+    return _answer(["squeue", "--noheader", f"--jobs={job_id}", "--format=%A"]) if "_" in job_id else job_id
+
+
+def _run(words: Sequence[str]) -> "subprocess.CompletedProcess[str] | None":
+    environment = {**os.environ, "PYTHONPATH": python_path(), "LC_ALL": "C"}
+    try:
+        return subprocess.run(words, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_SECONDS)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+
+
+def _succeeds(words: Sequence[str]) -> bool:
+    done = _run(words)
+    return done is not None and done.returncode == 0
+
+
+def _answer(words: Sequence[str]) -> str:
+    done = _run(words)
+    return done.stdout.strip() if done is not None and done.returncode == 0 else ""
+
+
+@dataclass(slots=True)
+class Power:
+    """The plugs of the development cluster's nodes; there is no other cluster whose power we would cut."""
+
+    script: Path
+    cut_nodes: set[str] = field(default_factory=set)
+
+    @classmethod
+    def of_development_cluster(cls) -> "Power":
+        """The cluster that EIGENSWEEP_CLUSTER names; ConfigError where there is none."""
+        script = PACKAGES / "slurm" / "dev" / "cluster"
+        name = os.environ.get("EIGENSWEEP_CLUSTER", "")
+        if not script.exists() or not name:
+            raise ConfigError(
+                "--power-cuts is for the development cluster alone: run it from a checkout with slurm/dev/cluster, "
+                "and name the cluster with EIGENSWEEP_CLUSTER=NAME"
+            )
+        power = cls(script)
+        power._call("status")
+        return power
+
+    def cut(self, node: str) -> None:
+        """All that runs there is gone at once."""
+        self._call("kill-node", node)
+        self.cut_nodes.add(node)
+
+    def restore(self, node: str) -> None:
+        """Start it again."""
+        self._call("restore-node", node)
+        self.cut_nodes.discard(node)
+
+    def _call(self, *words: str) -> None:
+        done = _run([sys.executable, str(self.script), *words])
+        if done is None or done.returncode:
+            said = (done.stderr.strip() or done.stdout.strip()) if done is not None else "no answer"
+            raise ConfigError(f"slurm/dev/cluster {' '.join(words)}: {said}")
+
+
+KILL = int(signal.SIGKILL)
