@@ -75,8 +75,10 @@ def take_verb(arguments: Sequence[str]) -> tuple[str, list[str]]:
 
 def _dispatch(name: str, parsed: Namespace) -> int:
     from orchestrator import commands, usage
+    from workers import files
 
     words = usage.sort(name, parsed.words)
+    files.set_umask()
     # a user's own package is found from the folder in which the command runs, as with `python -m`
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import os
 import warnings
 from collections import Counter
 from dataclasses import dataclass
@@ -202,7 +201,7 @@ class Results:
         """The newest manifest, after a compaction where commits of this sweep or retractions wait for one."""
         old = self._tail.tables["tasks"]["key"] or self.name not in self._manifest.axes
         old = old or self._ledger.retracted != set(self._manifest.retracted)
-        if old and os.access(self.root / "dataset", os.W_OK):
+        if old and self._store.is_mine:
             collect.compact(self._store, ledgers.read(self.root))
             return dataset.newest(self._store)
         return self._manifest

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pwd
 import re
 import secrets
 from collections.abc import Callable, Iterable
@@ -14,6 +15,8 @@ from workers.errors import ConfigError, Garbled, StoreError, UnknownName, neares
 
 FORMAT = 1
 FOLDERS = ("batches", "code", "commits", "dataset", "ledger", "sweeps", "tasks")
+# owner of all files whose real owner is not known on this machine
+UNMAPPED = 65534
 # fewer hints than this share of a sweep's list are not worth writing the list anew
 HINTS_WORTH_FOLDING = 0.05
 
@@ -43,8 +46,11 @@ class Store:
         if not (path / "store.json").exists():
             files.make_dirs(path)
             probe(path)
+            if not os.listdir(path):  # a folder that holds something else keeps its mode
+                _share_with_group(path)
             for folder in FOLDERS:
                 files.make_dirs(path / folder)
+                _share_with_group(path / folder)
             files.publish(path / "store.json", files.encode({"format": FORMAT, "id": secrets.token_hex(8)}))
         return cls.open(path)
 
@@ -53,11 +59,43 @@ class Store:
             body = files.read(self.root / "store.json")
         except FileNotFoundError:
             raise StoreError(f"no store at {self.root}; make one with `eigensweep init --root {self.root}`") from None
+        except PermissionError:
+            raise StoreError(
+                f"you ({_user(os.geteuid())}) may not read {self.root}: a store is for its owner and that owner's group; "
+                f"ask to be let in (`ls -ld {self.root}` shows whose it is), or make one of your own with `eigensweep init --root DIR`"
+            ) from None
         if body["format"] > FORMAT:
             raise StoreError(
                 f"the store at {self.root} has format {body['format']}, this eigensweep knows formats up to {FORMAT}; "
                 "use the eigensweep that made it, or a newer one: pip install --upgrade eigensweep"
             )
+
+    @property
+    def owner(self) -> str:
+        """Name of the one user who may write."""
+        return _user(self._owner_id)
+
+    @property
+    def is_mine(self) -> bool:
+        """Whether this user may write: nobody else does, whatever the permissions allow, not even root."""
+        # where the file system cannot tell whose a file is (ids that are not mapped), its permissions decide
+        return self._owner_id in (os.geteuid(), UNMAPPED) and os.access(self.root / "ledger", os.W_OK)
+
+    @property
+    def _owner_id(self) -> int:
+        return os.stat(self.root / "store.json").st_uid
+
+    def require_mine(self, what: str) -> "Store":
+        """This store; raises StoreError, before anything is written, where it is another user's."""
+        if self.is_mine:
+            return self
+        me = _user(os.geteuid())
+        if self._owner_id == os.geteuid():
+            raise StoreError(f"cannot {what} in {self.root}: it is read-only for you ({me}), its owner; see `ls -ld {self.root}/ledger`")
+        raise StoreError(
+            f"cannot {what} in {self.root}: it is the store of {self.owner}, and only {self.owner} writes there; you ({me}) may read it "
+            "with status, logs, load, fit, cost, `report --out DIR`. A store of your own: `eigensweep init --root DIR`"
+        )
 
     def code_path(self, snapshot: str) -> Path:
         """The frozen source of that name, a root for Python's path."""
@@ -151,6 +189,19 @@ class Store:
         for bucket in files.names(self.root / "commits"):
             found += [name[:-5] for name in os.listdir(self.root / "commits" / bucket) if name[0] != "." and name.endswith(".json")]
         return found
+
+
+def _share_with_group(folder: Path) -> None:
+    """Files made below belong to the folder's group, which may read them; others may not."""
+    with contextlib.suppress(PermissionError):  # another user's folder, which we may write to
+        os.chmod(folder, files.ROOT_MODE)
+
+
+def _user(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"user {number}"
 
 
 def check_name(name: str) -> str:

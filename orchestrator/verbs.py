@@ -43,7 +43,7 @@ def submit(overrides: Sequence[str], root: Root = None, config_dirs: Sequence[Pa
     """Submit a sweep; options: detach, replace, retry, live_code, progress (see `orchestrator.submit.submit`)."""
     from orchestrator import submit as submitting
 
-    return submitting.submit(overrides, _store(root), config_dirs, **options)
+    return submitting.submit(overrides, _own_store(root, "submit"), config_dirs, **options)
 
 
 def plan_add(name: str, overrides: Sequence[str], root: Root = None, config_dirs: Sequence[Path] = ()) -> "Plan":
@@ -59,18 +59,19 @@ def add(name: str, overrides: Sequence[str], root: Root = None, config_dirs: Seq
     """Grow a sweep: only the new points run."""
     from orchestrator import submit as submitting
 
-    return submitting.add(name, overrides, _store(root), config_dirs, **options)
+    return submitting.add(name, overrides, _own_store(root, "add to a sweep"), config_dirs, **options)
 
 
 def status(name: str, root: Root = None, *, reconcile: bool = True) -> "Status":
-    """States by axis, causes of failure, what is left, ETA band. `reconcile`: tick first."""
+    """States by axis, causes of failure, what is left, ETA band. `reconcile`: tick first, in a store of one's own."""
     from orchestrator import status as showing
     from orchestrator.tick import tick as one_tick
     from orchestrator.watch import Watch
 
-    watch = Watch.of(_store(root))
+    store = _store(root)
+    watch = Watch.of(store)
     watch.sweep(name)
-    if reconcile and watch.ledger.batches:
+    if reconcile and watch.ledger.batches and store.is_mine:
         one_tick(watch, [name])
     return showing.status(watch, name)
 
@@ -91,7 +92,7 @@ def cancel(name: str, where: str | None = None, root: Root = None) -> list[str]:
     """Take tasks out of a sweep's work; the tasks in words."""
     from orchestrator import submit as submitting
 
-    store = _store(root)
+    store = _own_store(root, "cancel tasks")
     return _in_words(store, name, submitting.cancel(name, store, where))
 
 
@@ -99,7 +100,7 @@ def resume(name: str, where: str | None = None, root: Root = None, **options: An
     """Send again what failed or was cancelled; options: detach, dry_run, progress."""
     from orchestrator import submit as submitting
 
-    return submitting.resume(name, _store(root), where, **options)
+    return submitting.resume(name, _own_store(root, "resume a sweep"), where, **options)
 
 
 def resumable(name: str, where: str | None = None, root: Root = None) -> list[str]:
@@ -120,7 +121,7 @@ def retract(name: str, where: str, reason: str = "", root: Root = None, *, dry_r
 
     if not where:
         raise ConfigError('retract needs a selection, such as where="key=\'ab12...\'" or where="width=64"; where="true" takes all')
-    store = _store(root)
+    store = _store(root) if dry_run else _own_store(root, "retract results")
     found = submitting.retract(name, where, reason, store, dry_run=dry_run)
     mine = _in_words(store, name, [index for sweep, index in found if sweep == name])
     others = Counter(sweep for sweep, _ in found if sweep != name)
@@ -131,14 +132,14 @@ def run(overrides: Sequence[str], root: Root = None, config_dirs: Sequence[Path]
     """One task in this process."""
     from orchestrator import run as running
 
-    return running.run(overrides, _store(root), config_dirs, report)
+    return running.run(overrides, _own_store(root, "run a task"), config_dirs, report)
 
 
 def run_key(name: str, key: str, root: Root = None, report: Any = lambda message: None) -> "Commit":
     """One task of a sweep in this process."""
     from orchestrator import run as running
 
-    return running.run_key(name, key, _store(root), report)
+    return running.run_key(name, key, _own_store(root, "run a task"), report)
 
 
 def tick(
@@ -148,7 +149,7 @@ def tick(
     from orchestrator import tick as ticking
     from orchestrator.watch import Watch
 
-    watch = Watch.of(_store(root))
+    watch = Watch.of(_own_store(root, "tick"))
     if settle:
         return ticking.settle(watch, SETTLE_SECONDS, report)
     while True:
@@ -163,7 +164,7 @@ def gc(root: Root = None, *, dry_run: bool = False) -> Any:
     """Delete what nothing refers to any more."""
     from orchestrator import gc as collecting
 
-    return collecting.gc(_store(root), dry_run=dry_run)
+    return collecting.gc(_store(root) if dry_run else _own_store(root, "delete files"), dry_run=dry_run)
 
 
 def scrub(root: Root = None, progress: Any = None) -> Any:
@@ -214,7 +215,7 @@ def report(name: str, root: Root = None, out: str | Path | None = None, *, mixed
     from orchestrator import status as showing
     from orchestrator.watch import Watch
 
-    store = _store(root)
+    store = _store(root) if out else _own_store(root, "put a report (--out DIR puts it elsewhere)")
     results = load(name, store.root, mixed_code=mixed_code)
     folder = Path(out) if out else store.root / "sweeps" / name / "report"
     shown = showing.status(Watch.of(store), name)
@@ -240,6 +241,11 @@ def _store(root: Root) -> "Store":
     from orchestrator.store import Store
 
     return Store.open(root)
+
+
+def _own_store(root: Root, what: str) -> "Store":
+    """The store, for a verb that writes: StoreError where it is another user's."""
+    return _store(root).require_mine(what)
 
 
 def _in_words(store: "Store", name: str, indices: list[int]) -> list[str]:

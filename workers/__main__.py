@@ -11,8 +11,9 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 2:
         print("usage: python -P -m workers ROOT TOKEN", file=sys.stderr)
         return 2
-    from workers import job
+    from workers import files, job
 
+    files.set_umask()
     try:
         return job.main(Path(arguments[0]), arguments[1])
     except EigensweepError as error:

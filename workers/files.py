@@ -10,11 +10,15 @@ import json
 import os
 import secrets
 import signal
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from workers.errors import DiskFull, Garbled
+
+# The group may read a store, others may not. Folders below a store's root have its setgid bit from their parents.
+FILE_MODE, FOLDER_MODE, ROOT_MODE, UMASK = 0o640, 0o750, 0o2750, 0o027
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 _CHECK = b'{"check":"'
@@ -26,7 +30,7 @@ class Ops:
 
     def create(self, path: Path, data: bytes) -> None:
         """A new file with `data`, synced; FileExistsError where the name is taken."""
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
         try:
             view = memoryview(data)
             while view:
@@ -57,7 +61,7 @@ class Ops:
 
     def mkdir(self, path: Path) -> None:
         """A new folder; FileExistsError where the name is taken."""
-        os.mkdir(path)
+        os.mkdir(path, FOLDER_MODE)
 
     def rmdir(self, path: Path) -> None:
         """Remove an empty folder."""
@@ -65,7 +69,7 @@ class Ops:
 
     def touch(self, path: Path) -> None:
         """An empty file, not synced: a hint that can be made again."""
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o666))
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT, FILE_MODE))
 
     def append(self, descriptor: int, data: bytes) -> None:
         """One record at the end of a log that this process alone writes; not synced."""
@@ -164,6 +168,7 @@ def replacing(path: Path) -> Iterator[Path]:
     with _naming_full_disk(path):
         try:
             yield temporary
+            _keep_from_others(temporary)
             ops.sync(temporary)
             ops.replace(temporary, path)
             ops.sync_dir(path.parent)
@@ -171,6 +176,21 @@ def replacing(path: Path) -> Iterator[Path]:
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise
+
+
+def set_umask() -> None:
+    """Have all that this process creates, also through libraries, be for its user and the group's eyes; for our own commands only.
+
+    A caller of the Python API keeps the umask it has: there every file of a store is made with its mode, and a stricter umask counts.
+    """
+    os.umask(UMASK)
+
+
+def _keep_from_others(path: Path) -> None:
+    # a library has created it, with whatever the umask of the process lets through
+    mode = stat.S_IMODE(os.stat(path).st_mode)
+    if mode & ~FILE_MODE:
+        os.chmod(path, mode & FILE_MODE)
 
 
 @contextlib.contextmanager
