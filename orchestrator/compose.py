@@ -14,6 +14,7 @@ from orchestrator.names import first_choices, is_reserved, option_names, setting
 from orchestrator.overrides import Override, Spaced, axis_values, parse
 from orchestrator.paths import Setting, Tree
 from orchestrator.placement import RESERVED, choices_in, default_of, nest, place_of, places, put, resolved, rooted, strongest, undotted
+from orchestrator.sites import with_launcher
 from workers import plugins
 from workers.errors import ConfigError, UnknownName, nearest
 from workers.settings import _fields
@@ -54,7 +55,7 @@ def compose(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Compo
     _refuse_reserved_fields(target)
     given.settings = [word for word in words if not is_reserved(word.key)]
     composer = Composer(
-        dirs=dirs, tree=tree, launcher=_one_word(given, "launcher") or "local", site=_one_word(given, "site"), sweep=sweep, preset=preset
+        dirs=dirs, tree=tree, launcher=_one_word(given, "launcher"), site=_one_word(given, "site"), sweep=sweep, preset=preset
     )
     if composer.site:
         confdirs.require("site", composer.site, dirs)
@@ -156,10 +157,13 @@ class _Composition:
 
         cfg = self.composer.compose({key: name for key, name in choices.items() if name != "???"})
         cfg = undotted(self._with_size(undotted(cfg)))
+        cfg = with_launcher(cfg, site=self.composer.site, launcher=self.composer.launcher)
         self._refuse_bare_names(cfg)
         for word in self.given.reserved.values():
             if "." not in word.key and word.key in ("sweep", "launcher", "site", "workload", "size"):
                 continue
+            if word.key.startswith("site."):
+                raise ConfigError(f"{word.line!r}: a site is chosen whole; its settings are the launcher's: launcher.{word.line[5:]}")
             if word.key.startswith("sweep."):
                 self._set_sweep(cfg, word)
             elif word.delete:

@@ -26,7 +26,7 @@ class Composed:
     """What a command line and its configs ask for, checked; nothing is written yet.
 
     `axes`: the grid's, swept plug-ins among them. `resources`: the user's overrides, by field, or by workload and field.
-    `name` is empty where neither `name=` nor `sweep=` says it.
+    `site`: what the site gave to the launcher's settings. `name` is empty where neither `name=` nor `sweep=` says it.
     """
 
     target: type[Workload]
@@ -60,7 +60,7 @@ class Composed:
         settings = self.combos[0].base.to_plain()
         settings.pop("name")
         body = {"name": self.name, "sweep": section, "launcher": self.launcher.to_plain()}
-        for name in ("site", "resources", "budget"):
+        for name in ("resources", "budget"):
             body |= {name: getattr(self, name)} if getattr(self, name) else {}
         return OmegaConf.to_yaml(OmegaConf.create(_plain(body | settings)))
 

@@ -37,6 +37,9 @@ class Group:
         return confdirs.option_names(self.group, self.plugin_group, self.plugin_package, dirs)
 
 
+_LAUNCHER = Group(group="launcher", package="launcher", plugin_group="launchers", plugin_package="orchestrator")
+
+
 def group_of(setting: Setting, tree: Tree) -> Group:
     """Where the plug-in of a setting stands: under the shortest name that means it, `model` for `gram.train.model`."""
     return Group(
@@ -46,7 +49,7 @@ def group_of(setting: Setting, tree: Tree) -> Group:
 
 @dataclass(slots=True)
 class Composer:
-    """Composes one target's config for given choices (group key -> option)."""
+    """Composes one target's config for given choices (group key -> option); `launcher` and `site`: empty where not given."""
 
     dirs: Sequence[Path]
     tree: Tree
@@ -64,11 +67,12 @@ class Composer:
         groups = {
             group.key: group for setting in self.tree.settings.values() if setting.is_plugin for group in [group_of(setting, self.tree)]
         }
-        defaults: list[Any] = ["_self_", {"launcher": self.launcher}]
-        self._register_option(
-            Group(group="launcher", package="launcher", plugin_group="launchers", plugin_package="orchestrator"), self.launcher
-        )
-        overrides = []
+        # without a default of its own, so that what is there was written by somebody: a site comes below it
+        defaults: list[Any] = ["_self_", {"launcher": None}, {"site": None}]
+        overrides = [f"site={self.site}"] if self.site else []
+        if self.launcher:
+            self._register_option(_LAUNCHER, self.launcher)
+            overrides.append(f"launcher={self.launcher}")
         for setting in self.tree.settings.values():
             if not setting.is_plugin:
                 continue
@@ -84,8 +88,7 @@ class Composer:
             defaults.append({group.key: own or option})
             if option is not None:
                 overrides.append(f"{group.key}={option}")
-        self._register_names(groups.values())
-        defaults += [{"site": self.site}] if self.site else []
+        self._register_names([*groups.values(), _LAUNCHER])
         defaults += [{"workload@_global_": self.preset}] if self.preset else []
         defaults += [{"sweep@_global_": self.sweep}] if self.sweep else []
         self._store(_ROOT, None, {"defaults": defaults, **_leaf_defaults(self.tree)})
@@ -94,7 +97,7 @@ class Composer:
                 warnings.simplefilter("ignore")
                 return self._load(overrides)
         except (HydraException, OmegaConfBaseException) as error:
-            raise _explained(error, list(groups.values()), self.dirs) from None
+            raise _explained(error, [*groups.values(), _LAUNCHER], self.dirs) from None
 
     def _load(self, overrides: list[str]) -> Any:
         """Hydra's composition without its own `hydra:` node, whose loading takes 30 times as long."""
@@ -119,7 +122,7 @@ class Composer:
             )
         if "." in option or option in plugins.names(group.plugin_group, group.plugin_package):
             cls = plugins.load(group.plugin_group, option, group.plugin_package)
-            self._store(option, group.group, {"name": option, **_defaults(cls)})
+            self._store(option, group.group, {"name": option, **({} if group is _LAUNCHER else plugin_defaults(cls))})
 
     def _register_names(self, groups: Any) -> None:
         """Every plug-in's bare name, so that a defaults list of the user's may choose it; none is imported for that."""
@@ -154,7 +157,7 @@ def _loader(dirs: Sequence[Path]) -> Any:
     return ConfigLoaderImpl(config_search_path=path)
 
 
-def _defaults(cls: type[Settings]) -> dict[str, Any]:
+def plugin_defaults(cls: type[Settings]) -> dict[str, Any]:
     """The plug-in's defaults. Not the dataclass itself: OmegaConf would refuse 1e3 for a whole number, which the class takes.
 
     Names, types and ranges are checked by the class when it is made.

@@ -68,6 +68,7 @@ def cut(
     """
     found: list[Submission] = []
     room = math.inf if most_jobs is None else most_jobs
+    order = {task.commit_name: number for number, task in enumerate(tasks)}
     for bucket in _buckets(tasks, settings, seconds):
         node = node_of(bucket.resources)
         slots = _slots(bucket, settings, node)
@@ -77,7 +78,7 @@ def cut(
             continue
         room -= len(jobs)
         request = _request(bucket, jobs, settings, min(slots, max(map(len, jobs))), node, exclude)
-        each = [[task for unit in job for task in unit.tasks] for job in jobs]
+        each = [sorted((task for unit in job for task in unit.tasks), key=lambda task: order[task.commit_name]) for job in jobs]
         found += [Submission(jobs=each[start : start + chunk], request=request) for start in range(0, len(each), chunk)]
     return found
 
@@ -173,7 +174,8 @@ def _jobs(units: list[_Unit], settings: "Slurm", slots: int) -> list[list[_Unit]
     total = sum(unit.seconds for unit in units)
     fewest = math.ceil(total / slots / (60 * settings.job_minutes))
     widest = max(1, math.floor(total / slots / MIN_JOB_SECONDS))
-    num_jobs = min(len(units), max(fewest, min(settings.max_jobs, widest)))
+    filled = math.ceil(len(units) / slots)
+    num_jobs = min(len(units), max(fewest, min(settings.max_jobs, widest, filled)))
     return list(_by_work(units, total, num_jobs))
 
 

@@ -77,7 +77,8 @@ def script(settings: "Slurm", root: Path, base: str, request: Mapping[str, Any],
         **_further(settings),
     }
     token = f"""{shlex.quote(f"{base}/")}"$SLURM_ARRAY_TASK_ID\"""" if is_array else shlex.quote(base)
-    words = [*settings.container, settings.python or sys.executable, "-P", "-m", "workers", str(root.absolute())]
+    python = settings.python or ("python3" if settings.container else sys.executable)
+    words = [*settings.container, python, "-P", "-m", "workers", str(root.absolute())]
     return _rendered(parameters, further, [*_before(root, code_path), f"exec {shlex.join(words)} {token}"])
 
 
@@ -98,6 +99,7 @@ def tick_script(settings: "Slurm", root: Path, base: str, job_id: str, code_path
     }
     further = {
         "output": _pattern(taskdir.batch_dir(root.absolute(), base) / "tick-log"),
+        "requeue": True,
         "reservation": settings.reservation,
         **{key: value for key, value in _further(settings).items() if key in _TICK_KEYS},
     }

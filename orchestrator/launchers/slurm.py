@@ -1,0 +1,278 @@
+"""SLURM: jobs and job arrays of a cluster, submitted by sbatch and asked for by squeue and sacct."""
+
+import os
+import re
+import shutil
+import sys
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from orchestrator.launchers.launcher import JobState, Launcher, SchedulerSilent, Submission
+from orchestrator.slurm import packing, sbatch
+from workers import files, plugins, taskdir
+from workers.errors import ConfigError, Garbled
+from workers.settings import setting
+from workers.taskdir import Task
+from workers.workload import Resources
+
+if TYPE_CHECKING:
+    from orchestrator.slurm.inventory import Cluster, Partition
+
+MOST_JOBS_PER_CALL = 1000
+_GPU_TYPE = re.compile(r"[\w.-]+")
+# of so many tasks of a shape at most, the workload is asked how long they take
+_ASKED = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slurm(Launcher):
+    """Jobs of a SLURM cluster; `site=NAME` gives these settings for one (see slurm/README.md)."""
+
+    ticks: ClassVar[bool] = True
+    restarts: ClassVar[bool] = True
+    detaches: ClassVar[bool] = True
+    alone_has_all: ClassVar[bool] = False
+
+    partition: str | None = setting(None, help="none: the cluster's default; several with commas leave the choice to SLURM")
+    account: str | None = setting(None)
+    qos: str | None = setting(None)
+    constraint: str | None = setting(None, help="features of nodes, as sbatch takes them: 'icelake&ib'")
+    gpu_type: str | None = setting(None, help="as the cluster names it, such as a100")
+    nodelist: str | None = setting(None)
+    exclude: str | None = setting(None, help="nodes to stay away from: 'n3,n[7-9]'")
+    reservation: str | None = setting(None)
+    sbatch: dict[str, Any] | None = setting(
+        None, help="any other option of sbatch by its long name, {mail-type: FAIL}; true: without a value"
+    )
+
+    setup: tuple[str, ...] = setting((), help="lines of shell that run before each job, as they are: modules, conda")
+    python: str | None = setting(None, help="the interpreter on the nodes; none: the one that submits, in a container python3")
+    container: tuple[str, ...] = setting((), help="words before the interpreter: [apptainer, exec, --nv, image.sif]")
+    scratch: str | None = setting(None, help="folder on a node's own disk, $VARIABLES of the node replaced")
+    stage: bool = setting(False, help="copy data sets to scratch before the first task that reads them")
+    shared: tuple[str, ...] = setting((), help="folders that the nodes see; none: all but /tmp and what is in memory")
+
+    pack: str = setting("auto", choices=("auto", "always", "never"), help="whether tasks share jobs; auto: where they are short")
+    slots: int | None = setting(None, low=1, help="tasks at once in a packed job; none: up to 8 on CPUs, tasks_per_gpu on a GPU")
+    tasks_per_job: int | None = setting(None, low=1, help="none: as many as last job_minutes")
+    tasks_per_gpu: int = setting(1, low=1)
+    job_minutes: float = setting(30.0, above=0, unit="min", help="how long a packed job should last")
+    max_jobs: int = setting(64, low=1, help="jobs of a shape that run at once")
+    chunk: int | None = setting(None, low=1, help="jobs in one call of sbatch; none: what the cluster allows, up to 1000")
+    overhead_minutes: float = setting(5.0, low=0, unit="min", help="added to the tasks' walltime for starting and for the grace")
+    memory_overhead_gib: float = setting(0.25, low=0, unit="GiB", help="for the job's own process, beside its tasks")
+    limit_memory_by: str = setting("auto", choices=("auto", "cgroup", "watchdog", "none"))
+    grace_seconds: float = setting(120.0, low=1, unit="s", help="between the warning of a job and its end")
+
+    poll_seconds: float = setting(15.0, low=0, unit="s", help="between two questions to the scheduler")
+    doubt_seconds: float = setting(30.0, low=0, unit="s", help="a job that seems lost is looked at again after this long")
+    use_sacct: bool = setting(True, help="false: where the cluster keeps no accounting")
+    tick_job: bool = setting(True, help="a small job after each submission goes on with the sweep; false: you tick")
+    tick_partition: str | None = setting(None, help="none: that of the jobs")
+    partitions: dict[str, Any] | None = setting(None, help="what the cluster offers, to plan where there is no sbatch")
+
+    def check(self) -> None:
+        """Refuse what would not stand in a script as it is meant."""
+        for name in (*sbatch.SETTINGS, "tick_partition"):
+            sbatch.refuse_unfit(name, getattr(self, name))
+        if self.gpu_type and not _GPU_TYPE.fullmatch(self.gpu_type):
+            raise ConfigError(f"gpu_type must be one name, such as a100, got {self.gpu_type!r}; the number comes from resources.gpus")
+        sbatch.check_further(self.sbatch or {})
+        sbatch.check_setup(self.setup)
+        if self.python:
+            object.__setattr__(self, "python", os.path.expanduser(self.python))
+        if self.partitions:
+            from orchestrator.slurm.inventory import Cluster
+
+            Cluster.from_profile(self.partitions)
+
+    # -- jobs -----------------------------------------------------------------------------------------------------------
+
+    def cut(self, tasks: Sequence[Task], slowest: Mapping[str, float], exclude: Sequence[str] = ()) -> list[Submission]:
+        """As `packing.cut`, within what the cluster allows; nothing while it cannot be asked."""
+        try:
+            cluster = self.cluster()
+        except SchedulerSilent:
+            return []
+        room = cluster.max_submit if cluster else None
+        return packing.cut(
+            tasks,
+            self,
+            lambda resources: self._node(cluster, resources),
+            _estimated(tasks) | dict(slowest),
+            chunk=self._chunk(cluster),
+            # the job that ticks counts too
+            most_jobs=None if room is None else max(1, room - 1),
+            exclude=exclude,
+        )
+
+    def submit(self, root: Path, token: str, submission: Submission, code_path: Path) -> str:
+        """One call of sbatch for the jobs, and one for the job that ticks after them."""
+        text = sbatch.script(self, root, token, submission.request, len(submission.jobs), code_path)
+        job_id = sbatch.submit(taskdir.batch_dir(root, token), "submission.sh", text)
+        if self.tick_job:
+            sbatch.submit_tick(self, root, token, job_id, code_path)
+        return job_id
+
+    def scripts(self, root: Path, token: str, submission: Submission, code_path: Path) -> list[str]:
+        """The texts that `submit` would hand to sbatch."""
+        own = sbatch.script(self, root, token, submission.request, len(submission.jobs), code_path)
+        return [own, sbatch.tick_script(self, root, token, "JOBID", code_path)] if self.tick_job else [own]
+
+    def states(self, root: Path, tokens: Sequence[str]) -> dict[str, JobState]:
+        """By one call of squeue and one of sacct, for all tokens."""
+        from orchestrator.slurm import queue
+
+        names: dict[str, list[str]] = defaultdict(list)
+        for token in tokens:
+            names[token.partition("/")[0]].append(token)
+        ids = {base: job_id for base in names if (job_id := _job_id(root, base))}
+        return queue.states(names, ids, use_sacct=self.use_sacct)
+
+    def cancel(self, root: Path, tokens: Sequence[str]) -> None:
+        """Waiting jobs at once; running ones are warned, and ended in a call after the grace."""
+        from orchestrator.slurm import ending
+
+        ending.cancel(root, tokens, self)
+
+    # -- what the cluster offers ------------------------------------------------------------------------------------------
+
+    def cluster(self) -> "Cluster | None":
+        """As it says itself, else as `partitions` says; None: nobody knows. Raises SchedulerSilent."""
+        if not has_sbatch() and not self.partitions:
+            return None
+        from orchestrator.slurm.inventory import Cluster
+
+        return Cluster.read() if has_sbatch() else Cluster.from_profile(self.partitions or {})
+
+    def most_memory_gib(self) -> float:
+        """Of the largest node of the partition."""
+        try:
+            cluster = self.cluster()
+        except SchedulerSilent:
+            return float("inf")
+        return max((one.memory_gib for one in self._partitions(cluster)), default=float("inf"))
+
+    def num_slots(self) -> int:
+        """Tasks of one CPU, as far as the partition and `max_jobs` have room."""
+        try:
+            cluster = self.cluster()
+        except SchedulerSilent:
+            cluster = None
+        allowed = self.max_jobs * (self.slots or packing.MOST_CPU_SLOTS)
+        cpus = sum(one.nodes * one.cpus_per_node for one in self._partitions(cluster))
+        return min(allowed, cpus) if cpus else allowed
+
+    def check_jobs(self, root: Path, tasks: Sequence[Task], *, submitting: bool) -> str:
+        """Raise ConfigError where jobs of these tasks could never run; what could not be checked, in words.
+
+        `tasks`: one of each shape is enough. `submitting`: a cluster must be there.
+        """
+        cluster, unchecked = self._known_cluster(submitting)
+        problems = self._hidden_from_nodes(root)
+        if cluster is not None:
+            from orchestrator.slurm.check import check
+
+            alone = packing.cut(tasks, self, lambda resources: self._node(cluster, resources), {})
+            problems += [problem for submission in alone for problem in check(cluster, self, submission.request)]
+        if problems:
+            raise ConfigError("\n".join(dict.fromkeys(problems)))
+        return unchecked
+
+    def _known_cluster(self, submitting: bool) -> "tuple[Cluster | None, str]":
+        """What is known of the cluster, and how far that is a promise."""
+        if submitting and not has_sbatch():
+            raise ConfigError(
+                "there is no sbatch on PATH, so nothing can be submitted to SLURM from here: submit on a login node of the cluster, "
+                "or with launcher=local on this machine (`eigensweep plan` works here)"
+            )
+        try:
+            cluster, why = self.cluster(), "there is no sbatch on PATH"
+        except SchedulerSilent as error:
+            if submitting:
+                raise
+            cluster, why = None, str(error)
+        if cluster is None:
+            return None, f"not checked against a cluster: {why}, and the site has no `partitions:` to plan by"
+        return cluster, "" if has_sbatch() else f"not checked against a cluster, only against the site's `partitions:`: {why}"
+
+    def _hidden_from_nodes(self, root: Path) -> list[str]:
+        """Why the nodes would not see the store or the interpreter."""
+        if self.shared:
+            if any(root.resolve().is_relative_to(Path(folder).resolve()) for folder in self.shared):
+                return []
+            seen = ", ".join(self.shared)
+            return [f"the store {root} is in none of the folders that the nodes see ({seen}); make one there: eigensweep init DIR"]
+        problems = []
+        if folder := _own_folder_of_each_node(root.resolve()):
+            problems.append(
+                f"the store {root} is in {folder}, of which each node has its own; make one on a shared file system (eigensweep init DIR), "
+                f"or, where the nodes do see it, say so: launcher.shared=[{folder}]"
+            )
+        python = self.python or sys.executable
+        if not self.container and (folder := _own_folder_of_each_node(Path(python))):
+            problems.append(f"the interpreter {python} is in {folder}, of which each node has its own; name another: launcher.python=...")
+        return problems
+
+    def _chunk(self, cluster: "Cluster | None") -> int:
+        limits = [MOST_JOBS_PER_CALL, cluster.max_array_size if cluster else None, self.chunk]
+        return max(1, min(limit for limit in limits if limit))
+
+    def _node(self, cluster: "Cluster | None", resources: Resources) -> packing.Node:
+        """The smallest of the largest nodes of the partitions on which such a task fits."""
+        own = [
+            packing.Node(cpus=one.cpus_per_node, memory_gib=one.memory_gib, gpus=self._gpus(one), minutes=one.max_minutes)
+            for one in self._partitions(cluster)
+        ]
+        fit = [
+            node for node in own if resources.cpus <= node.cpus and resources.memory_gib <= node.memory_gib and resources.gpus <= node.gpus
+        ]
+        return min(fit or own, key=lambda node: (node.cpus, node.memory_gib), default=packing.Node())
+
+    def _gpus(self, partition: "Partition") -> int:
+        given = partition.gpus
+        return given.get(self.gpu_type, 0) if self.gpu_type else max(given.values(), default=0)
+
+    def _partitions(self, cluster: "Cluster | None") -> "list[Partition]":
+        """Those that the jobs may go to."""
+        if cluster is None:
+            return []
+        # as sbatch itself does
+        names = (self.partition or os.environ.get("SBATCH_PARTITION") or "").split(",")
+        chosen = [one for name, one in cluster.partitions.items() if name in names]
+        return chosen or [one for one in cluster.partitions.values() if one.default]
+
+
+def _own_folder_of_each_node(path: Path) -> str:
+    return next((folder for folder in ("/tmp", "/dev/shm", "/run") if path.is_relative_to(folder)), "")
+
+
+def has_sbatch() -> bool:
+    """Whether jobs can be submitted from here."""
+    return shutil.which("sbatch") is not None
+
+
+def _job_id(root: Path, base: str) -> str:
+    """The scheduler's id of a submission; empty where its answer was lost."""
+    try:
+        return str(files.read(taskdir.batch_dir(root, base) / "job.json")["job_id"])
+    except (FileNotFoundError, Garbled):
+        return ""
+
+
+def _estimated(tasks: Sequence[Task]) -> dict[str, float]:
+    """What the workloads themselves say of their time, by shape name: the longest of some tasks, spread evenly."""
+    shapes: dict[str, list[Task]] = defaultdict(list)
+    for task in tasks:
+        shapes[taskdir.shape_name(task.workload, task.resources)].append(task)
+    found: dict[str, float] = {}
+    for shape, own in shapes.items():
+        asked = own[:: max(1, len(own) // _ASKED)]
+        cls = plugins.load("workloads", own[0].workload)
+        guesses = [cls.from_plain(task.settings).estimated_seconds() for task in asked]
+        if all(guess is not None for guess in guesses):
+            found[shape] = max(guesses)
+    return found
