@@ -68,15 +68,15 @@ class Ran:
         return f"{short(self.seconds)} s ({short(self.cpu_seconds)} s of processor)"
 
 
-# installed packages have their bytecode; the peers' and ours alike may keep it
-_ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+_UNWANTED = "PYTHONDONTWRITEBYTECODE"  # installed packages have their bytecode; the peers' and ours alike may keep it
 
 
 def run(command: Sequence[str | Path], cwd: Path | None = None, **environment: str) -> Ran:
     """Run a command to its end; CommandFailed with its output where that is not good."""
     words = [str(word) for word in command]
+    given = {name: value for name, value in os.environ.items() if name != _UNWANTED} | environment
     began, began_cpu = time.perf_counter(), _children_cpu()
-    ended = subprocess.run(words, cwd=cwd, env={**_ENVIRONMENT, **environment}, capture_output=True, text=True)
+    ended = subprocess.run(words, cwd=cwd, env=given, capture_output=True, text=True)
     seconds, cpu = time.perf_counter() - began, _children_cpu() - began_cpu
     if ended.returncode:
         raise CommandFailed(f"exit code {ended.returncode} from: {' '.join(words)}\n{ended.stdout[-1500:]}\n{ended.stderr[-3000:]}")

@@ -13,13 +13,14 @@ from orchestrator.chaos.strike import strike
 from workers.errors import ConfigError
 from workers.processes import Process
 
-PACKAGES = Path(__file__).resolve().parents[2]
+CLUSTER = Path(__file__).resolve().parents[2] / "slurm" / "dev" / "cluster"
+KILL = int(signal.SIGKILL)
 _SECONDS = 30.0
 
 
 def python_path(*first: Path) -> str:
-    """A PYTHONPATH with these folders, our own packages, and what is there already."""
-    return os.pathsep.join(filter(None, [*map(str, first), str(PACKAGES), os.environ.get("PYTHONPATH", "")]))
+    """A PYTHONPATH with these folders in front of what is there already."""
+    return os.pathsep.join(filter(None, [*map(str, first), os.environ.get("PYTHONPATH", "")]))
 
 
 def signal_task(receipt: Mapping[str, Any], log: str, number: int) -> bool:
@@ -48,7 +49,7 @@ def _raw_id(receipt: Mapping[str, Any]) -> str:
 
 
 def _run(words: Sequence[str]) -> "subprocess.CompletedProcess[str] | None":
-    environment = {**os.environ, "PYTHONPATH": python_path(), "LC_ALL": "C"}
+    environment = {**os.environ, "LC_ALL": "C"}
     try:
         return subprocess.run(words, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_SECONDS)
     except (OSError, subprocess.TimeoutExpired):
@@ -69,20 +70,17 @@ def _answer(words: Sequence[str]) -> str:
 class Power:
     """The plugs of the development cluster's nodes; there is no other cluster whose power we would cut."""
 
-    script: Path
     cut_nodes: set[str] = field(default_factory=set)
 
     @classmethod
     def of_development_cluster(cls) -> "Power":
         """The cluster that EIGENSWEEP_CLUSTER names; ConfigError where there is none."""
-        script = PACKAGES / "slurm" / "dev" / "cluster"
-        name = os.environ.get("EIGENSWEEP_CLUSTER", "")
-        if not script.exists() or not name:
+        if not CLUSTER.exists() or not os.environ.get("EIGENSWEEP_CLUSTER"):
             raise ConfigError(
                 "--power-cuts is for the development cluster alone: run it from a checkout with slurm/dev/cluster, "
                 "and name the cluster with EIGENSWEEP_CLUSTER=NAME"
             )
-        power = cls(script)
+        power = cls()
         power._call("status")
         return power
 
@@ -97,10 +95,7 @@ class Power:
         self.cut_nodes.discard(node)
 
     def _call(self, *words: str) -> None:
-        done = _run([sys.executable, str(self.script), *words])
+        done = _run([sys.executable, str(CLUSTER), *words])
         if done is None or done.returncode:
             said = (done.stderr.strip() or done.stdout.strip()) if done is not None else "no answer"
             raise ConfigError(f"slurm/dev/cluster {' '.join(words)}: {said}")
-
-
-KILL = int(signal.SIGKILL)
