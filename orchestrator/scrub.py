@@ -1,5 +1,7 @@
 """Verifies every file of a store against its checksum, and says of each that fails what to do."""
 
+import contextlib
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -66,8 +68,11 @@ class _Scrub:
                 again = "remove it: the next `eigensweep tick` finds the commits again"
                 yield partial(self._document, path, again if path.name.startswith("committed-") else f"remove it and submit {name} again")
         for token in files.names(root / "batches"):
-            for path in self._documents(root / "batches" / token):
-                yield partial(self._document, path, cure)
+            for folder, _, _ in os.walk(root / "batches" / token):  # elements of an array and runs have folders of their own
+                for path in self._documents(Path(folder)):
+                    yield partial(self._document, path, cure)
+            if (lines := root / "batches" / token / "tasks.jsonl").exists():
+                yield partial(self._lines, lines, cure)
         for path in self._documents(root / "differences"):
             yield partial(self._document, path, "remove it: it said that a second attempt gave other rows")
         for snapshot in files.names(root / "code"):
@@ -96,6 +101,22 @@ class _Scrub:
             self._say(path, "is missing", cure)
         except (Garbled, ValueError):
             self._say(path, "is truncated or was changed", cure)
+        return None
+
+    def _lines(self, path: Path, cure: str) -> None:
+        """The tasks of an array's jobs, a document a line; tasks.json beside it says where each begins."""
+        data = path.read_bytes()
+        self.found.num_files += 1
+        self.found.num_bytes += len(data)
+        lines = data.splitlines(keepends=True)
+        with contextlib.suppress(FileNotFoundError, Garbled, KeyError):
+            missing = len(files.read(path.with_name("tasks.json"))["offsets"]) - len(lines)
+            lines += [b""] * missing
+        for number, line in enumerate(lines, 1):
+            try:
+                files.decode(line, path)
+            except (Garbled, ValueError):
+                return self._say(path, f"is truncated or was changed in line {number}", cure)
         return None
 
     def _ledger(self) -> None:

@@ -6,16 +6,17 @@ from pathlib import Path
 
 import pytest
 import store_fakes as fakes
+from batches import noop
 from store_fakes import commit, fake_sweeps, retract, write_sweep  # noqa: F401
 
-from orchestrator import code, dataset
+from orchestrator import batches, code, dataset
 from orchestrator import ledger as ledgers
 from orchestrator.collect import compact
 from orchestrator.gc import NUM_KEPT_MANIFESTS, gc
 from orchestrator.results import load
 from orchestrator.scrub import scrub
 from orchestrator.store import Store
-from workers import taskdir
+from workers import files, taskdir
 
 
 @pytest.fixture
@@ -31,6 +32,9 @@ def keys(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[
     payload = fakes.save_file(store, keys[2], "a", "model.safetensors", b"x" * 1000)
     commit(store, keys[2], ["w1"], attempt="a", files=[payload])
     fakes.close_batch(store, "w1-0", [keys[3]], [], {})
+    batches.write(store.root, "w1-1", {"token": "w1-1"}, [[noop(1)], [noop(2)]])
+    files.make_dirs(store.root / "batches" / "w1-1" / "1")
+    files.publish(store.root / "batches" / "w1-1" / "1" / "receipt.json", files.encode({"host": "n1", "time": "1970-01-01 00:00:00"}))
     code.freeze(store)
     compact(store, ledgers.read(store.root))
     return keys
@@ -57,6 +61,8 @@ def test_a_whole_store_has_no_problems_and_progress_is_told(store: Store, keys: 
         ("sweeps/w1/committed-000001.json", "finds the commits again"),
         ("ledger/00000001.json", "backup"),
         ("batches/w1-0/tasks.json", "backup"),
+        ("batches/w1-1/tasks.jsonl", "backup"),
+        ("batches/w1-1/1/receipt.json", "backup"),
         ("code/*/fingerprint.json", "freezes the source anew"),
         ("code/*/workers/files.py", "freezes the source anew"),
         ("commits/*/*.json", "retract"),
@@ -160,4 +166,4 @@ def test_gc_deletes_a_batch_that_was_never_submitted(store: Store, keys: list[st
     for name in ("w1-lost", "w1-0"):
         age(store.root / "batches" / name)
     gc(store)
-    assert os.listdir(store.root / "batches") == ["w1-0"]
+    assert "w1-lost" not in files.names(store.root / "batches")
