@@ -25,7 +25,7 @@ class Batch:
     `run`: number of the job's newest run, -1 before the first; a requeued job runs again. `receipt`: what that run linked as its
     first act; `is_fenced`: no job will begin this batch, or go on with it, any more. `started`: key -> start event of a task that
     has not ended in it, `lost`: (run, start event) of those that earlier runs left unended. `ended`: key -> end events.
-    `progress`: key -> (done, total). `over`: why the newest run has ended by itself.
+    `progress`: key -> (done, total). `over`: why the newest run has ended by itself. `earlier_seconds`: how long the runs before it lasted.
     """
 
     root: Path
@@ -38,6 +38,8 @@ class Batch:
     progress: dict[str, tuple[int, int]] = field(default_factory=dict)
     over: str = ""
     is_fenced: bool = False
+    earlier_seconds: float = 0.0
+    _last_time: float = 0.0
     _offset: int = 0
 
     @property
@@ -49,6 +51,12 @@ class Batch:
     def is_over(self) -> bool:
         """Whether its job has said that it will not run again."""
         return self.over in FINAL
+
+    @property
+    def seconds(self) -> float:
+        """From the newest run's first act to its last word so far, by the clock of its host."""
+        begun: float = self.receipt.get("time", self._last_time)
+        return max(0.0, self._last_time - begun)
 
     def refresh(self) -> "Batch":
         """Read the receipts and events since the last call; a torn last line waits for its end."""
@@ -69,6 +77,7 @@ class Batch:
 
     def _begin_run(self, receipt: Event) -> None:
         if self.run >= 0:
+            self.earlier_seconds += self.seconds
             self.lost += [(self.run, event) for event in self.started.values()]
             self.over, self._offset, self.started, self.progress = "", 0, {}, {}
         self.run, self.receipt = self.run + 1, receipt
@@ -85,6 +94,7 @@ class Batch:
 
     def _apply(self, event: Event) -> None:
         kind = event.get("event")
+        self._last_time = event.get("time", self._last_time)
         if kind == "start":
             self.started[event["key"]] = event
         elif kind == "progress":

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from orchestrator import cost
 from orchestrator.batches import Batch
 from orchestrator.launchers.launcher import JobState
 from orchestrator.ledger import UNCHARGED
@@ -55,16 +56,8 @@ def _closing(watch: Watch, token: str) -> Event:
         closing["cancelled"] = [key for key in entry["keys"] if key not in batch.ended]
     if hosts := _lost_hosts(batch, job):
         closing["lost_hosts"] = hosts
-    if job is not None:
-        closing["job"] = _job(job)
+    closing["job"] = cost.job_record(entry, batch, job)
     return closing
-
-
-def _job(job: JobState) -> Event:
-    """What a job cost, as its scheduler counts."""
-    facts: Event = {"job_id": job.job_id, "reason": job.reason, "seconds": job.seconds, "energy_joules": job.energy_joules}
-    facts["nodes"] = list(job.nodes)
-    return {name: value for name, value in facts.items() if value not in (None, [], "")}
 
 
 # -- attempts -----------------------------------------------------------------------------------------------------------

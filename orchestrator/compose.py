@@ -8,6 +8,7 @@ from typing import Any
 
 from orchestrator import confdirs, expression, grid
 from orchestrator.composed import Combo, Composed
+from orchestrator.cost import checked_budget
 from orchestrator.grid import Axis, Point
 from orchestrator.hydra_configs import Composer, group_of
 from orchestrator.names import first_choices, is_reserved, option_names, setting_names, target_of
@@ -97,7 +98,7 @@ class _Composition:
             filter=self.axes.filter,
             launcher=_launcher(body["launcher"]),
             site=_mapping(body, "site"),
-            budget=_mapping(body, "budget"),
+            budget=checked_budget(_mapping(body, "budget")),
             resources=expression.checked_resources(_mapping(body, "resources")),
             command=self.command,
         )

@@ -21,7 +21,8 @@ class Ledger:
     its own job. `outcomes`: key -> how its attempts ended since its budget was last renewed; `num_failed` counts them all.
     `cancelled`: sweep -> keys, or None for all. `paused`: sweep -> reason. `resumed`: sweep -> the entry that last resumed it.
     `settled`: sweeps that have nothing left to submit. `slowest`: shape name -> seconds of the slowest completed attempt.
-    `lost_hosts`: host -> for each time that it failed, the keys that it then had at work.
+    `lost_hosts`: host -> for each time that it failed, the keys that it then had at work. `spent`: sweep -> what its closed jobs
+    have cost (`orchestrator.cost`).
     """
 
     number: int = 0
@@ -38,6 +39,7 @@ class Ledger:
     manifest: int = 0
     slowest: dict[str, float] = field(default_factory=dict)
     lost_hosts: dict[str, list[list[str]]] = field(default_factory=dict)
+    spent: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def to_body(self) -> dict[str, Any]:
         """Plain values, kept in the manifest of a dataset so that reading begins there."""
@@ -95,6 +97,9 @@ class Ledger:
                 self.paused[batch["sweep"]] = closing["pause"]
             if batch and closing.get("cancelled"):
                 self._cancellation(number, {"sweep": batch["sweep"], "keys": closing["cancelled"]})
+            for measure, hours in closing.get("job", {}).get("hours", {}).items():
+                spent = self.spent.setdefault(closing["sweep"], {})
+                spent[measure] = spent.get(measure, 0.0) + hours
             for host, keys in closing.get("lost_hosts", {}).items():
                 self.lost_hosts.setdefault(host, []).append(keys)
         for shape, seconds in entry.get("slowest", {}).items():

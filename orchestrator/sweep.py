@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.cost import grown as grown_budget
 from orchestrator.grid import Axis, named
 from workers import plugins
 from workers.errors import ConfigError, EigensweepError
@@ -255,7 +256,7 @@ class Sweep:
             launcher=self.launcher,
             command=self.command,
             yaml=self.yaml,
-            budget=self.budget,
+            budget=grown_budget(self.budget, other.budget),
             site=self.site,
         )
         targets = {moved[index] for index in range(len(other)) if other.is_target(index)} | set(extra)

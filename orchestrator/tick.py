@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator import batches as batch_files
-from orchestrator import code
+from orchestrator import code, cost
 from orchestrator import ledger as ledgers
 from orchestrator.closing import closing_entry
 from orchestrator.launchers.launcher import ENDED, Launcher, Submission, SubmissionRefused, SubmissionUnknown
@@ -145,7 +145,7 @@ def _submit_ready(watch: Watch, name: str) -> int:
         if not tasks or _is_over_budget(watch, name):
             break
         launcher = watch.launcher(watch.sweep(name).launcher)
-        submissions = launcher.cut(tasks, watch.ledger.slowest, watch.ledger.bad_hosts())
+        submissions = _affordable(watch, name, launcher.cut(tasks, watch.ledger.slowest, watch.ledger.bad_hosts()))
         if not submissions:
             break
         for submission in _independent(submissions):
@@ -162,14 +162,18 @@ def _submit_ready(watch: Watch, name: str) -> int:
 
 def _is_over_budget(watch: Watch, name: str) -> bool:
     """Whether what the sweep has cost forbids to send more; then it waits for the user."""
-    if not watch.sweep(name).budget:
-        return False
-    from orchestrator.cost import over_budget
-
-    reason = over_budget(watch, name)
+    reason = cost.over_budget(watch, name)
     if reason:
         _append(watch, {"kind": "pause", "sweep": name, "reason": reason})
     return bool(reason)
+
+
+def _affordable(watch: Watch, name: str, submissions: list[Submission]) -> list[Submission]:
+    """The jobs that the sweep's budget has room for now; when some have ended, it may have room for more."""
+    chosen, held = cost.affordable(watch, name, submissions)
+    if held:
+        watch.waiting[name] = held
+    return chosen
 
 
 def _independent(submissions: list[Submission]) -> Iterator[Submission]:

@@ -184,8 +184,8 @@ def test_config_dirs_come_after_the_users_conf(tmp_path: Path):
 
 def test_launcher_resources_budget_and_site_are_kept_apart():
     written("here", "partition: gpu\n", group="site")
-    found = composed(STUDY, "launcher.slots=5", "resources.cpus=2", "budget.host_oom=1", "site=here", "root=/x", "site.account=a")
-    assert (found.launcher.slots, found.resources, found.budget, found.root) == (5, {"cpus": 2}, {"host_oom": 1}, Path("/x"))
+    found = composed(STUDY, "launcher.slots=5", "resources.cpus=2", "budget.gpu_hours=1", "site=here", "root=/x", "site.account=a")
+    assert (found.launcher.slots, found.resources, found.budget, found.root) == (5, {"cpus": 2}, {"gpu_hours": 1}, Path("/x"))
     assert found.site == {"partition": "gpu", "account": "a"}
 
 
@@ -257,6 +257,9 @@ def test_composing_twice_forgets_the_first():
         ([STUDY, "resources.cpus='1 +'"], "cannot read the expression '1 \\+'"),
         ([STUDY, "budget=3"], "`budget` must hold keys and values, got 3"),
         ([STUDY, "~budget.x"], "nothing sets budget.x"),
+        ([STUDY, "budget.gpu_hour=3"], "did you mean 'gpu_hours'?"),
+        ([STUDY, "budget.gpu_hours=-3"], "budget.gpu_hours must be a number of hours above 0, got -3"),
+        ([STUDY, "budget.cpu_hours=true"], "budget.cpu_hours must be a number of hours above 0, got True"),
         (["workload=nope"], "no workload 'nope'"),
         (["workload=noop,train"], "workload= takes one name"),
         ([], "nothing says what to run; give sweep=NAME"),
