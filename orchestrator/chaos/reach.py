@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.chaos.strike import strike
+from orchestrator.launchers.launcher import SchedulerSilent
+from orchestrator.slurm import commands
 from workers.errors import ConfigError
 from workers.processes import Process
 
@@ -30,8 +32,11 @@ def signal_task(receipt: Mapping[str, Any], log: str, number: int) -> bool:
     if Process.parse(receipt["job"]).is_here:
         return strike(receipt["pid"], receipt["pid_start"], log, number)
     words = [str(receipt["pid"]), str(receipt["pid_start"]), log, str(number)]
-    step = ["srun", f"--jobid={_raw_id(receipt)}", "--overlap", "--nodes=1", "--ntasks=1", f"--nodelist={receipt['host']}", "--quiet"]
-    return bool(_raw_id(receipt)) and _succeeds([*step, sys.executable, "-P", "-m", "orchestrator.chaos.strike", *words])
+    job_id = _raw_id(receipt)
+    if not job_id:
+        return False
+    step = ["srun", f"--jobid={job_id}", "--overlap", "--nodes=1", "--ntasks=1", f"--nodelist={receipt['host']}", "--quiet"]
+    return _answer([*step, sys.executable, "-P", "-m", "orchestrator.chaos.strike", *words]) is not None
 
 
 def requeue(receipt: Mapping[str, Any]) -> bool:
@@ -39,31 +44,21 @@ def requeue(receipt: Mapping[str, Any]) -> bool:
     job_id, name = _raw_id(receipt), str(receipt.get("token", "")).partition("/")[0]
     if not job_id or not name or _answer(["squeue", "--noheader", f"--jobs={job_id}", "--format=%j"]) != name:
         return False
-    return _succeeds(["scontrol", "requeue", job_id])
+    return _answer(["scontrol", "requeue", job_id]) is not None
 
 
-def _raw_id(receipt: Mapping[str, Any]) -> str:
+def _raw_id(receipt: Mapping[str, Any]) -> str | None:
     """The job's own number: an element of an array has one beside `ARRAY_INDEX`."""
     job_id = str(receipt.get("slurm", {}).get("job_id", ""))
     return _answer(["squeue", "--noheader", f"--jobs={job_id}", "--format=%A"]) if "_" in job_id else job_id
 
 
-def _run(words: Sequence[str]) -> "subprocess.CompletedProcess[str] | None":
-    environment = {**os.environ, "LC_ALL": "C"}
+def _answer(words: Sequence[str]) -> str | None:
+    """What a command of the scheduler prints; None where it fails."""
     try:
-        return subprocess.run(words, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_SECONDS)
-    except (OSError, subprocess.TimeoutExpired):
+        return commands.call(words, _SECONDS).strip()
+    except SchedulerSilent:
         return None
-
-
-def _succeeds(words: Sequence[str]) -> bool:
-    done = _run(words)
-    return done is not None and done.returncode == 0
-
-
-def _answer(words: Sequence[str]) -> str:
-    done = _run(words)
-    return done.stdout.strip() if done is not None and done.returncode == 0 else ""
 
 
 @dataclass(slots=True)
@@ -95,7 +90,6 @@ class Power:
         self.cut_nodes.discard(node)
 
     def _call(self, *words: str) -> None:
-        done = _run([sys.executable, str(CLUSTER), *words])
-        if done is None or done.returncode:
-            said = (done.stderr.strip() or done.stdout.strip()) if done is not None else "no answer"
-            raise ConfigError(f"slurm/dev/cluster {' '.join(words)}: {said}")
+        done = subprocess.run([CLUSTER, *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=2 * _SECONDS)
+        if done.returncode:
+            raise ConfigError(f"slurm/dev/cluster {' '.join(words)}: {done.stderr.strip() or done.stdout.strip()}")
