@@ -10,7 +10,7 @@ from typing import Any
 
 from workers import files
 from workers.errors import Garbled
-from workers.taskdir import Task, batch_dir
+from workers.taskdir import Task, batch_dir, receipt_name, run_dir
 
 Event = dict[str, Any]
 
@@ -119,16 +119,6 @@ class Batch:
         files.make_dirs(self.folder)
         self.is_fenced = files.publish(self.folder / receipt_name(self.run + 1), files.encode({"fenced": True}))
         return self.is_fenced
-
-
-def receipt_name(run: int) -> str:
-    """File of the receipt of a run."""
-    return f"receipt-{run}.json" if run else "receipt.json"
-
-
-def run_dir(folder: Path, run: int) -> Path:
-    """Where the files of a run stand: those of a requeued job have a folder of their own, for the run before may still be writing."""
-    return folder / f"run-{run}" if run else folder
 
 
 def write(root: Path, token: str, body: Event, jobs: Sequence[Sequence[Task]]) -> None:

@@ -1,9 +1,9 @@
-"""Which task of a batch comes next: inputs before dependents, lone ones last, and no more of a workload that only fails."""
+"""Which task of a batch comes next: inputs first, lone ones late, suspects last, and no more of a workload that only fails."""
 
 import heapq
 import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 
 from workers.taskdir import Task
@@ -14,12 +14,17 @@ COMMITTED = frozenset(("completed", "diverged", "superseded"))
 
 @dataclass(slots=True)
 class Agenda:
-    """The tasks of a batch by their index: waiting for inputs of the same batch, ready, or handed out."""
+    """The tasks of a batch by their index: waiting for inputs of the same batch, ready, handed out, or set aside.
+
+    `suspects`: keys that come after all others, because they may take the whole job with them.
+    """
 
     tasks: Sequence[Task]
+    suspects: Set[str] = frozenset()
     unfinished: int = 0
     stopped: set[str] = field(default_factory=set)
-    _ready: list[tuple[bool, int]] = field(default_factory=list)
+    aside: set[int] = field(default_factory=set)
+    _ready: list[tuple[bool, bool, int]] = field(default_factory=list)
     _missing: dict[int, int] = field(default_factory=dict)
     _dependents: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     _dropped: set[str] = field(default_factory=set)
@@ -40,7 +45,7 @@ class Agenda:
     def peek(self) -> int | None:
         """Index of the next task that is ready; None: none is now."""
         while self._ready:
-            index = self._ready[0][1]
+            index = self._ready[0][-1]
             task = self.tasks[index]
             if task.key not in self._dropped and task.workload not in self.stopped:
                 return index
@@ -50,11 +55,22 @@ class Agenda:
 
     def pop(self) -> int:
         """Hand out the task that `peek` named."""
-        return heapq.heappop(self._ready)[1]
+        return heapq.heappop(self._ready)[-1]
 
     def put_back(self, index: int) -> None:
         """A task that was handed out and did not run, or is to run again."""
-        heapq.heappush(self._ready, (self.tasks[index].alone, index))
+        task = self.tasks[index]
+        heapq.heappush(self._ready, (task.key in self.suspects, needs_job_alone(task), index))
+
+    def set_aside(self, index: int) -> None:
+        """Keep a task that was handed out and cannot start now."""
+        self.aside.add(index)
+
+    def bring_back(self) -> None:
+        """Have another look at those set aside."""
+        for index in self.aside:
+            self.put_back(index)
+        self.aside.clear()
 
     def ended(self, index: int, outcome: str, fingerprint: str = "") -> bool:
         """Take note of an end: a commit makes dependents ready; True where it stops the task's workload.
@@ -87,6 +103,11 @@ class Agenda:
     def drop(self, keys: set[str]) -> None:
         """Start none of these any more."""
         self._dropped |= keys
+
+
+def needs_job_alone(task: Task) -> bool:
+    """Whether nothing may run beside a task: it was told so, or it runs on all nodes of its job."""
+    return task.alone or task.resources.get("nodes", 1) > 1
 
 
 def num_slots(task: Task, *, cpus_per_slot: int, memory_gib_per_slot: float, most: int) -> int:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from workers import limits
+from workers import gpu_check, limits
 from workers.execute import execute, flushed_output
 from workers.taskdir import Task
 
@@ -46,6 +46,9 @@ def main(descriptor: int, job: int) -> int:
     if unmet:
         return 1
     while (order := child.receive()) is not None:
+        if unmet := child.check_torch():
+            child.send({"event": "failed", "message": unmet})
+            return 1
         child.run(order)
         if child.stopping:
             break
@@ -69,8 +72,11 @@ class Child:
     root: Path = Path()
     code: str = ""
     device: str = "cpu"
+    gpus: list[str] = field(default_factory=list)
+    nodes: tuple[str, ...] = ()
     stop: threading.Event = field(default_factory=threading.Event)
     stopping: bool = False
+    torch_checked: bool = False
     _unsent: list[dict[str, Any]] = field(default_factory=list)
     _sending: threading.RLock = field(default_factory=threading.RLock)
 
@@ -95,12 +101,20 @@ class Child:
     def set_up(self, setup: dict[str, Any]) -> str:
         """Take on the slot's limits and ask the kernel whether they hold; returns which does not."""
         self.root, self.code = Path(setup["root"]), setup["code"]
-        self.device = "cuda" if setup["gpus"] else "cpu"
+        self.device, self.gpus = ("cuda" if setup["gpus"] else "cpu"), setup["gpus"]
+        self.nodes = tuple(setup["nodes"]) or self.nodes
         os.environ.update(dict.fromkeys(_THREADS, str(setup["threads"])))
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, setup["gpus"]))
-        with contextlib.suppress(OSError):
-            os.sched_setaffinity(0, setup["cpus"])
-        return limits.unmet(setup["cpus"], setup["limit_bytes"])
+        if setup["cpus"]:
+            with contextlib.suppress(OSError):
+                os.sched_setaffinity(0, setup["cpus"])
+        return limits.unmet(setup["cpus"], setup["limit_bytes"]) or gpu_check.unmet(setup["gpus"])
+
+    def check_torch(self) -> str:
+        """Ask torch as soon as a task has loaded it, once: a child that computes on other GPUs than its own spoils its neighbours' work."""
+        if self.torch_checked or not self.gpus or "torch" not in sys.modules:
+            return ""
+        self.torch_checked = True
+        return gpu_check.torch_unmet(self.gpus)
 
     # -- the socket -----------------------------------------------------------------------------------------------
 
@@ -154,6 +168,7 @@ class Child:
                 deadline=begun + order["seconds"],
                 stop=self.stop,
                 report=_Reporter(self, attempt),
+                nodes=self.nodes,
             )
         self.send({"event": "end", "attempt": attempt, "log_end": _log_size(), **ended.record()}, now=self.stopping)
 

@@ -1,10 +1,12 @@
 """What a running task sees: its inputs, its clock, its checkpoints, its files and its log."""
 
 import contextlib
+import math
+import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,7 +53,8 @@ class Input:
 class Context:
     """Handed to `Workload.run`; also made by hand in a notebook, where only `root` and `task` matter.
 
-    `deadline` is on this process's monotonic clock. `report` sends progress to the job.
+    `deadline` is on this process's monotonic clock. `report` sends progress to the job. `nodes`: hosts of the job where the task asks
+    for several, this one first; else this one alone.
     """
 
     root: Path
@@ -61,6 +64,7 @@ class Context:
     deadline: float = float("inf")
     stop: threading.Event = field(default_factory=threading.Event)
     report: Callable[[dict[str, Any]], None] = lambda message: None
+    nodes: tuple[str, ...] = field(default_factory=lambda: (os.uname().nodename,))
     rows: dict[str, taskdir.Columns] = field(default_factory=dict)
     resumed_at: int | None = None
     checkpointed_at: int | None = None
@@ -88,6 +92,33 @@ class Context:
     def progress(self, done: int, total: int) -> None:
         """How far the task is, for the progress display."""
         self.report({"progress": [done, total]})
+
+    def micro_batch(self, size: int) -> int:
+        """How much of a batch of `size` to compute at once: less after each time that a GPU's memory was full.
+
+        For workloads that declare `halves_batches`, whose numbers do not depend on it but for rounding.
+        """
+        return math.ceil(size / (1 << self.task.halvings))
+
+    # -- nodes ----------------------------------------------------------------------------------------------------
+
+    def launch(self, argv: Sequence[str], ranks_per_node: int = 1, env: Mapping[str, str] | None = None) -> int:
+        """Run a command (no shell reads it) as so many ranks on each of `nodes`, and wait; its exit status, 0 where all ranks succeed.
+
+        Across nodes srun starts it, on one node this process. Each rank finds RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and
+        MASTER_PORT in its environment, as torch.distributed expects::
+
+            status = context.launch([sys.executable, "-m", "my_package.ddp", str(context.folder)], ranks_per_node=2)
+
+            # my_package/ddp.py
+            torch.distributed.init_process_group("gloo")    # or "nccl"; reads the environment
+            rank = torch.distributed.get_rank()
+
+        At the warning the ranks get SIGUSR2, ignored unless they handle it; what is left of them ends with the task.
+        """
+        from workers.launch import launch
+
+        return launch(argv, self.nodes, ranks_per_node=ranks_per_node, env=env, stopping=lambda: self.stopping)
 
     # -- rows -----------------------------------------------------------------------------------------------------
 

@@ -90,14 +90,16 @@ def execute(
     deadline: float = float("inf"),
     stop: threading.Event | None = None,
     report: Report = lambda message: None,
+    nodes: tuple[str, ...] = (),
     reraise: bool = False,
 ) -> Ended:
-    """Run `task` and commit its rows; `deadline` is on this process's monotonic clock.
+    """Run `task` and commit its rows; `deadline` is on this process's monotonic clock, `nodes` are the hosts of the task (none: this one).
 
     With `reraise` the exceptions of the workload pass through, so that a debugger stops where they were raised.
     """
     stop = stop or threading.Event()
     context = Context(root=root, task=task, attempt=attempt, device=device, deadline=deadline, stop=stop)
+    context.nodes = nodes or context.nodes
     context.report = functools.partial(_report, report, context)
     attempted = _Attempt(context, code, time.time(), time.monotonic())
     _reset_peak_memory()

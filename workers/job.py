@@ -2,10 +2,10 @@
 
 import contextlib
 import gc
+import os
 import secrets
 import selectors
 import signal
-import socket
 import sys
 import time
 from collections import Counter
@@ -13,14 +13,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from workers import files, limits, taskdir
+from workers import earlier_runs, files, limits, staging, taskdir, verdicts
 from workers.agenda import Agenda
-from workers.errors import DiskFull, Garbled
-from workers.execute import newer
+from workers.allocation import Allocation
+from workers.energy import Meter
+from workers.errors import DiskFull
 from workers.journal import Journal, read_batch
 from workers.seat import Order, Seat
 from workers.seating import Seating, Terms
 from workers.taskdir import Task
+from workers.timetable import Timetable
+from workers.wakeups import wakeups
 
 HEARTBEAT_SECONDS = 10.0
 LOOK_SECONDS = 1.0
@@ -28,25 +31,35 @@ SLOT_SECONDS = 0.25
 MAX_FAILED_STARTS = 3
 MAX_UNBEGUN = 5
 MAX_UNTOLD_STOPS = 3
+ATTEMPTS_OF_A_RUN = 100
+UMASK = 0o027
 
-_KILL_CLASS = {"stop": "interrupted", "cancel": "cancelled", "cancel_all": "cancelled"}
+_WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)
 
 
 def main(root: Path, token: str) -> int:
     """Run the batch `token`; 0 where it ended by itself, also where another job has it."""
+    os.umask(UMASK)
+    for number in _WARNINGS:
+        signal.signal(number, signal.SIG_IGN)  # a warning that comes before the loop must not kill
+    allocation = Allocation.of_process(token)
     journal = Journal(taskdir.batch_dir(root, token))
-    if not journal.link_receipt(token):
+    if not journal.link_receipt(token, None if allocation is None else allocation.to_plain()):
         print(f"batch {token} has another job; nothing to do", flush=True)
         return 0
-    job = Job.prepare(root, token, journal)
+    job = Job.prepare(root, token, journal, allocation)
     gc.freeze()  # the tasks live as long as the job: a collection need not look at them
-    with job.signals():
+    with wakeups(job.selector, job.told, (signal.SIGTERM, signal.SIGINT, *_WARNINGS)):
         return job.run()
 
 
 @dataclass(slots=True, kw_only=True)
 class Job:
-    """The loop and what it keeps in mind; children and files do the rest."""
+    """The loop and what it keeps in mind; children and files do the rest.
+
+    `may_requeue`: it was warned in time that its scheduler will end it. `has_progressed`: this run has committed something, or left a
+    newer checkpoint.
+    """
 
     root: Path
     token: str
@@ -55,64 +68,79 @@ class Job:
     agenda: Agenda
     seating: Seating
     selector: selectors.BaseSelector
+    allocation: Allocation | None = None
+    timetable: Timetable = field(default_factory=Timetable)
+    meter: Meter = field(default_factory=lambda: Meter(()))
     over: str = ""
+    may_requeue: bool = False
+    has_progressed: bool = False
+    timed_out: set[int] = field(default_factory=set)
     told: list[signal.Signals] = field(default_factory=list)
     num_told: int = 0
     attempts: Counter[int] = field(default_factory=Counter)
     unbegun: Counter[int] = field(default_factory=Counter)
     failed_starts: int = 0
     num_ended: int = 0
+    beat_at: float = 0.0
 
     @classmethod
-    def prepare(cls, root: Path, token: str, journal: Journal) -> "Job":
-        """Read the batch and what its launcher allows."""
+    def prepare(cls, root: Path, token: str, journal: Journal, allocation: Allocation | None = None) -> "Job":
+        """Read the batch, what its launcher allows and what earlier runs have left."""
         body, tasks = read_batch(root, token)
-        selector = selectors.DefaultSelector()
-        seating = Seating.of_machine(root, body["code"], journal.folder, Terms.of_launcher(body["launcher"]), selector)
-        return cls(root=root, token=token, tasks=tasks, journal=journal, agenda=Agenda(tasks), seating=seating, selector=selector)
+        terms, selector = Terms.of_batch(body), selectors.DefaultSelector()
+        earlier = earlier_runs.read(root, journal.folder, journal.run, tasks)
+        agenda = Agenda(tasks, suspects=earlier.lost)
+        agenda.drop(set(earlier.over))
+        where = (root, body["code"], journal.run_folder, terms, selector)
+        if allocation is None:
+            seating = Seating.of_machine(*where)
+            return cls(root=root, token=token, tasks=tasks, journal=journal, agenda=agenda, seating=seating, selector=selector)
+        return cls(
+            root=root,
+            token=token,
+            tasks=tasks,
+            journal=journal,
+            agenda=agenda,
+            seating=Seating.of_allocation(*where, allocation),
+            selector=selector,
+            allocation=allocation,
+            timetable=Timetable.of_job(
+                allocation.seconds_left(body["request"]["minutes"]), terms.grace_seconds, body.get("estimates") or {}
+            ),
+            meter=Meter(allocation.gpus),
+        )
 
     # -- the loop -------------------------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def signals(self) -> Any:
-        """Turn signals into something the loop selects on; SIGHUP is ignored: the job survives its terminal."""
-        reading, writing = socket.socketpair()
-        reading.setblocking(False)
-        writing.setblocking(False)
-        self.selector.register(reading, selectors.EVENT_READ, None)
-        before = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        signal.signal(signal.SIGCHLD, lambda number, frame: None)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
-            signal.signal(number, lambda number, frame: self.told.append(signal.Signals(number)))
-        try:
-            yield
-        finally:
-            signal.set_wakeup_fd(before)
-            reading.close()
-            writing.close()
-
     def run(self) -> int:
         """Until nothing is left to start and nothing runs."""
-        self._say(f"{len(self.tasks)} tasks, at most {self.seating.places.most} slots")
-        limits.clear_abandoned()
+        again = f", run {self.journal.run} on {self.host}" if self.journal.run else ""
+        self._say(f"{len(self.tasks)} tasks, at most {self.seating.places.most} slots{again}")
+        if self.seating.makes_groups:
+            limits.clear_abandoned()
+        self._stage()
         try:
             self._loop()
         finally:
             self.seating.close()
-        self.over = self.over or ("never_started" if self.failed_starts >= MAX_FAILED_STARTS else "finished")
-        self.journal.record({"event": "over", "reason": self.over, "time": time.time()})
-        written = self.journal.write()
-        self.journal.close()
-        self._beat("over")
-        self._say(f"over: {self.over}, {self.num_ended} attempts ended")
-        return 0 if written else 1
+        return 0 if self._end() else 1
+
+    def _stage(self) -> None:
+        terms = self.seating.terms
+        if terms.stage and terms.scratch:
+            mapping = self.journal.run_folder / "staged.json"
+            if not staging.run(self.root, self.token, terms.scratch, mapping, self._waits_for_staging):
+                self._say("the tasks read their data where it is")
+
+    def _waits_for_staging(self) -> bool:
+        self._beat("staging")
+        return not self.told
 
     def _loop(self) -> None:
         self._look()
         self._schedule()
         _make_commit_folders(self.root, self.tasks)  # while the first children start
-        beat, look = 0.0, time.monotonic() + LOOK_SECONDS
+        look = time.monotonic() + LOOK_SECONDS
         while True:
             now = time.monotonic()
             if now >= look:
@@ -123,10 +151,8 @@ class Job:
             self.journal.write()
             if not self.seating.busy and (self.over or self.failed_starts >= MAX_FAILED_STARTS or self.agenda.peek() is None):
                 return
-            if now >= beat:
-                beat = now + HEARTBEAT_SECONDS
-                self._beat("running" if self.seating.places.held else "queued")
-            self._wait(min(beat, look))
+            self._beat("running" if self.seating.places.held else "queued")
+            self._wait(min(self.beat_at, look))
 
     def _wait(self, until: float) -> None:
         """Sleep until a child speaks, a signal comes, or the next time limit; then deal with it."""
@@ -155,15 +181,52 @@ class Job:
             if seat.orders:
                 seat.watch_memory()
 
+    # -- the end --------------------------------------------------------------------------------------------------
+
+    def _end(self) -> bool:
+        """Say why the job is over, and have it requeued where that is called for; False where there was no room to say so."""
+        reason = self.over or ("never_started" if self.failed_starts >= MAX_FAILED_STARTS else "finished")
+        requeues = reason in ("warned", "finished") and self._shall_requeue()
+        # said before it is done: SLURM may kill this process at once, and who reads this asks SLURM what became of the job
+        written = self._say_over("requeued" if requeues else reason)
+        if requeues and self.allocation is not None and (why := self.allocation.requeue()):
+            self._say(f"not requeued: {why}")
+            written = self._say_over(reason)
+        return written
+
+    def _shall_requeue(self) -> bool:
+        """Whether something is left for a further run, and this run shows that a further one gets somewhere.
+
+        Without a warning only tasks that ran into their time limit with progress are worth it: the driver sends all others again.
+        """
+        if self.allocation is None or not self.has_progressed:
+            return False
+        if self.over == "warned":
+            return self.may_requeue and (self.agenda.peek() is not None or bool(self.agenda.aside))
+        return bool(self.agenda.aside) and self.agenda.aside <= self.timed_out
+
+    def _say_over(self, reason: str) -> bool:
+        self.journal.record({"event": "over", "reason": reason, "energy_joules": self.meter.joules(), "time": time.time()})
+        written = self.journal.write()
+        self.journal.close()
+        self._beat("over", now=True)
+        self._say(f"over: {reason}, {self.num_ended} attempts ended")
+        return written
+
     # -- what comes from outside ----------------------------------------------------------------------------------
 
     def _look(self) -> None:
-        """Orders to cancel; slots that others have left."""
+        """Orders to cancel; a later run of this job; slots that others have left."""
         for keys in self.journal.cancellations():
             if keys is None:
+                self.may_requeue = False
                 self._stop("cancelled")
             else:
                 self._cancel(keys)
+        if self.journal.is_superseded and not self.over:
+            self._say("another run of this job has begun, or none may any more")
+            self._stop("warned")
+        self.seating.oom.look()
         self._fit_slots()
 
     def _cancel(self, keys: set[str]) -> None:
@@ -174,20 +237,30 @@ class Job:
                 seat.warn("cancel")
 
     def _obey(self) -> None:
-        """Signals that came: stop with the grace, at the second kill."""
+        """Signals that came, or the end of the job's time: stop with the grace, at the second kill."""
         while self.told:
-            self._say(f"{self.told.pop(0).name} received")
+            number = self.told.pop(0)
+            self._say(f"{number.name} received")
             self.num_told += 1
             if self.num_told == 1:
                 self._look()
-                self._stop("warned")
-            else:
+            elif number not in _WARNINGS:
                 for seat in self.seating.seats:
                     seat.kill(seat.orders[0].warned if seat.orders else "stop")
+            # SIGTERM comes from scancel, too, and what was cancelled must not come back
+            self._warned(may_requeue=number in _WARNINGS)
+        if not self.over and time.monotonic() >= self.timetable.last_call:
+            self._say("the time of this job is nearly over")
+            self._warned(may_requeue=True)
+
+    def _warned(self, *, may_requeue: bool) -> None:
+        self.may_requeue = may_requeue and (self.may_requeue or not self.over)
+        self._stop("warned")
 
     def _stop(self, reason: str) -> None:
         """Start nothing more; have what runs checkpoint and end, except on a full disk, where it may go on."""
         if self.over in ("warned", "cancelled"):
+            self.over = "cancelled" if reason == "cancelled" else self.over
             return
         self.over = reason
         for seat in self.seating.seats:
@@ -209,11 +282,9 @@ class Job:
 
     def _on_start(self, seat: Seat, order: Order, event: dict[str, Any]) -> None:
         order.started, order.log_offset = time.monotonic(), event["offset"]
-        log = [seat.log, event["offset"]]
-        slot = seat.number
-        self.journal.record(
-            {"event": "start", "key": order.task.key, "attempt": order.attempt, "slot": slot, "log": log, "time": event["time"]}
-        )
+        log = [self.journal.log_name(seat.log), event["offset"]]
+        ids = {"event": "start", "key": order.task.key, "attempt": order.attempt}
+        self.journal.record({**ids, "slot": seat.number, "host": self.host, "log": log, "time": event["time"]})
 
     def _on_progress(self, seat: Seat, order: Order, event: dict[str, Any]) -> None:
         self.journal.record({"event": "progress", "key": order.task.key, "done": event["done"], "total": event["total"]})
@@ -223,14 +294,21 @@ class Job:
 
     def _on_end(self, seat: Seat, order: Order, event: dict[str, Any]) -> None:
         seat.ended(event["seconds"])
+        order.checkpoint, order.resumed_at = event["checkpoint"], event["resumed_at"]
+        if event["class"] == "interrupted":
+            event["class"] = verdicts.of_stopped(order, out_of_time=self._out_of_time)
+        elif event["class"] == "user_error" and self.seating.lost_a_process(seat):
+            event["class"] = "host_oom"  # a process that the task had started was killed
+        self._close(seat, order, event)
+
+    def _close(self, seat: Seat, order: Order, event: dict[str, Any]) -> None:
+        """Record an end, and decide what it means for the tasks that are left."""
         outcome = event["class"]
-        if outcome == "interrupted":
-            event["class"] = outcome = _why_interrupted(order, event)
-        elif outcome == "user_error" and seat.out_of_memory():
-            event["class"] = outcome = "host_oom"  # a process that the task had started was killed
-        self._record_end(order, event)
-        if outcome == "interrupted" and not order.warned and not self.over and self.attempts[order.index] <= MAX_UNTOLD_STOPS:
-            self.agenda.put_back(order.index)  # a warning meant for the task before it
+        self._record_end(order, event, self.seating.share(seat))
+        self.has_progressed |= order.progressed or outcome in ("completed", "diverged")
+        if outcome in ("completed", "diverged") and self.timetable.learn(order.task, event["seconds"]):
+            self.agenda.bring_back()
+        if self._runs_again(order, outcome):
             return
         fingerprint = (event.get("error") or {}).get("fingerprint", "")
         if self.agenda.ended(order.index, outcome, fingerprint):
@@ -238,16 +316,30 @@ class Job:
         if outcome == "disk_full":
             self._stop("disk_full")
 
-    def _record_end(self, order: Order, event: dict[str, Any]) -> None:
+    def _runs_again(self, order: Order, outcome: str) -> bool:
+        """Whether the task goes back to those that are left, for this run or a further one."""
+        if outcome == "interrupted" and (order.warned or self.over or self.attempts[order.index] <= MAX_UNTOLD_STOPS):
+            self.agenda.put_back(order.index)  # without a warning of its own: one was meant for the task before it
+            return True
+        if outcome == "timeout_progress" and self.allocation is not None:
+            self.timed_out.add(order.index)
+            # what a killed task had started on other nodes is there until the run ends
+            (self.agenda.set_aside if order.task.resources.get("nodes", 1) > 1 else self.agenda.put_back)(order.index)
+            return True
+        return False
+
+    def _record_end(self, order: Order, event: dict[str, Any], share: dict[str, float]) -> None:
         self.num_ended += 1
         ids = {"event": "end", "key": order.task.key, "attempt": order.attempt}
-        self.journal.record({**ids, **event, "attempt": order.attempt, "memory_limit_gib": order.limit_gib, "time": time.time()})
+        self.journal.record({**ids, **event, **share, "attempt": order.attempt, "memory_limit_gib": order.limit_gib, "time": time.time()})
 
     # -- children that died ---------------------------------------------------------------------------------------
 
     def _bury_the_dead(self) -> None:
         self.seating.bury_left()
-        for seat in [seat for seat in self.seating.seats if seat.reap()]:
+        dead = [seat for seat in self.seating.seats if seat.reap()]
+        self.seating.find_who_filled_the_memory(dead)
+        for seat in dead:
             self._hear(seat)
             self._lose(seat)
 
@@ -259,9 +351,9 @@ class Job:
             self._take_back(order)
         seat.orders.clear()
         if charged is not None:
-            event = self._death(seat, charged)
-            self._record_end(charged, event)
-            self.agenda.ended(charged.index, event["class"])
+            event = verdicts.of_dead(self.root, self.journal.run_folder, seat, charged, out_of_time=self._out_of_time)
+            self.failed_starts += event["class"] == "never_started" and not seat.ready
+            self._close(seat, charged, event)
             self._say(f"task {charged.task.key}: {event['class']}, {event['message']}")
         self.seating.remove(seat)
         seat.bury()
@@ -275,36 +367,9 @@ class Job:
         self.unbegun[order.index] += 1
         return (seat.exit_status or 0) > 0 or self.unbegun[order.index] >= MAX_UNBEGUN
 
-    def _death(self, seat: Seat, order: Order) -> dict[str, Any]:
-        """The end record of a task whose child is dead."""
-        status = seat.exit_status or 0
-        how = f"the child was killed by {signal.Signals(-status).name}" if status < 0 else f"the child exited with {status}"
-        if committed := _own_commit(self.root, order):
-            outcome, how = committed, f"committed; {how} right after"
-        elif seat.out_of_memory():
-            outcome, how = "host_oom", f"killed above its memory limit of {order.limit_gib:.3g} GiB"
-        elif seat.killed_for == "walltime":
-            outcome = "timeout_progress" if newer(order.checkpoint, order.resumed_at) else "timeout"
-            how = f"killed at its time limit of {order.seconds:.6g} s"
-        elif seat.killed_for in _KILL_CLASS:
-            outcome, how = _KILL_CLASS[seat.killed_for], f"killed, it had not ended {seat.grace_seconds:.6g} s after the warning"
-        elif order.started is None:
-            self.failed_starts += not seat.ready
-            outcome, how = "never_started", seat.unmet or f"{how} before the task began; see {seat.log}"
-        else:
-            outcome = "killed"
-        seconds = 0.0 if order.started is None else time.monotonic() - order.started
-        return {
-            "class": outcome,
-            "seconds": seconds,
-            "peak_memory_mib": round(seat.observed_mib(), 1),
-            "message": how,
-            "error": None,
-            "checkpoint": order.checkpoint,
-            "resumed_at": order.resumed_at,
-            "difference": "",
-            "log_end": _size(self.journal.folder / seat.log),
-        }
+    @property
+    def _out_of_time(self) -> bool:
+        return self.over == "warned" and self.timetable.is_out_of_time
 
     # -- what starts next -----------------------------------------------------------------------------------------
 
@@ -333,31 +398,49 @@ class Job:
                 taskdir.write_hints(self.root, task.commit_name, task.sweeps, diverged=diverged)
             elif task.resources.get("gpus", 0) > self.seating.gpus.most:
                 self._refuse(self.agenda.pop(), f"asks for {task.resources['gpus']} GPUs, this machine has {self.seating.gpus.most}")
+            elif not self._begins(task):
+                self.agenda.set_aside(self.agenda.pop())
             else:
-                seat = self.seating.seat_for(task)
+                seat = None if self._must_wait(task) else self.seating.seat_for(task)
                 if seat is None:
                     return
                 self._give(seat, self.agenda.pop())
 
+    def _begins(self, task: Task) -> bool:
+        """Whether there is time for it; the first tasks of a run begin in any case, or it would come to nothing."""
+        return self._is_first or self.timetable.fits(task)
+
+    @property
+    def _is_first(self) -> bool:
+        return not self.num_ended or self.timetable.is_early
+
+    def _must_wait(self, task: Task) -> bool:
+        """A task that died with an earlier run has none but its like beside it: should it kill the node again, that costs no other."""
+        suspects = self.agenda.suspects
+        return task.key in suspects and any(seat.orders and seat.orders[0].task.key not in suspects for seat in self.seating.seats)
+
     def _give(self, seat: Seat, index: int) -> None:
         task = self.tasks[index]
-        attempt = f"{self.token}-{index}-{self.attempts[index]}-{secrets.token_hex(3)}"
-        self.attempts[index] += 1
         seconds = 60.0 * task.resources.get("walltime_minutes", 60.0)
         limit = seat.shape.limit_bytes / 2**30
+        order = Order(index=index, task=task, attempt=self._new_attempt(index), seconds=seconds, limit_gib=limit, first=self._is_first)
+        self.attempts[index] += 1
         try:
-            seat.give(Order(index=index, task=task, attempt=attempt, seconds=seconds, limit_gib=limit))
+            seat.give(order)
         except OSError as error:
             seat.orders.pop()
             self._refuse(index, f"its settings are too large to hand over ({error})")
 
     def _refuse(self, index: int, why: str) -> None:
         """A task that cannot begin here."""
-        task = self.tasks[index]
-        attempt = f"{self.token}-{index}-{self.attempts[index]}-{secrets.token_hex(3)}"
-        order = Order(index=index, task=task, attempt=attempt, seconds=0.0, limit_gib=0.0)
-        self._record_end(order, {"class": "never_started", "seconds": 0.0, "message": why, "error": None})
+        order = Order(index=index, task=self.tasks[index], attempt=self._new_attempt(index), seconds=0.0, limit_gib=0.0)
+        share = {"cpus": 0.0, "gpus": 0.0, "slots": 0.0}
+        self._record_end(order, {"class": "never_started", "seconds": 0.0, "message": why, "error": None}, share)
         self.agenda.ended(index, "never_started")
+
+    def _new_attempt(self, index: int) -> str:
+        number = ATTEMPTS_OF_A_RUN * self.journal.run + self.attempts[index]
+        return f"{self.token.replace('/', '.')}-{index}-{number}-{secrets.token_hex(3)}"
 
     def _take_back(self, order: Order) -> None:
         self.attempts[order.index] -= 1
@@ -373,31 +456,23 @@ class Job:
             for seat in self.seating.seats:
                 self._recall(seat)
 
-    def _beat(self, state: str) -> None:
-        running = sum(1 for seat in self.seating.seats if seat.orders)
-        self.journal.beat(state, running=running, ended=self.num_ended, left=self.agenda.unfinished, slots=len(self.seating.places.held))
+    # -- words ----------------------------------------------------------------------------------------------------
+
+    @property
+    def host(self) -> str:
+        """This machine, by the name that its scheduler knows."""
+        return self.allocation.node if self.allocation is not None else os.uname().nodename
+
+    def _beat(self, state: str, *, now: bool = False) -> None:
+        if now or time.monotonic() >= self.beat_at:
+            self.beat_at = time.monotonic() + HEARTBEAT_SECONDS
+            running = sum(1 for seat in self.seating.seats if seat.orders)
+            left, slots = self.agenda.unfinished, len(self.seating.places.held)
+            self.journal.beat(state, running=running, ended=self.num_ended, left=left, slots=slots)
 
     def _say(self, text: str) -> None:
         with contextlib.suppress(OSError):
             print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}", file=sys.stdout, flush=True)
-
-
-def _why_interrupted(order: Order, event: dict[str, Any]) -> str:
-    """A task that stopped after a warning: told to by the job, cancelled, or at its time limit."""
-    if order.warned == "walltime":
-        return "timeout_progress" if newer(event["checkpoint"], event["resumed_at"]) else "timeout"
-    return _KILL_CLASS.get(order.warned, "interrupted")
-
-
-def _own_commit(root: Path, order: Order) -> str:
-    """The class of an attempt whose child died between its commit and its last word; empty: it has not committed."""
-    try:
-        commit = taskdir.read_commit(root, order.task.commit_name)
-    except (FileNotFoundError, Garbled):
-        return ""
-    if commit.attempt != order.attempt:
-        return ""
-    return "completed" if commit.status == "ok" else "diverged"
 
 
 def _make_commit_folders(root: Path, tasks: list[Task]) -> None:
@@ -412,10 +487,3 @@ def _make_commit_folders(root: Path, tasks: list[Task]) -> None:
                 files.ops.mkdir(folder / name)
         with contextlib.suppress(OSError):
             files.ops.sync_dir(folder)
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0

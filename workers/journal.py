@@ -1,9 +1,10 @@
-"""The files of one batch as its job writes them: receipt, attempts, heartbeat; and the orders to cancel that it reads."""
+"""The files of one batch as a run of its job writes them: receipt, attempts, heartbeat; and the orders to cancel that it reads."""
 
 import contextlib
 import json
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from workers import files, taskdir
 from workers.errors import DiskFull, Garbled
 from workers.processes import Process
-from workers.taskdir import Task
+from workers.taskdir import Task, receipt_name, run_dir
 
 
 def read_batch(root: Path, token: str) -> tuple[dict[str, Any], list[Task]]:
@@ -33,20 +34,53 @@ _RESERVE = ".reserve"
 
 @dataclass(slots=True)
 class Journal:
-    """What the job says about itself. Nothing here may stop it: on a full disk records wait until there is room."""
+    """What the job says about itself. Nothing here may stop it: on a full disk records wait until there is room.
+
+    `folder`: of the batch. `run`: which run of the job this is; `is_superseded`: a later one has begun, or may not begin any more.
+    """
 
     folder: Path
+    run: int = 0
+    is_superseded: bool = False
     heartbeats: int = 0
     _descriptor: int = -1
     _size: int = 0
     _unwritten: list[bytes] = field(default_factory=list)
     _seen: set[str] = field(default_factory=set)
 
-    def link_receipt(self, token: str) -> bool:
-        """The job's first act; False: another job has this batch, so this one has nothing to do."""
+    @property
+    def run_folder(self) -> Path:
+        """Where this run writes."""
+        return run_dir(self.folder, self.run)
+
+    def log_name(self, name: str) -> str:
+        """A log of this run as its path from the batch's folder."""
+        return str((self.run_folder / name).relative_to(self.folder))
+
+    def link_receipt(self, token: str, slurm: Mapping[str, Any] | None = None) -> bool:
+        """The job's first act; False: this batch is another job's, or nobody's any more, so there is nothing to do.
+
+        A job that SLURM runs again links a further receipt: the newest must be its own, of an earlier run.
+        """
+        files.make_dirs(self.folder)
+        newest = self._newest_receipt()
+        if newest is not None:
+            if not _goes_on(files.read(self.folder / receipt_name(newest)), slurm):
+                return False
+            self.run = newest + 1
         me = Process.of_pid(os.getpid())
         body = {"token": token, "job": str(me), "host": me.host, "boot": me.boot, "pid": me.pid, "pid_start": me.start, "time": time.time()}
-        return files.publish(self.folder / "receipt.json", files.encode(body))
+        body |= {"run": self.run} | ({"slurm": dict(slurm)} if slurm else {})
+        if not files.publish(self.folder / receipt_name(self.run), files.encode(body)):
+            return False
+        if self.run:
+            files.make_dirs(self.run_folder)
+        return True
+
+    def _newest_receipt(self) -> int | None:
+        there = set(files.names(self.folder))
+        runs = [run for run in range(len(there)) if receipt_name(run) in there]
+        return max(runs, default=None)
 
     def record(self, event: dict[str, Any]) -> None:
         """Keep a line for the attempts; `write` puts it into the file."""
@@ -65,8 +99,8 @@ class Journal:
 
     def _open(self) -> None:
         with contextlib.suppress(OSError, DiskFull):
-            files.ops.create(self.folder / _RESERVE, os.urandom(RESERVE_BYTES))
-        self._descriptor = os.open(self.folder / "attempts.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            files.ops.create(self.run_folder / _RESERVE, os.urandom(RESERVE_BYTES))
+        self._descriptor = os.open(self.run_folder / "attempts.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
 
     def _append(self) -> bool:
         data = b"".join(self._unwritten)
@@ -81,7 +115,7 @@ class Journal:
 
     def _give_up_reserve(self) -> bool:
         try:
-            files.ops.unlink(self.folder / _RESERVE)
+            files.ops.unlink(self.run_folder / _RESERVE)
         except OSError:
             return False
         return True
@@ -99,12 +133,14 @@ class Journal:
         """Show that the job lives; the counter rises by one each time."""
         self.heartbeats += 1
         body = {"count": self.heartbeats, "time": time.time(), "state": state, **counts}
-        with contextlib.suppress(OSError, DiskFull), files.replacing(self.folder / "heartbeat.json") as path:
+        with contextlib.suppress(OSError, DiskFull), files.replacing(self.run_folder / "heartbeat.json") as path:
             path.write_bytes(files.encode(body))
 
     def cancellations(self) -> list[set[str] | None]:
         """Orders to cancel that came since the last call: keys, or None for the whole batch."""
-        new = [name for name in files.names(self.folder) if name.startswith("cancel-") and name not in self._seen]
+        there = files.names(self.folder)
+        self.is_superseded = receipt_name(self.run + 1) in there
+        new = [name for name in there if name.startswith("cancel-") and name not in self._seen]
         orders: list[set[str] | None] = []
         for name in new:
             with contextlib.suppress(Garbled, OSError):
@@ -112,3 +148,9 @@ class Journal:
                 orders.append(None if keys is None else set(keys))
                 self._seen.add(name)
         return orders
+
+
+def _goes_on(receipt: Mapping[str, Any], slurm: Mapping[str, Any] | None) -> bool:
+    """Whether this is a later run of the very job that linked the receipt."""
+    before = receipt.get("slurm")
+    return bool(slurm and before and before["job_id"] == slurm["job_id"] and before["restart"] < slurm["restart"])

@@ -5,12 +5,13 @@ import functools
 import os
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from workers.processes import start_ticks
 
 WATCH_SECONDS = 0.1
+OOM_SECONDS = 5.0
 _MIB = 2**20
 
 
@@ -38,12 +39,7 @@ class Group:
 
     def oom_kills(self) -> int:
         """How many processes of the group the kernel has killed for memory."""
-        with contextlib.suppress(OSError):
-            for line in (self.folder / self.hierarchy.events).read_text().splitlines():
-                name, _, count = line.partition(" ")
-                if name == "oom_kill":
-                    return int(count)
-        return 0
+        return _oom_kills(self.folder / self.hierarchy.events) or 0
 
     def peak_mib(self) -> float:
         """Highest memory of the group, its page cache included; 0 where the kernel does not keep it."""
@@ -205,9 +201,62 @@ def own_limit_bytes() -> int | None:
     return min(limits, default=None)
 
 
+@dataclass(slots=True)
+class OomWatch:
+    """Notices that the kernel has killed for memory in the cgroup that this job was put into, where it makes none of its own."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    seen_at: float = float("-inf")
+
+    def look(self) -> None:
+        """Read the counters."""
+        now = own_oom_kills()
+        if self.counts and any(count > self.counts.get(name, 0) for name, count in now.items()):
+            self.seen_at = time.monotonic()
+        self.counts = now
+
+    def take(self) -> bool:
+        """Whether the kernel has just done so, told once; the counter may be read a little before a child is found dead."""
+        recent = time.monotonic() - self.seen_at < OOM_SECONDS
+        self.seen_at = float("-inf")
+        return recent
+
+
+def own_oom_kills() -> dict[str, int]:
+    """Counters of the cgroup that this process is in and of those around it that belong to the same SLURM job, by their folder."""
+    found = {}
+    for line in _lines("/proc/self/cgroup"):
+        number, controllers, path = line.split(":", 2)
+        if "memory" in controllers.split(","):
+            mount, name = _mount("cgroup", "memory"), "memory.oom_control"
+        elif number == "0":
+            mount, name = _mount("cgroup2", ""), "memory.events"
+        else:
+            continue
+        for folder in _of_this_job((mount or Path("/")) / path.lstrip("/")):
+            if (count := _oom_kills(folder / name)) is not None:
+                found[str(folder)] = count
+    return found
+
+
+def _of_this_job(folder: Path) -> list[Path]:
+    """The cgroup and those around it, up to that of the SLURM job; outside of SLURM it alone, for others have theirs beside it."""
+    around = [folder, *folder.parents]
+    jobs = [number for number, one in enumerate(around) if one.name.startswith("job_")]
+    return around[: jobs[0] + 1 if jobs else 1]
+
+
+def _oom_kills(path: Path) -> int | None:
+    for line in _lines(str(path)):
+        name, _, count = line.partition(" ")
+        if name == "oom_kill":
+            return int(count)
+    return None
+
+
 def unmet(cpus: list[int], limit_bytes: int | None) -> str:
-    """Which limit this process finds itself without, asked of the kernel from inside; empty: all hold."""
-    if set(os.sched_getaffinity(0)) != set(cpus):
+    """Which limit this process finds itself without, asked of the kernel from inside; empty: all hold. No CPUs: it is not pinned."""
+    if cpus and set(os.sched_getaffinity(0)) != set(cpus):
         return f"may run on cpus {sorted(os.sched_getaffinity(0))}, expected {sorted(cpus)}"
     page = os.sysconf("SC_PAGE_SIZE")
     if limit_bytes is not None and own_limit_bytes() != limit_bytes // page * page:

@@ -9,12 +9,14 @@ import socket
 import sys
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from workers import limits
 from workers.child import MAX_MESSAGE, STACK_DUMP, STOP, WARNING
+from workers.execute import newer
 from workers.limits import Group
 from workers.slots import Slot
 from workers.taskdir import Task
@@ -26,7 +28,7 @@ _CHILD_SOCKET = 3
 
 @dataclass(slots=True, kw_only=True)
 class Order:
-    """A task handed to a child, and what is known of its attempt."""
+    """A task handed to a child, and what is known of its attempt. `first`: it had all the time that its job could give it."""
 
     index: int
     task: Task
@@ -38,12 +40,19 @@ class Order:
     checkpoint: int | None = None
     resumed_at: int | None = None
     warned: str = ""
+    first: bool = False
+
+    @property
+    def progressed(self) -> bool:
+        """Whether it has left a checkpoint further on than where it began."""
+        return newer(self.checkpoint, self.resumed_at)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
     """What a child is given for life; a task that needs another shape gets another child."""
 
+    num_nodes: int
     num_slots: int
     threads: int
     num_gpus: int
@@ -52,10 +61,13 @@ class Shape:
 
 @dataclass(slots=True, kw_only=True)
 class Seat:
-    """One child on its slots. `orders[0]` is what it runs, or will once it is ready; a second one may wait behind it."""
+    """One child on its slots. `orders[0]` is what it runs, or will once it is ready; a second one may wait behind it.
+
+    `killed_by_kernel`: because the memory of the whole job was full; `evicted`: so, too, but through a neighbour's fault.
+    """
 
     slots: list[Slot]
-    gpus: list[int]
+    gpus: list[str]
     shape: Shape
     group: Group | None
     grace_seconds: float
@@ -67,6 +79,8 @@ class Seat:
     unmet: str = ""
     quick: bool = False
     killed_for: str = ""
+    killed_by_kernel: bool = False
+    evicted: bool = False
     kill_at: float = float("inf")
     peak_mib: float = 0.0
     exit_status: int | None = None
@@ -84,13 +98,13 @@ class Seat:
 
     @property
     def cpus(self) -> list[int]:
-        """All CPUs of its slots."""
+        """All CPUs of its slots; none: it is not pinned."""
         return sorted({cpu for slot in self.slots for cpu in slot.cpus})
 
     # -- life -----------------------------------------------------------------------------------------------------
 
-    def start(self, root: Path, code: str, folder: Path) -> None:
-        """Start the child in a session of its own, in its cgroup, and tell it its limits."""
+    def start(self, root: Path, code: str, folder: Path, nodes: Sequence[str] = ()) -> None:
+        """Start the child in a session of its own, in its cgroup, and tell it its limits; `nodes`: those of its job."""
         self.channel, self._childs_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         log = os.open(folder / self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         high = fcntl.fcntl(self._childs_end.fileno(), fcntl.F_DUPFD_CLOEXEC, 10)
@@ -98,7 +112,7 @@ class Seat:
             self.pid = os.posix_spawn(
                 sys.executable,
                 [sys.executable, "-P", "-m", "workers.child", str(_CHILD_SOCKET), str(os.getpid())],
-                os.environ,
+                os.environ | {"CUDA_VISIBLE_DEVICES": ",".join(self.gpus)},
                 file_actions=[
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                     (os.POSIX_SPAWN_DUP2, log, 1),
@@ -114,9 +128,8 @@ class Seat:
             with contextlib.suppress(OSError):  # the child finds itself outside and says so
                 self.group.add(self.pid)
         limit = self.shape.limit_bytes if self.group is not None else None
-        self._send(
-            {"root": str(root), "code": code, "cpus": self.cpus, "threads": self.shape.threads, "gpus": self.gpus, "limit_bytes": limit}
-        )
+        given = {"cpus": self.cpus, "threads": self.shape.threads, "gpus": self.gpus, "limit_bytes": limit, "nodes": list(nodes)}
+        self._send({"root": str(root), "code": code, **given})
 
     def reap(self) -> bool:
         """Whether the child has ended; its exit status is kept, and what it had started in its session is killed."""
@@ -212,15 +225,16 @@ class Seat:
             self._signal(WARNING)
         return None
 
-    def watch_memory(self) -> None:
-        """The limit where there is no cgroup: kill what is above it."""
+    def watch_memory(self) -> bool:
+        """The limit where there is no cgroup: kill what is above it; True where that was so."""
         self.peak_mib = max(self.peak_mib, limits.tree_mib(self.pid))
         if self.peak_mib > self.shape.limit_bytes / 2**20:
             self.kill("memory")
+        return self.killed_for == "memory"
 
     def out_of_memory(self) -> bool:
         """Whether the kernel or the watchdog killed something of it for memory."""
-        return self.killed_for == "memory" or (self.group is not None and self.group.oom_kills() > 0)
+        return self.killed_for == "memory" or self.killed_by_kernel or (self.group is not None and self.group.oom_kills() > 0)
 
     def observed_mib(self) -> float:
         """Highest memory seen from outside."""

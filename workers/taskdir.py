@@ -132,6 +132,16 @@ def batch_tokens(root: Path) -> Iterator[str]:
             yield base
 
 
+def receipt_name(run: int) -> str:
+    """File of the receipt that a job links as the first act of its run number `run`."""
+    return f"receipt-{run}.json" if run else "receipt.json"
+
+
+def run_dir(folder: Path, run: int) -> Path:
+    """Where a run of the batch at `folder` writes: a requeued job in a folder of its own, for the run before may still be alive."""
+    return folder / f"run-{run}" if run else folder
+
+
 def shape_name(workload: str, resources: Mapping[str, Any]) -> str:
     """Tasks of one name ask for the same and take about as long: `noop cpus=1 gpus=0 memory_gib=0.25 nodes=1 walltime_minutes=1`."""
     return " ".join([workload, *(f"{name}={resources[name]:g}" for name in sorted(resources))])
@@ -140,12 +150,13 @@ def shape_name(workload: str, resources: Mapping[str, Any]) -> str:
 def has_progressed(root: Path, name: str, attempt: str) -> bool:
     """Whether an attempt on the commit `name` has left a checkpoint further on than all other attempts have."""
     folder = task_dir(root, name) / "attempts"
-    steps = {one: max(map(_checkpoint_step, files.names(folder / one)), default=-1) for one in files.names(folder)}
+    steps = {one: max(map(checkpoint_step, files.names(folder / one)), default=-1) for one in files.names(folder)}
     mine = steps.pop(attempt, -1)
     return mine > max(steps.values(), default=-1)
 
 
-def _checkpoint_step(name: str) -> int:
+def checkpoint_step(name: str) -> int:
+    """The step of a checkpoint's mark, by its file name; -1: the file is none."""
     number = name.removeprefix("checkpoint-").removesuffix(".json")
     return int(number) if name.startswith("checkpoint-") and name.endswith(".json") and number.isdigit() else -1
 

@@ -14,23 +14,42 @@ if TYPE_CHECKING:
 NUM_EVALUATED_AT_ONCE = 512
 
 
-def update(module: "nn.Module", optimizer: "Optimizer", rate: float, loss: str, inputs_N: "Tensor", labels_N: "Tensor") -> None:
-    """One step along the gradient of the mean loss; nothing is read back from the device."""
+def update(
+    module: "nn.Module",
+    optimizer: "Optimizer",
+    rate: float,
+    loss: str,
+    inputs_N: "Tensor",
+    labels_N: "Tensor",
+    *,
+    num_at_once: int | None = None,
+) -> None:
+    """One step along the gradient of the mean loss; nothing is read back from the device.
+
+    `num_at_once`: samples that are computed together, whose gradients add up to the same but for rounding; None: all.
+    """
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.zero_grad(set_to_none=True)
-    loss_per_unit(loss, module(inputs_N), labels_N).mean().backward()  # type: ignore[no-untyped-call]
+    if num_at_once is None or num_at_once >= len(inputs_N):
+        loss_per_unit(loss, module(inputs_N), labels_N).mean().backward()  # type: ignore[no-untyped-call]
+    else:
+        for start in range(0, len(inputs_N), num_at_once):
+            outputs_NC, labels = module(inputs_N[start : start + num_at_once]), labels_N[start : start + num_at_once]
+            (loss_per_unit(loss, outputs_NC, labels).sum() / len(inputs_N)).backward()  # type: ignore[no-untyped-call]
     optimizer.step()
 
 
-def evaluate(module: "nn.Module", loss: str, inputs_N: "Tensor", labels_N: "Tensor") -> tuple[float, float]:
+def evaluate(
+    module: "nn.Module", loss: str, inputs_N: "Tensor", labels_N: "Tensor", *, num_at_once: int = NUM_EVALUATED_AT_ONCE
+) -> tuple[float, float]:
     """Mean loss per unit and the fraction of largest outputs that are the label, summed in float64."""
     import torch
 
     total = torch.zeros(2, dtype=torch.float64, device=inputs_N.device)
     with torch.no_grad():
-        for start in range(0, len(inputs_N), NUM_EVALUATED_AT_ONCE):
-            stop = start + NUM_EVALUATED_AT_ONCE
+        for start in range(0, len(inputs_N), num_at_once):
+            stop = start + num_at_once
             outputs_NC, labels = module(inputs_N[start:stop]), labels_N[start:stop]
             total[0] += loss_per_unit(loss, outputs_NC, labels).sum(dtype=torch.float64)
             total[1] += (outputs_NC.argmax(-1) == labels).sum()

@@ -46,9 +46,11 @@ def test_every_task_is_committed_once_and_recorded(root):
     assert end["class"] == "completed"
     assert end["attempt"].startswith(f"{TOKEN}-7-0-")
     assert end["memory_limit_gib"] == 0.25
+    assert (end["cpus"], end["gpus"], end["slots"]) == (1, 0, 1)
+    assert events[0]["host"] == os.uname().nodename
     assert {*end} == {
         *("event", "key", "attempt", "class", "seconds", "peak_memory_mib", "message", "error", "checkpoint", "resumed_at"),
-        *("difference", "log_end", "memory_limit_gib", "time"),
+        *("difference", "log_end", "memory_limit_gib", "time", "cpus", "gpus", "slots"),
     }
     assert files.read(batch.folder / "heartbeat.json")["state"] == "over"
 

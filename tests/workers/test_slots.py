@@ -56,19 +56,21 @@ def test_the_kernel_frees_the_slots_of_a_killed_process():
 
 
 def test_a_gpu_is_lent_to_so_many_tasks_and_to_one_job():
-    one, other = Gpus([0, 1], tasks_per_gpu=2), Gpus([0, 1])
-    assert one.take(2) == [0, 1]
-    assert one.take(1) == [0]
+    one, other = Gpus(["0", "GPU-1"], tasks_per_gpu=2), Gpus(["0", "GPU-1"])
+    assert one.take(2) == ["0", "GPU-1"]
+    assert one.take(1) == ["0"]
     assert other.take(1) is None
-    one.release([0, 1])
-    assert other.take(1) == [1]
+    one.release(["0", "GPU-1"])
+    assert other.take(1) == ["GPU-1"]
     assert one.take(2) is None
-    assert one.take(1) == [0]
+    assert one.take(1) == ["0"]
 
 
 def test_gpus_are_those_that_this_process_may_see(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
-    assert slots.visible_gpus() == [2, 5]
+    assert slots.visible_gpus() == ["2", "5"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6, MIG-1b2a")
+    assert slots.visible_gpus() == ["GPU-8932f937-d72c-4106-c12f-20bd9faed9f6", "MIG-1b2a"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert slots.visible_gpus() == []
 

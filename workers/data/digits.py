@@ -7,6 +7,7 @@ from pathlib import Path
 
 from workers.errors import ConfigError
 from workers.images import Images, normalised
+from workers.staging import local
 from workers.workload import Data
 
 NUM_TRAIN, NUM_TEST = 1438, 359
@@ -26,7 +27,7 @@ class Digits(Data):
 
     def load(self) -> Images:
         """Images (1438, 1, 8, 8) and (359, 1, 8, 8); kept in memory by the process."""
-        return _read(self.files()[0])
+        return _read(local(self.files()[0]))
 
 
 @functools.cache

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workers.images import Images, image_files, read_images
+from workers.staging import local
 from workers.workload import Data, setting
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
@@ -26,4 +27,4 @@ class FashionMnist(Data):
 
     def load(self) -> Images:
         """Images (60000, 1, 28, 28) and (10000, 1, 28, 28); kept in memory by the process."""
-        return read_images(tuple(self.files()), MEAN, STD)
+        return read_images(tuple(map(local, self.files())), MEAN, STD)

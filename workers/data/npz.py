@@ -5,6 +5,7 @@ from pathlib import Path
 
 from workers.errors import ConfigError
 from workers.images import Images, image_files, read_images
+from workers.staging import local
 from workers.workload import Data, setting
 
 CURE = "data.path= takes a .npz with the arrays x_train, y_train, x_test, y_test, or a folder with the four idx files of MNIST's layout"
@@ -24,4 +25,4 @@ class Npz(Data):
 
     def load(self) -> Images:
         """The images; kept in memory by the process."""
-        return read_images(tuple(self.files()))
+        return read_images(tuple(map(local, self.files())))

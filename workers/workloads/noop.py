@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 FAILURES = ("none", "exception", "nan", "oom", "cuda_oom", "kill", "hang")
 _TICK_SECONDS = 0.1
 _BLOCK_MIB = 16
+_BATCH_SIZE = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +24,7 @@ class Noop(Workload):
     """Three rows computed from the settings, after some time, with some memory, or a failure on purpose."""
 
     version: ClassVar[int] = 1
+    halves_batches: ClassVar[bool] = True
 
     index: int = setting(0, help="tells tasks apart")
     seconds: float = setting(0.0, low=0, unit="s")
@@ -30,6 +32,9 @@ class Noop(Workload):
     fail: str = setting("none", choices=FAILURES, help="how it ends")
     fail_first: int = setting(0, low=0, help="only so many attempts fail; 0: all of them")
     progress: bool = setting(False, help="write a checkpoint every 0.1 s and go on from it")
+    cuda_oom_above: int | None = setting(
+        None, low=1, added=True, help="fails as a full GPU does while its micro-batch of at most 64 is larger; null: never"
+    )
 
     def resources(self) -> Resources:
         """What it holds and a quarter of a GiB."""
@@ -45,6 +50,8 @@ class Noop(Workload):
         fail = self.fail if not self.fail_first or context.task.num_failed < self.fail_first else "none"
         if fail == "hang":
             _hang()
+        if self.cuda_oom_above is not None and context.micro_batch(_BATCH_SIZE) > self.cuda_oom_above:
+            raise OutOfMemoryError(f"CUDA out of memory: a micro-batch of {context.micro_batch(_BATCH_SIZE)}, as `cuda_oom_above` asks")
         self._wait(context)
         del held
         if fail not in ("none", "nan"):

@@ -31,10 +31,12 @@ class Train(Workload):
     """A network trained for `num_steps` mini-batches, evaluated at log-spaced steps.
 
     Points that share `seed` share subset and order: a smaller training set is the beginning of a larger one. Bitwise equal on one type
-    of device with one number of threads, whether interrupted or not. Files: `snapshot-<step>.safetensors`.
+    of device with one number of threads, whether interrupted or not; where a GPU's memory was full, gradients add up from smaller
+    pieces of a batch, equal but for rounding. Files: `snapshot-<step>.safetensors`.
     """
 
     version: ClassVar[int] = 1
+    halves_batches: ClassVar[bool] = True
 
     data: Data = Digits()
     model: Model = Mlp()
@@ -133,7 +135,15 @@ class _Run:
             self.epoch, self.order = epoch, self._order(epoch)
         index = self.order[batch * self.batch_size : (batch + 1) * self.batch_size]
         rate = self.settings.optimizer.rate(step, self.settings.num_steps)
-        training.update(self.module, self.optimizer, rate, self.settings.loss, self.train_inputs[index], self.train_labels[index])
+        training.update(
+            self.module,
+            self.optimizer,
+            rate,
+            self.settings.loss,
+            self.train_inputs[index],
+            self.train_labels[index],
+            num_at_once=self.context.micro_batch(self.batch_size),
+        )
 
     def _order(self, epoch: int) -> "Tensor":
         import torch
@@ -158,9 +168,10 @@ class _Run:
         """Training loss on as many images of the training set as are tested on, test loss and accuracy."""
         from workers import training
 
-        num_test = len(self.test_labels)
-        train_loss, _ = training.evaluate(self.module, self.settings.loss, self.train_inputs[:num_test], self.train_labels[:num_test])
-        test_loss, accuracy = training.evaluate(self.module, self.settings.loss, self.test_inputs, self.test_labels)
+        num_test, at_once = len(self.test_labels), self.context.micro_batch(training.NUM_EVALUATED_AT_ONCE)
+        train = (self.train_inputs[:num_test], self.train_labels[:num_test])
+        train_loss, _ = training.evaluate(self.module, self.settings.loss, *train, num_at_once=at_once)
+        test_loss, accuracy = training.evaluate(self.module, self.settings.loss, self.test_inputs, self.test_labels, num_at_once=at_once)
         return train_loss, test_loss, accuracy
 
     def _keep(self, step: int) -> None:
