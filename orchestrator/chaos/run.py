@@ -98,6 +98,9 @@ def _drive(side: Side, trial: Trial, chaos: Chaos | None, progress: Callable[[Mo
             progress(Moment(phase="chaos" if chaos else "calm", done=done, total=trial.num_tasks, running=running, faults=told))
             time.sleep(_LOOK_SECONDS)
         side.wait_for_last_words()
+    except KeyboardInterrupt:
+        side.cancel()
+        raise KeyboardInterrupt(f"stopped; the trial's jobs were told to end, its stores stay in {trial.folder}") from None
     except BaseException:
         side.cancel()
         raise

@@ -1,5 +1,6 @@
 """`eigensweep chaos` hits running tasks, keeps to its own processes, and sees what is wrong with a result."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -93,6 +94,38 @@ def test_a_sweep_that_is_not_finished_is_no_calm_run(folder: Path, store: Path) 
     verbs.submit(["workload=noop", "name=w", "index=range(0,4)", "fail=exception", "launcher=inline"], store)
     with pytest.raises(ConfigError, match="w has no calm run yet, 0 of 4 tasks are done; next: eigensweep logs"):
         trial.plan("w", [], store, folder, Demands())
+
+
+def test_ctrl_c_ends_the_jobs_and_the_driver(folder: Path) -> None:
+    def stop(moment: Any) -> None:
+        if moment.running:
+            raise KeyboardInterrupt
+
+    planned = trial.plan(
+        "",
+        ["workload=noop", "name=w", "index=range(0,4)", "seconds=60", "launcher.slots=2", "launcher.grace_seconds=1"],
+        None,
+        folder,
+        Demands(),
+    )
+    with pytest.raises(KeyboardInterrupt, match="stopped; the trial's jobs were told to end, its stores stay in"):
+        verbs.chaos(planned, stop)
+    deadline = time.monotonic() + 20
+    while (left := _processes_of(folder)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not left
+    assert verbs.status("w", folder / "calm").counts == {"cancelled": 4}
+
+
+def _processes_of(folder: Path) -> list[str]:
+    """Command lines that name the folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = path.read_bytes().decode(errors="replace").split("\0")
+            if any(str(folder) in word for word in words):
+                found.append(" ".join(words))
+    return found
 
 
 @pytest.fixture
