@@ -41,15 +41,20 @@ def signal_task(receipt: Mapping[str, Any], log: str, number: int) -> bool:
 
 def requeue(receipt: Mapping[str, Any]) -> bool:
     """Have the scheduler take the job off its nodes and queue it again, as a preemption does; only if its name is the receipt's token."""
-    job_id, name = _raw_id(receipt), str(receipt.get("token", "")).partition("/")[0]
+    # `ARRAY_INDEX`, not the job's own number, which for the last element is that of the whole array
+    job_id, name = _job_id(receipt), str(receipt.get("token", "")).partition("/")[0]
     if not job_id or not name or _answer(["squeue", "--noheader", f"--jobs={job_id}", "--format=%j"]) != name:
         return False
     return _answer(["scontrol", "requeue", job_id]) is not None
 
 
+def _job_id(receipt: Mapping[str, Any]) -> str:
+    return str((receipt.get("slurm") or {}).get("job_id", ""))
+
+
 def _raw_id(receipt: Mapping[str, Any]) -> str | None:
     """The job's own number: an element of an array has one beside `ARRAY_INDEX`."""
-    job_id = str(receipt.get("slurm", {}).get("job_id", ""))
+    job_id = _job_id(receipt)
     return _answer(["squeue", "--noheader", f"--jobs={job_id}", "--format=%A"]) if "_" in job_id else job_id
 
 

@@ -230,7 +230,7 @@ def test_a_job_of_another_name_is_not_requeued(tmp_path: Path, monkeypatch: pyte
     assert not reach.requeue(receipt)
     assert not said.exists()
     assert reach.requeue(receipt | {"token": "w-ab12/3"})
-    assert said.read_text() == "requeue 17\n"
+    assert said.read_text() == "requeue 12_3\n"  # 17 might be the whole array
     assert not reach.requeue({"token": "w-ab12"})  # no job of a scheduler
 
 
