@@ -51,7 +51,8 @@ def slurm_conf(place: Place, settings: Settings) -> str:
         "ReturnToService": "2",
         "SlurmdTimeout": "10",
         "SlurmctldTimeout": "30",
-        "MessageTimeout": "10",
+        # a lost node is found out after SlurmdTimeout and one to two of these
+        "MessageTimeout": "5",
         "TCPTimeout": "2",
         "KillWait": "5",
         "InactiveLimit": "0",

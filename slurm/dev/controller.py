@@ -99,7 +99,12 @@ class Controller:
         folder, run = self.place.database, self.place.run
         if new:
             install = ["mariadb-install-db", "--no-defaults", "--user=root", f"--datadir={folder}", "--skip-test-db"]
-            call(*install, "--auth-root-authentication-method=normal", "--innodb-log-file-size=16M")
+            call(
+                *install,
+                "--auth-root-authentication-method=normal",
+                "--innodb-log-file-size=16M",
+                log=self.place.log / "mariadb-install.log",
+            )
         argv = [
             "mariadbd",
             "--no-defaults",

@@ -18,11 +18,13 @@ CGROUP_ROOT = Path("/sys/fs/cgroup")
 CLUSTER = Path(__file__).resolve().parent / "cluster"
 
 
-def call(*argv: str | Path) -> None:
+def call(*argv: str | Path, log: Path = Path("/dev/null")) -> None:
     """Run a tool that is expected to work."""
-    done = subprocess.run([str(word) for word in argv], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    words = [str(word) for word in argv]
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    log.write_text(done.stdout)
     if done.returncode:
-        raise ClusterError(f"{' '.join(str(word) for word in argv)}: {done.stderr.strip() or f'exit code {done.returncode}'}")
+        raise ClusterError(f"{' '.join(words)}: {done.stdout.strip()[-2000:] or f'exit code {done.returncode}'}")
 
 
 def wait_until(true: Callable[[], bool], seconds: float) -> bool:

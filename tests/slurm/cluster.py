@@ -1,6 +1,7 @@
 """The development cluster as tests use it: jobs in and out, hosts and daemons broken and mended."""
 
 import os
+import pwd
 import subprocess
 import sys
 import time
@@ -97,7 +98,7 @@ class Cluster:
         seconds: float = 60,
     ) -> str:
         """What a command on the login host prints; `user` is one without privileges."""
-        become = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"] if user else []
+        become = ["setpriv", f"--reuid={user}", f"--regid={pwd.getpwnam(user).pw_gid}", "--clear-groups"] if user else []
         return self._run([self.state_folder / "login", *become, *argv], check, input, cwd or self.shared, environment, seconds)
 
     def on(self, node: str, *argv: str | Path, check: bool = True) -> str:
