@@ -15,6 +15,8 @@ Event = dict[str, Any]
 
 # what the ledger keeps of an attempt's end
 _KEPT = ("class", "attempt", "message", "error", "seconds", "peak_memory_mib", "memory_limit_gib", "checkpoint", "difference", "host")
+# an attempt that ended so is to be followed by another
+_GOES_ON = ("interrupted", "timeout_progress")
 _DISK_FULL = "the disk or the quota is full: free space, then resume"
 
 
@@ -53,7 +55,8 @@ def _closing(watch: Watch, token: str) -> Event:
     if batch.over == "disk_full" or any(one["class"] == "disk_full" for ones in outcomes.values() for one in ones):
         closing["pause"] = _DISK_FULL
     if job is not None and job.cause == "cancelled" and not batch.is_over:
-        closing["cancelled"] = [key for key in entry["keys"] if key not in batch.ended]
+        # one that its warning has stopped at a checkpoint was cancelled like those that had not begun
+        closing["cancelled"] = [key for key in entry["keys"] if key not in batch.ended or batch.ended[key][-1]["class"] in _GOES_ON]
     if hosts := _lost_hosts(batch, job):
         closing["lost_hosts"] = hosts
     closing["job"] = cost.job_record(entry, batch, job)

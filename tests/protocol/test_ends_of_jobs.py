@@ -15,6 +15,7 @@ from orchestrator.sweep import expand
 from orchestrator.watch import Watch
 from tests.protocol.scripted import JOBS, ZOMBIES, Job, Scripted
 from workers import files, taskdir
+from workers.execute import Ended
 
 FROZEN = Frozen(snapshot="snapshot", code="code", path=Path("/nowhere"))
 
@@ -109,9 +110,13 @@ def test_preemption_costs_nothing_however_often(store: Store, told: Told) -> Non
     assert len(JOBS) == 9
 
 
-def test_a_job_that_the_user_ended_takes_its_tasks_out_of_the_sweep_until_resumed(store: Store, told: Told) -> None:
+@pytest.mark.parametrize("warned", [True, False])
+def test_a_job_that_the_user_ended_takes_its_tasks_out_of_the_sweep_until_resumed(store: Store, told: Told, warned: bool) -> None:
     job = sent(store)
     run_one_and_leave_one(job)
+    if warned:
+        assert job.running is not None
+        job.record(Ended(outcome="interrupted"))
     told.end(job, "cancelled")
     ticking.tick(Watch.of(store), ["a"])
     assert Watch.of(store).states("a").states == ["completed", "cancelled", "cancelled"]
