@@ -50,7 +50,7 @@ def _closing(watch: Watch, token: str) -> Event:
             outcomes[key] = found
     closing: Event = {"token": token, "sweep": entry["sweep"], "outcomes": outcomes}
     if why := _never_began(watch, token):
-        lost = {"class": "never_started", "message": f"{why}; see {batch.folder / 'log'}", "code": entry["code"], "token": token}
+        lost = {"class": "never_started", "message": f"{why}; see {_log(batch)}", "code": entry["code"], "token": token}
         closing["outcomes"] = outcomes | {key: [lost] for key in entry["keys"] if key not in batch.ended}
     if batch.over == "disk_full" or any(one["class"] == "disk_full" for ones in outcomes.values() for one in ones):
         closing["pause"] = _DISK_FULL
@@ -128,6 +128,12 @@ def _never_began(watch: Watch, token: str) -> str:
         return ""
     said = f" ({job.reason}, exit code {job.exit_code})" if job is not None and job.reason else ""
     return f"its job died before it began a task{said}"
+
+
+def _log(batch: Batch) -> str:
+    """What the job printed itself; that of an array's element stands with its submission."""
+    base, _, element = batch.token.partition("/")
+    return str(taskdir.batch_dir(batch.root, base) / (f"log-{element}" if element else "log"))
 
 
 def _lost_hosts(batch: Batch, job: JobState | None) -> dict[str, list[str]]:
