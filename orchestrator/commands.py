@@ -66,10 +66,11 @@ def plan(call: Call) -> int:
     if call.flags.cfg:
         return _print_config(call)
     _need_settings(call)
-    result = verbs.plan(call.words.settings, root=call.root, config_dirs=call.config_dirs)
+    every = call.verb == "submit"
+    result = verbs.plan(call.words.settings, root=call.root, config_dirs=call.config_dirs, every_script=every)
     submitting = result.counts.get("pending") and not result.leaving
     following = f"eigensweep submit {shlex.join(call.words.settings)}" if submitting else result.next
-    call.emit(result, lambda one: f"{show.plan(one)}next: {following}\n")
+    call.emit(result, lambda one: f"{show.plan(one, every_script=every)}next: {following}\n")
     return 0
 
 
@@ -103,8 +104,10 @@ def add(call: Call) -> int:
 
     _need_settings(call)
     if call.flags.dry_run:
-        planned = verbs.plan_add(call.name, call.words.settings, root=call.root, config_dirs=call.config_dirs)
-        call.emit(planned, lambda one: f"{show.plan(one)}next: eigensweep add {call.name} {shlex.join(call.words.settings)}\n")
+        planned = verbs.plan_add(call.name, call.words.settings, root=call.root, config_dirs=call.config_dirs, every_script=True)
+        call.emit(
+            planned, lambda one: f"{show.plan(one, every_script=True)}next: eigensweep add {call.name} {shlex.join(call.words.settings)}\n"
+        )
         return 0
     with show.Progress(quiet=call.flags.quiet) as progress:
         status = verbs.add(

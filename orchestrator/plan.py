@@ -2,8 +2,8 @@
 
 import statistics
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +11,23 @@ from orchestrator import code as code_of
 from orchestrator import where
 from orchestrator.compose import Composed, compose
 from orchestrator.cures import Means
+from orchestrator.dispatch import Hours, Jobs, add_scripts, jobs_of
+from orchestrator.launchers.launcher import Launcher
 from orchestrator.states import SweepStates, sweep_states
 from orchestrator.store import Store
 from orchestrator.sweep import Sweep, expand
 from orchestrator.watch import Watch
 from workers import taskdir
 from workers.errors import ConfigError
+from workers.taskdir import Task
 
 
 @dataclass(slots=True)
 class Plan:
     """The difference between a sweep and the store. `stale`: done by other code. `leaving`: keys the name would lose.
 
-    `cost_hours`: slot-hours of what is left, (low, high); `unknown_cost`: tasks whose time nobody knows yet.
+    `cost_hours`: slot-hours of what is left, (low, high); `unknown_cost`: tasks whose time nobody knows yet. `jobs`: of a scheduler,
+    by shape; `unchecked`: what could not be asked of it.
     """
 
     name: str
@@ -40,6 +44,8 @@ class Plan:
     num_jobs: int
     slots: int
     code: str
+    jobs: list[Jobs] = field(default_factory=list)
+    unchecked: str = ""
     warnings: list[str] = field(default_factory=list)
     next: str = ""
 
@@ -53,10 +59,27 @@ class Planned:
     watch: Watch
     states: SweepStates
     leaving: list[str]
+    unchecked: str = ""
+
+    @property
+    def to_run(self) -> list[int]:
+        """Positions of the tasks that are to be sent."""
+        return [index for index, state in enumerate(self.states.states) if state == "pending"]
+
+    def task(self, index: int) -> Task:
+        """A task as a tick would send it."""
+        task, prospect, ledger = self.sweep.task(index, self.watch.ledger.generations), self.states.prospects[index], self.watch.ledger
+        inputs = {name: ledger.name_of(key) for name, key in task.inputs.items()}
+        return replace(task, inputs=inputs, resources=prospect.resources.to_plain(), alone=prospect.alone)
 
 
-def prepare(overrides: Sequence[str], store: Store, config_dirs: Sequence[Path] = (), grown: bool = False) -> Planned:
-    """Compose, expand and compare; ConfigError before anything is written. `grown`: earlier tasks of the name stay in."""
+def prepare(
+    overrides: Sequence[str], store: Store, config_dirs: Sequence[Path] = (), grown: bool = False, *, submitting: bool = False
+) -> Planned:
+    """Compose, expand, compare, and check against what the scheduler offers; ConfigError before anything is written.
+
+    `grown`: earlier tasks of the name stay in. `submitting`: the scheduler must be there.
+    """
     composed = compose(overrides, config_dirs)
     sweep = expand(composed)
     if not sweep.name:
@@ -76,9 +99,17 @@ def prepare(overrides: Sequence[str], store: Store, config_dirs: Sequence[Path] 
     names = {watch.ledger.name_of(key) for key in sweep.keys}
     done = store.done(sweep.name)
     done |= taskdir.committed(store.root, names - done)
-    return Planned(
-        composed, sweep, watch, sweep_states(sweep, watch.ledger, done, watch.batches, Means.of(watch.launcher(sweep.launcher))), leaving
-    )
+    launcher = watch.launcher(sweep.launcher)
+    states = sweep_states(sweep, watch.ledger, done, watch.batches, Means.of(launcher))
+    planned = Planned(composed, sweep, watch, states, leaving)
+    if launcher.detaches:
+        planned.unchecked = launcher.check_jobs(store.root, _one_of_each_shape(planned), submitting=submitting)
+    return planned
+
+
+def _one_of_each_shape(planned: Planned) -> list[Task]:
+    shapes = {(planned.states.prospects[index].resources, planned.states.prospects[index].alone): index for index in planned.to_run}
+    return [replace(planned.task(index), inputs={}) for index in shapes.values()]
 
 
 def _refuse_alike(sweep: Sweep) -> None:
@@ -97,22 +128,25 @@ def _refuse_alike(sweep: Sweep) -> None:
             seen[point] = key
 
 
-def plan(overrides: Sequence[str], store: Store, config_dirs: Sequence[Path] = (), grown: bool = False) -> Plan:
-    """The plan of a submission with these settings."""
-    return summarise(prepare(overrides, store, config_dirs, grown))
+def plan(
+    overrides: Sequence[str], store: Store, config_dirs: Sequence[Path] = (), grown: bool = False, *, every_script: bool = False
+) -> Plan:
+    """The plan of a submission with these settings; `every_script`: not only the first of each shape."""
+    return summarise(prepare(overrides, store, config_dirs, grown), every_script=every_script)
 
 
-def summarise(planned: Planned) -> Plan:
+def summarise(planned: Planned, *, every_script: bool = False) -> Plan:
     """Counts and cost of what was prepared."""
     sweep, states, watch = planned.sweep, planned.states, planned.watch
-    code = code_of.identify(watch.store, sweep.modules()).code
+    frozen = code_of.identify(watch.store, sweep.modules())
     done = [index for index, state in enumerate(states.states) if state == "completed"]
     commits = {index: taskdir.read_commit(watch.store.root, watch.ledger.name_of(sweep.keys[index])) for index in done}
-    to_run = [index for index, state in enumerate(states.states) if state == "pending"]
-    low, high, unknown = _cost_seconds(sweep, to_run, commits)
+    seconds = _seconds(sweep, planned.to_run, commits)
+    known = [one for one in seconds.values() if one is not None]
+    low, high = sum(one[0] for one in known), sum(one[1] for one in known)
     launcher = watch.launcher(sweep.launcher)
     slots = launcher.num_slots()
-    num_jobs = len(launcher.batches([sweep.task(index) for index in to_run])) if to_run else 0
+    jobs, num_jobs = _jobs(planned, launcher, seconds, frozen.path, every_script)
     counts = dict(Counter(states.states))
     return Plan(
         name=sweep.name,
@@ -121,16 +155,32 @@ def summarise(planned: Planned) -> Plan:
         axes=[(axis.name, axis.path, list(axis.values)) for axis in sweep.axes],
         counts=counts,
         by_workload=_by_workload(sweep, states),
-        stale=sum(1 for commit in commits.values() if commit.code != code),
+        stale=sum(1 for commit in commits.values() if commit.code != frozen.code),
         leaving=planned.leaving,
         cost_hours=(low / 3600, high / 3600),
-        unknown_cost=unknown,
+        unknown_cost=len(seconds) - len(known),
         walltime_seconds=(low / slots, high / slots),
         num_jobs=num_jobs,
         slots=slots,
-        code=code,
+        code=frozen.code,
+        jobs=jobs,
+        unchecked=planned.unchecked,
         next=_next(sweep.name, counts, planned.leaving),
     )
+
+
+def _jobs(
+    planned: Planned, launcher: Launcher, seconds: Mapping[int, Hours | None], code_path: Path, every_script: bool
+) -> tuple[list[Jobs], int]:
+    """Jobs by shape where they go to a scheduler, and how many there are."""
+    sweep, ledger = planned.sweep, planned.watch.ledger
+    if not launcher.detaches:
+        tasks = [sweep.task(index) for index in planned.to_run]
+        return [], len(launcher.batches(tasks)) if tasks else 0
+    by_key = {sweep.keys[index]: one for index, one in seconds.items()}
+    found = jobs_of(launcher, [planned.task(index) for index in planned.to_run], by_key, ledger.slowest, ledger.bad_hosts())
+    add_scripts(launcher, planned.watch.store.root, sweep.name, code_path, found, every=every_script)
+    return [jobs for jobs, _ in found], sum(jobs.jobs for jobs, _ in found)
 
 
 def _by_workload(sweep: Sweep, states: SweepStates) -> dict[str, dict[str, int]]:
@@ -140,24 +190,25 @@ def _by_workload(sweep: Sweep, states: SweepStates) -> dict[str, dict[str, int]]
     return {workload: dict(counter) for workload, counter in found.items()}
 
 
-def _cost_seconds(sweep: Sweep, indices: list[int], commits: dict[int, taskdir.Commit]) -> tuple[float, float, int]:
-    """Quartiles of what committed tasks of the same workload took, else half and double the workload's own estimate."""
+def _seconds(sweep: Sweep, indices: list[int], commits: dict[int, taskdir.Commit]) -> dict[int, Hours | None]:
+    """For each task the quartiles of what committed ones of its workload took, else half and double the workload's own estimate."""
     taken: dict[str, list[float]] = {}
     for commit in commits.values():
         taken.setdefault(commit.workload, []).append(commit.seconds)
-    low = high = 0.0
-    unknown = 0
+    quartiles = {workload: _quartiles(seconds) for workload, seconds in taken.items()}
+    found: dict[int, Hours | None] = {}
     for index in indices:
-        seconds = taken.get(sweep.workload(index))
         estimate = sweep.estimated_seconds(index)
-        if seconds:
-            quartiles = statistics.quantiles(seconds, n=4) if len(seconds) > 1 else seconds * 3
-            low, high = low + quartiles[0], high + quartiles[2]
-        elif estimate is not None:
-            low, high = low + estimate / 2, high + 2 * estimate
-        else:
-            unknown += 1
-    return low, high, unknown
+        guess = None if estimate is None else (estimate / 2, 2 * estimate)
+        found[index] = quartiles.get(sweep.workload(index), guess)
+    return found
+
+
+def _quartiles(seconds: list[float]) -> Hours:
+    if len(seconds) == 1:
+        return seconds[0], seconds[0]
+    first, _, last = statistics.quantiles(seconds, n=4)
+    return first, last
 
 
 def _next(name: str, counts: dict[str, int], leaving: list[str]) -> str:

@@ -49,8 +49,8 @@ def status(now: "Status", *, color: bool | None = None) -> str:
     return "\n".join([*lines, f"next: {now.next}"]) + "\n"
 
 
-def plan(now: "Plan", *, color: bool | None = None) -> str:
-    """What a submit would do: counts, axes, cost, what leaves the sweep; without a `next:` line."""
+def plan(now: "Plan", *, color: bool | None = None, every_script: bool = False) -> str:
+    """What a submit would do: counts, axes, cost, jobs and their scripts, what leaves the sweep; without a `next:` line."""
     paint = _Paint(color)
     facts = [("done", f"{_number(now.counts.get('completed', 0))}{_stale(now)}"), ("to run", _number(now.counts.get("pending", 0)))]
     facts += [(state, paint.word(_number(now.counts[state]), state)) for state in _SIGNS if now.counts.get(state) and state in _UNUSUAL]
@@ -61,6 +61,12 @@ def plan(now: "Plan", *, color: bool | None = None) -> str:
     lines += ["", *_aligned(facts)]
     if len(now.by_workload) > 1:
         lines += ["", *_axis("workload", list(now.by_workload.items()), paint)]
+    if now.jobs:
+        from orchestrator import bill
+
+        lines += ["", *bill.jobs(now.jobs), *bill.scripts(now.jobs, now.name, every=every_script)]
+    if now.unchecked:
+        lines += ["", paint.word(now.unchecked, "blocked")]
     if now.leaving:
         lines += ["", f"{_number(len(now.leaving))} tasks would leave the sweep (their results stay in the store; submit needs --replace):"]
         lines += [f"  {one[:10]}" for one in now.leaving[:_MOST_ROWS]] + _more(len(now.leaving) - _MOST_ROWS)

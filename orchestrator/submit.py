@@ -42,7 +42,7 @@ def submit(
     """
     activated = False
     while not activated:
-        planned = prepare(overrides, store, config_dirs, grown)
+        planned = prepare(overrides, store, config_dirs, grown, submitting=True)
         _refuse_to_drop(planned, replace)
         frozen = code.freeze(store, planned.sweep.modules(), live=live_code)
         watch, name = planned.watch, planned.sweep.name

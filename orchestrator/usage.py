@@ -62,11 +62,12 @@ _SUBMITTING = ("--config-dir", "--detach", "--follow", "--replace", "--retry", "
 
 VERBS: dict[str, Verb] = {
     "plan": Verb(
-        summary="show what a sweep would run: done, to run, stale, cost; writes nothing",
+        summary="show what a sweep would run: done, to run, stale, jobs and cost; writes nothing",
         settings="KEY=VALUE ...",
         flags=("--config-dir", "--json", "--cfg"),
         examples=(
             "eigensweep plan sweep=width_scaling name=w1 model.width=32,64,128 'seed=range(0,4)'",
+            "eigensweep plan sweep=width_scaling name=w1 site=example_gpu",
             "eigensweep plan sweep=width_scaling --cfg job",
         ),
     ),
@@ -77,6 +78,7 @@ VERBS: dict[str, Verb] = {
         examples=(
             "eigensweep submit sweep=width_scaling name=w1 model.width=32,64,128 'seed=range(0,4)'",
             "eigensweep submit sweep=width_scaling name=w1 --detach",
+            "eigensweep submit sweep=width_scaling name=w1 site=example_gpu --dry-run",
         ),
     ),
     "add": Verb(

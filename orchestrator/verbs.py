@@ -32,11 +32,11 @@ def init(root: str | Path) -> "Store":
     return Store.init(root)
 
 
-def plan(overrides: Sequence[str], root: Root = None, config_dirs: Sequence[Path] = ()) -> "Plan":
-    """Done, to run, stale and the cost of a submission with these settings; writes nothing."""
+def plan(overrides: Sequence[str], root: Root = None, config_dirs: Sequence[Path] = (), *, every_script: bool = False) -> "Plan":
+    """Done, to run, stale, jobs and cost of a submission with these settings; writes nothing. `every_script`: not one a shape."""
     from orchestrator import plan as planning
 
-    return planning.plan(overrides, _store(root), config_dirs)
+    return planning.plan(overrides, _store(root), config_dirs, every_script=every_script)
 
 
 def submit(overrides: Sequence[str], root: Root = None, config_dirs: Sequence[Path] = (), **options: Any) -> "Status":
@@ -46,13 +46,16 @@ def submit(overrides: Sequence[str], root: Root = None, config_dirs: Sequence[Pa
     return submitting.submit(overrides, _own_store(root, "submit"), config_dirs, **options)
 
 
-def plan_add(name: str, overrides: Sequence[str], root: Root = None, config_dirs: Sequence[Path] = ()) -> "Plan":
+def plan_add(
+    name: str, overrides: Sequence[str], root: Root = None, config_dirs: Sequence[Path] = (), *, every_script: bool = False
+) -> "Plan":
     """What `add` would do."""
     from orchestrator import plan as planning
     from orchestrator import submit as submitting
 
     store = _store(root)
-    return planning.plan(submitting.grown_command(name, overrides, store), store, config_dirs, grown=True)
+    command = submitting.grown_command(name, overrides, store)
+    return planning.plan(command, store, config_dirs, grown=True, every_script=every_script)
 
 
 def add(name: str, overrides: Sequence[str], root: Root = None, config_dirs: Sequence[Path] = (), **options: Any) -> "Status":

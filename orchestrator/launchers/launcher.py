@@ -109,6 +109,21 @@ class Launcher(Plugin):
         """Have the jobs checkpoint and end; called again after the grace, kill them."""
         raise NotImplementedError
 
+    def cut_all(self, tasks: Sequence[Task], slowest: Mapping[str, float], exclude: Sequence[str] = ()) -> list[Submission]:
+        """As `cut`, also what the scheduler would not take at once."""
+        return self.cut(tasks, slowest, exclude)
+
+    def check_jobs(self, root: Path, tasks: Sequence[Task], *, submitting: bool) -> str:
+        """Raise ConfigError where jobs of these tasks, one of each shape, could never run; in words what could not be checked.
+
+        `submitting`: the scheduler must be there.
+        """
+        return ""
+
+    def scripts(self, root: Path, token: str, submission: Submission, code_path: Path) -> dict[str, str]:
+        """The exact texts that `submit` would hand to the scheduler, by file name."""
+        return {}
+
     def most_memory_gib(self) -> float:
         """Memory that one task can have at most where the jobs run; what needs more has failed for good."""
         return float("inf")

@@ -5,8 +5,8 @@ import re
 import shutil
 import sys
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -92,35 +92,46 @@ class Slurm(Launcher):
     # -- jobs -----------------------------------------------------------------------------------------------------------
 
     def cut(self, tasks: Sequence[Task], slowest: Mapping[str, float], exclude: Sequence[str] = ()) -> list[Submission]:
-        """As `packing.cut`, within what the cluster allows; nothing while it cannot be asked."""
+        """As `cut_all`, but no more jobs than may be queued now; nothing while the cluster cannot be asked."""
         try:
             cluster = self.cluster()
+            room = cluster.headroom(self.account, self.qos, self.partition) if cluster and has_sbatch() else None
         except SchedulerSilent:
             return []
-        room = cluster.max_submit if cluster else None
-        return packing.cut(
-            tasks,
-            self,
-            lambda resources: self._node(cluster, resources),
-            _estimated(tasks) | dict(slowest),
-            chunk=self._chunk(cluster),
-            # the job that ticks counts too
-            most_jobs=None if room is None else max(1, room - 1),
-            exclude=exclude,
-        )
+        return list(self._within(room, self.cut_all(tasks, slowest, exclude)))
+
+    def cut_all(self, tasks: Sequence[Task], slowest: Mapping[str, float], exclude: Sequence[str] = ()) -> list[Submission]:
+        """As `packing.cut`, on the nodes of the cluster and in calls of the size that it allows."""
+        cluster = self._cluster_or_none()
+        known = _estimated(tasks) | dict(slowest)
+        return packing.cut(tasks, self, lambda one: self._node(cluster, one), known, chunk=self._chunk(cluster), exclude=exclude)
+
+    def _within(self, room: int | None, submissions: list[Submission]) -> Iterator[Submission]:
+        """Those for which there is room, each with the job that ticks after it."""
+        left = sum(len(one.jobs) + 1 for one in submissions) if room is None else room
+        for one in submissions:
+            jobs = one.jobs[: max(min(left, 1), left - self.tick_job)]
+            left -= len(jobs) + self.tick_job
+            if jobs:
+                yield replace(one, jobs=jobs)
 
     def submit(self, root: Path, token: str, submission: Submission, code_path: Path) -> str:
         """One call of sbatch for the jobs, and one for the job that ticks after them."""
         text = sbatch.script(self, root, token, submission.request, len(submission.jobs), code_path)
         job_id = sbatch.submit(taskdir.batch_dir(root, token), "submission.sh", text)
         if self.tick_job:
-            sbatch.submit_tick(self, root, token, job_id, code_path)
+            sbatch.submit_tick(root, token, self._tick_script(root, token, job_id, code_path))
         return job_id
 
-    def scripts(self, root: Path, token: str, submission: Submission, code_path: Path) -> list[str]:
+    def scripts(self, root: Path, token: str, submission: Submission, code_path: Path) -> dict[str, str]:
         """The texts that `submit` would hand to sbatch."""
         own = sbatch.script(self, root, token, submission.request, len(submission.jobs), code_path)
-        return [own, sbatch.tick_script(self, root, token, "JOBID", code_path)] if self.tick_job else [own]
+        tick = {"tick.sh": self._tick_script(root, token, "JOBID", code_path)} if self.tick_job else {}
+        return {"submission.sh": own} | tick
+
+    def _tick_script(self, root: Path, token: str, job_id: str, code_path: Path) -> str:
+        there = replace(self, partition=self.tick_partition or self.partition)
+        return sbatch.tick_script(self, root, token, job_id, code_path, there._node(self._cluster_or_none(), Resources()))
 
     def states(self, root: Path, tokens: Sequence[str]) -> dict[str, JobState]:
         """By one call of squeue and one of sacct, for all tokens."""
@@ -133,10 +144,10 @@ class Slurm(Launcher):
         return queue.states(names, ids, use_sacct=self.use_sacct)
 
     def cancel(self, root: Path, tokens: Sequence[str]) -> None:
-        """Waiting jobs at once; running ones are warned, and ended in a call after the grace."""
+        """Waiting jobs at once; running ones are told to end, and killed in a call after the grace."""
         from orchestrator.slurm import ending
 
-        ending.cancel(root, tokens, self)
+        ending.cancel(root, self.states(root, tokens), self.grace_seconds)
 
     # -- what the cluster offers ------------------------------------------------------------------------------------------
 
@@ -148,23 +159,21 @@ class Slurm(Launcher):
 
         return Cluster.read() if has_sbatch() else Cluster.from_profile(self.partitions or {})
 
+    def _cluster_or_none(self) -> "Cluster | None":
+        try:
+            return self.cluster()
+        except SchedulerSilent:
+            return None
+
     def most_memory_gib(self) -> float:
         """Of the largest node of the partition."""
-        try:
-            cluster = self.cluster()
-        except SchedulerSilent:
-            return float("inf")
-        return max((one.memory_gib for one in self._partitions(cluster)), default=float("inf"))
+        return max((one.memory_gib for one in self._partitions(self._cluster_or_none()).values()), default=float("inf"))
 
     def num_slots(self) -> int:
         """Tasks of one CPU, as far as the partition and `max_jobs` have room."""
-        try:
-            cluster = self.cluster()
-        except SchedulerSilent:
-            cluster = None
         allowed = self.max_jobs * (self.slots or packing.MOST_CPU_SLOTS)
-        cpus = sum(one.nodes * one.cpus_per_node for one in self._partitions(cluster))
-        return min(allowed, cpus) if cpus else allowed
+        cpus = max((one.nodes * one.cpus_per_node for one in self._partitions(self._cluster_or_none()).values()), default=allowed)
+        return max(1, min(allowed, cpus))
 
     def check_jobs(self, root: Path, tasks: Sequence[Task], *, submitting: bool) -> str:
         """Raise ConfigError where jobs of these tasks could never run; what could not be checked, in words.
@@ -222,28 +231,34 @@ class Slurm(Launcher):
         return max(1, min(limit for limit in limits if limit))
 
     def _node(self, cluster: "Cluster | None", resources: Resources) -> packing.Node:
-        """The smallest of the largest nodes of the partitions on which such a task fits."""
-        own = [
-            packing.Node(cpus=one.cpus_per_node, memory_gib=one.memory_gib, gpus=self._gpus(one), minutes=one.max_minutes)
-            for one in self._partitions(cluster)
+        """The smallest kind of node on which such a task fits."""
+        nodes = [
+            packing.Node(
+                cpus=min(kind.cpus, partition.cpus_per_node),
+                memory_gib=min(kind.memory_gib, partition.memory_gib),
+                gpus=self._gpus(kind.gpus),
+                minutes=partition.max_minutes,
+            )
+            for name, partition in self._partitions(cluster).items()
+            for kind in (cluster.kinds if cluster else ())
+            if name in kind.partitions
         ]
-        fit = [
-            node for node in own if resources.cpus <= node.cpus and resources.memory_gib <= node.memory_gib and resources.gpus <= node.gpus
-        ]
-        return min(fit or own, key=lambda node: (node.cpus, node.memory_gib), default=packing.Node())
+        return min(
+            [node for node in nodes if packing.fits(1, resources, self, node)] or nodes,
+            key=lambda node: (node.cpus, node.memory_gib, node.minutes or float("inf")),
+            default=packing.Node(),
+        )
 
-    def _gpus(self, partition: "Partition") -> int:
-        given = partition.gpus
-        return given.get(self.gpu_type, 0) if self.gpu_type else max(given.values(), default=0)
+    def _gpus(self, by_type: Mapping[str, int]) -> int:
+        return by_type.get(self.gpu_type, 0) if self.gpu_type else max(by_type.values(), default=0)
 
-    def _partitions(self, cluster: "Cluster | None") -> "list[Partition]":
-        """Those that the jobs may go to."""
+    def _partitions(self, cluster: "Cluster | None") -> "dict[str, Partition]":
+        """Those that the jobs may go to, by name."""
         if cluster is None:
-            return []
+            return {}
         # as sbatch itself does
-        names = (self.partition or os.environ.get("SBATCH_PARTITION") or "").split(",")
-        chosen = [one for name, one in cluster.partitions.items() if name in names]
-        return chosen or [one for one in cluster.partitions.values() if one.default]
+        names = (self.partition or os.environ.get("SBATCH_PARTITION") or cluster.default_partition).split(",")
+        return {name: cluster.partitions[name] for name in names if name in cluster.partitions}
 
 
 def _own_folder_of_each_node(path: Path) -> str:

@@ -58,25 +58,19 @@ def cut(
     seconds: Mapping[str, float],
     *,
     chunk: int = 1000,
-    most_jobs: int | None = None,
     exclude: Sequence[str] = (),
 ) -> list[Submission]:
-    """Submissions of at most `chunk` jobs, tasks in the order given (inputs first), at most `most_jobs` jobs in all.
+    """Submissions of at most `chunk` jobs, tasks in the order given (inputs first).
 
     A task whose inputs are in `tasks` goes into the job that computes all of them if its shape is theirs; else it is left out, for a
     time when they are committed. `seconds`: estimates by `taskdir.shape_name`; a shape without one takes its whole walltime.
     """
     found: list[Submission] = []
-    room = math.inf if most_jobs is None else most_jobs
     order = {task.commit_name: number for number, task in enumerate(tasks)}
     for bucket in _buckets(tasks, settings, seconds):
         node = node_of(bucket.resources)
         slots = _slots(bucket, settings, node)
         jobs = _jobs(bucket.units, settings, slots) if bucket.packed else [[unit] for unit in bucket.units]
-        jobs = jobs[: max(0, int(min(room, len(jobs))))]
-        if not jobs:
-            continue
-        room -= len(jobs)
         request = _request(bucket, jobs, settings, min(slots, max(map(len, jobs))), node, exclude)
         each = [sorted((task for unit in job for task in unit.tasks), key=lambda task: order[task.commit_name]) for job in jobs]
         found += [Submission(jobs=each[start : start + chunk], request=request) for start in range(0, len(each), chunk)]
@@ -147,13 +141,14 @@ def _slots(bucket: _Bucket, settings: "Slurm", node: Node) -> int:
     if not bucket.packed:
         return 1
     wanted = settings.slots or (settings.tasks_per_gpu if bucket.resources.gpus else MOST_CPU_SLOTS)
-    return next((slots for slots in range(wanted, 1, -1) if _fits(slots, bucket.resources, settings, node)), 1)
+    return next((slots for slots in range(wanted, 1, -1) if fits(slots, bucket.resources, settings, node)), 1)
 
 
-def _fits(slots: int, resources: Resources, settings: "Slurm", node: Node) -> bool:
+def fits(slots: int, resources: Resources, settings: "Slurm", node: Node) -> bool:
+    """Whether a node has room for so many tasks at once; the job's own memory is no reason against a single one."""
     return (
         slots * resources.cpus <= _known(node.cpus)
-        and slots * resources.memory_gib + settings.memory_overhead_gib <= _known(node.memory_gib)
+        and slots * resources.memory_gib + settings.memory_overhead_gib * (slots > 1) <= _known(node.memory_gib)
         and _gpus(slots, resources, settings) <= _known(node.gpus)
     )
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.launchers.launcher import SubmissionRefused, SubmissionUnknown
+from orchestrator.slurm.packing import Node
 from workers import files, taskdir
 from workers.errors import ConfigError
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 # sbatch itself tries again for two minutes where slurmctld is too busy to take a job
 SBATCH_SECONDS = 180.0
-TICK_MINUTES, TICK_MIB = 10, 1024
+TICK_MINUTES, TICK_GIB = 10, 1.0
 
 # what our scripts say themselves, so that nobody else may; `gres` is joined where it names no GPU
 OWN = """array begin-array chdir clusters cpus-per-gpu cpus-per-task dependency error gpus gpus-per-node gpus-per-socket gpus-per-task help
@@ -62,7 +63,7 @@ def script(settings: "Slurm", root: Path, base: str, request: Mapping[str, Any],
         "nodes": request["nodes"],
         "ntasks_per_node": 1,
         "cpus_per_task": request["cpus"],
-        "mem": f"{math.ceil(1024 * request['memory_gib'] - 1e-6)}M",
+        "mem": _mem(request["memory_gib"]),
         "gres": _gres(settings, request["gpus"]),
         "exclude": ",".join(dict.fromkeys([*([settings.exclude] if settings.exclude else []), *request["exclude"]])),
         "array_parallelism": settings.max_jobs,
@@ -82,18 +83,18 @@ def script(settings: "Slurm", root: Path, base: str, request: Mapping[str, Any],
     return _rendered(parameters, further, [*_before(root, code_path), f"exec {shlex.join(words)} {token}"])
 
 
-def tick_script(settings: "Slurm", root: Path, base: str, job_id: str, code_path: Path) -> str:
-    """The text of the small job that ticks once all jobs of a submission have ended, however they did."""
+def tick_script(settings: "Slurm", root: Path, base: str, job_id: str, code_path: Path, node: Node) -> str:
+    """The text of the small job that ticks once all jobs of a submission have ended, however they did; `node`: what it may have at most."""
     parameters = {
         "job_name": f"{base}-tick",
         "partition": settings.tick_partition or settings.partition,
         "account": settings.account,
         "qos": settings.qos,
-        "time": TICK_MINUTES,
+        "time": min(TICK_MINUTES, node.minutes or TICK_MINUTES),
         "nodes": 1,
         "ntasks_per_node": 1,
         "cpus_per_task": 1,
-        "mem": f"{TICK_MIB}M",
+        "mem": _mem(min(TICK_GIB, node.memory_gib or TICK_GIB)),
         "dependency": f"afterany:{job_id}",
         "setup": list(settings.setup),
     }
@@ -119,6 +120,10 @@ def _gres(settings: "Slurm", gpus: int) -> str:
     own = [f"gpu:{settings.gpu_type}:{gpus}" if settings.gpu_type else f"gpu:{gpus}"] if gpus else []
     other = (settings.sbatch or {}).get("gres")
     return ",".join([*own, *([str(other)] if other else [])])
+
+
+def _mem(gib: float) -> str:
+    return f"{math.ceil(1024 * gib - 1e-6)}M"
 
 
 def _pattern(path: Path) -> str:
@@ -147,11 +152,10 @@ def _rendered(parameters: Mapping[str, Any], further: Mapping[str, Any], command
     text: str = _make_sbatch_string(
         command="\n".join(commands),
         folder=".",
-        wckey=None,
         use_srun=False,
         stderr_to_stdout=True,
         additional_parameters={"kill-on-invalid-dep": "yes", **more},
-        **given,
+        **{"wckey": None, **given},
     )
     return text
 
@@ -246,11 +250,11 @@ def submit(folder: Path, name: str, text: str, *, seconds: float = SBATCH_SECOND
         ) from None
 
 
-def submit_tick(settings: "Slurm", root: Path, base: str, job_id: str, code_path: Path) -> None:
+def submit_tick(root: Path, base: str, text: str) -> None:
     """Submit the job that ticks; a failure is kept beside the batch, since others may tick as well."""
     folder = taskdir.batch_dir(root, base)
     try:
-        found = {"job_id": submit(folder, "tick.sh", tick_script(settings, root, base, job_id, code_path), seconds=SBATCH_SECONDS / 3)}
+        found = {"job_id": submit(folder, "tick.sh", text, seconds=SBATCH_SECONDS / 3)}
     except (SubmissionRefused, SubmissionUnknown) as error:
         found = {"error": str(error)}
     files.publish(folder / "tick.json", files.encode(found))

@@ -182,11 +182,9 @@ def test_config_dirs_come_after_the_users_conf(tmp_path: Path):
     assert compose([QUIET, "sweep=s"], [other]).combos[0].base.seed == 8  # type: ignore[attr-defined]
 
 
-def test_launcher_resources_budget_and_site_are_kept_apart():
-    written("here", "partition: gpu\n", group="site")
-    found = composed(STUDY, "launcher.slots=5", "resources.cpus=2", "budget.gpu_hours=1", "site=here", "root=/x", "site.account=a")
+def test_launcher_resources_and_budget_are_kept_apart():
+    found = composed(STUDY, "launcher.slots=5", "resources.cpus=2", "budget.gpu_hours=1", "root=/x")
     assert (found.launcher.slots, found.resources, found.budget, found.root) == (5, {"cpus": 2}, {"gpu_hours": 1}, Path("/x"))
-    assert found.site == {"partition": "gpu", "account": "a"}
 
 
 def test_cfg_shows_the_whole_config():

@@ -185,12 +185,6 @@ def test_jobs_of_a_shape_go_out_in_as_few_calls_as_allowed():
     assert [len(one.jobs) for one in found] == [1000, 1000, 300]
 
 
-def test_no_more_jobs_than_may_be_queued():
-    tasks = [task(n, walltime_minutes=600.0) for n in range(50)]
-    found = cut(tasks, Slurm(), lambda resources: NODE, {}, most_jobs=35)
-    assert sum(len(one.jobs) for one in found) == 35
-
-
 def test_hosts_to_stay_away_from_are_asked_for():
     (found,) = cut([task(1)], Slurm(), lambda resources: NODE, {}, exclude=["n3"])
     assert found.request["exclude"] == ["n3"]

@@ -10,6 +10,7 @@ import pytest
 from orchestrator.launchers.launcher import SubmissionRefused, SubmissionUnknown
 from orchestrator.launchers.slurm import Slurm
 from orchestrator.slurm import sbatch
+from orchestrator.slurm.packing import Node
 from workers import files
 from workers.errors import ConfigError
 
@@ -80,7 +81,7 @@ def text_of(name: str) -> str:
 
 def tick_text_of(name: str) -> str:
     settings, root, _, _ = CASES[name]
-    return sbatch.tick_script(settings, Path(root), BASE, "4711", CODE)
+    return sbatch.tick_script(settings, Path(root), BASE, "4711", CODE, Node())
 
 
 # -- texts --------------------------------------------------------------------------------------------------------------
@@ -113,6 +114,12 @@ def test_each_option_stands_on_a_line_of_its_own(text):
     lines = text("nasty").splitlines()
     body = lines[lines.index("# Parameters") + 1 :]
     assert all(line.startswith("#SBATCH --") for line in body[: body.index("")])
+
+
+def test_the_job_that_ticks_asks_for_no_more_than_there_is():
+    text = sbatch.tick_script(Slurm(), Path("/s"), BASE, "4711", CODE, Node(memory_gib=0.5, minutes=1))
+    assert "#SBATCH --mem=512M" in text
+    assert "#SBATCH --time=1\n" in text
 
 
 def test_an_element_of_an_array_has_a_batch_of_its_own():
@@ -291,5 +298,5 @@ def test_what_the_environment_says_does_not_outweigh_the_script(answering, monke
 def test_a_tick_that_cannot_be_submitted_is_only_noted(answering):
     folder = answering(said(FAILED + "Access/permission denied"))
     (folder / "batches" / BASE).mkdir(parents=True)
-    sbatch.submit_tick(Slurm(), folder, BASE, "4711", CODE)
+    sbatch.submit_tick(folder, BASE, "#!/bin/bash\n")
     assert files.read(folder / "batches" / BASE / "tick.json") == {"error": "sbatch: Batch job submission failed: Access/permission denied"}
