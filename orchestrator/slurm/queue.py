@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from orchestrator.launchers.launcher import ENDED, QUEUED, RUNNING, JobState, SchedulerSilent
-from orchestrator.slurm import reasons, sacct, squeue
+from orchestrator.slurm import reasons, sacct, squeue, times
 from orchestrator.slurm.brackets import hosts
 from orchestrator.slurm.sacct import Records, Run
 from orchestrator.slurm.squeue import Listing, Row
@@ -96,8 +96,8 @@ def _listed(row: Row, runs: Sequence[Run], user: int, *, lags: bool, twin: str) 
         explanation=_twins(row, twin) if twin else reasons.waiting(row.word, row.reason, row.job_id),
         earlier=earlier,
         nodes=hosts(row.nodes),
-        seconds=squeue.elapsed(row.used),
-        limit_seconds=squeue.elapsed(row.limit),
+        seconds=times.seconds(row.used),
+        limit_seconds=times.seconds(row.limit),
         start_estimate=row.start_estimate if waits else "",
     )
 
@@ -137,8 +137,8 @@ def _as_run(row: Row, user: int) -> Run:
         cancelled_by=user if row.word == "CANCELLED" and not by_slurm else None,
         exit_code=exit_code,
         out_of_memory=row.word == "OUT_OF_MEMORY",
-        seconds=squeue.elapsed(row.used),
-        limit_seconds=squeue.elapsed(row.limit),
+        seconds=times.seconds(row.used),
+        limit_seconds=times.seconds(row.limit),
         energy_joules=None,
         nodes=hosts(row.nodes),
         order=0,

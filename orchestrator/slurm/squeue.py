@@ -123,15 +123,3 @@ def _places_in(queue: Sequence[tuple[int, int, str]], wanted: Collection[str]) -
             found |= {f"{number}_{index}": place + i for i, index in enumerate(elements, 1)} if elements else {str(number): place + 1}
         place += len(elements) or 1
     return {job_id: (one, place) for job_id, one in found.items()}
-
-
-def elapsed(text: str) -> float | None:
-    """Seconds of `1-02:03:04`, `02:03:04` or `3:04`; None for UNLIMITED, N/A and what else has none."""
-    days, dash, clock = text.rpartition("-")
-    parts = clock.split(":")
-    if not all(part.isdecimal() for part in parts) or (dash and not days.isdecimal()):
-        return None
-    numbers = [int(part) for part in parts]
-    # after days, what there is begins with hours
-    numbers = (numbers + [0, 0])[:3] if dash else ([0, 0, *numbers])[-3:]
-    return float(int(days or 0) * 86400 + numbers[0] * 3600 + numbers[1] * 60 + numbers[2])
