@@ -55,7 +55,7 @@ class Controller:
             if self.ctl.pid() is not None and not purge:
                 for daemon in ("slurmctld", "slurmdbd", "mariadbd"):
                     if self.ctl.has(daemon):
-                        self.ctl.signal(daemon, signal.SIGTERM)
+                        self.ctl.end(daemon, signal.SIGTERM)
             for host in self._remains():
                 host.remove()
             if purge:
@@ -173,7 +173,7 @@ class Controller:
         self.node(name).link("down")
 
     def kill_slurmd(self, name: str) -> None:
-        self.node(name).signal("slurmd", signal.SIGKILL)
+        self.node(name).end("slurmd", signal.SIGKILL)
 
     def restore_node(self, name: str) -> None:
         self._restore(self.node(name).name)
@@ -183,16 +183,21 @@ class Controller:
         boot = host.pid() is None
         if boot:
             host.start()
+        cut = not host.has_link()
         host.link("up")
-        if not host.has("slurmd"):
+        if host.has("slurmd"):
+            if cut:
+                # it registers at once; slurmctld would ask a lost node only after most of a minute
+                host.signal("slurmd", signal.SIGHUP)
+        else:
             # -b: say that the machine was started anew, so its jobs are gone
             host.spawn(["slurmd", "-D", "-N", name, *(["-b"] if boot else [])], f"slurmd-{name}.out")
 
     def kill_daemon(self, name: str) -> None:
-        self.ctl.signal(self._known(name), signal.SIGKILL)
+        self.ctl.end(self._known(name), signal.SIGKILL)
 
     def stop_daemon(self, name: str) -> None:
-        self.ctl.signal(self._known(name), signal.SIGTERM)
+        self.ctl.end(self._known(name), signal.SIGTERM)
 
     def restore_daemon(self, name: str) -> None:
         if not self.ctl.has(self._known(name)):

@@ -146,13 +146,23 @@ class Host:
         """`up` or `down`: its cable."""
         call("ip", "-n", self.netns, "link", "set", "eth0", state)
 
-    def signal(self, daemon: str, number: int) -> None:
+    def has_link(self) -> bool:
+        shown = subprocess.run(["ip", "-n", self.netns, "-brief", "link", "show", "eth0"], stdout=subprocess.PIPE, text=True)
+        return "UP" in shown.stdout.split()
+
+    def signal(self, daemon: str, number: int) -> list[int]:
+        """Process ids of those that got it."""
         pids = [pid for pid, command in self.processes() if command == daemon]
         if not pids:
             raise ClusterError(f"no {daemon} runs on {self.name}")
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
+        return pids
+
+    def end(self, daemon: str, number: int) -> None:
+        """Signal it and wait for its end."""
+        pids = self.signal(daemon, number)
         if not wait_until(lambda: not any(started_at(pid) for pid in pids), 20):
             raise ClusterError(f"{daemon} on {self.name} does not end")
 

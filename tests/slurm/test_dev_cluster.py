@@ -1,6 +1,7 @@
 """The development cluster behaves as a cluster of several machines does."""
 
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -135,8 +136,11 @@ def test_slurmd_that_is_killed_leaves_its_job_alone(cluster: Cluster) -> None:
 
 @pytest.mark.parametrize("verb", ["kill_daemon", "stop_daemon"])
 def test_slurmctld_started_again_knows_the_running_jobs(cluster: Cluster, verb: str) -> None:
-    job = cluster.sbatch("sleep 5")
+    job = cluster.sbatch("sleep 9")
     cluster.wait_for(job, "RUNNING")
+    # it saves its state every few seconds, and forgets what it took since when it is killed
+    running = time.time()
+    wait_until(lambda: (cluster.state_folder / "controller/job_state").stat().st_mtime > running, 15, "the state is saved")
     getattr(cluster, verb)("slurmctld")
     refused = cluster.exec("squeue", check=False)
     assert "error" in refused
