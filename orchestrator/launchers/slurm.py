@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from orchestrator.launchers.launcher import JobState, Launcher, SchedulerSilent, Submission
 from orchestrator.slurm import packing, sbatch
+from orchestrator.slurm.visibility import unseen
 from workers import files, plugins, taskdir
 from workers.errors import ConfigError, Garbled
 from workers.settings import setting
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 MOST_JOBS_PER_CALL = 1000
 _GPU_TYPE = re.compile(r"[\w.-]+")
+_TICK_REQUEST = {"nodes": 1, "cpus": 1, "gpus": 0, "minutes": 1}
+# so many shapes at most are shown to sbatch itself before they are submitted
+_TRIED = 8
 # of so many tasks of a shape at most, the workload is asked how long they take
 _ASKED = 100
 
@@ -180,13 +184,18 @@ class Slurm(Launcher):
 
         `tasks`: one of each shape is enough. `submitting`: a cluster must be there.
         """
+        from orchestrator.slurm.check import check
+
         cluster, unchecked = self._known_cluster(submitting)
         problems = self._hidden_from_nodes(root)
         if cluster is not None:
-            from orchestrator.slurm.check import check
-
             alone = packing.cut(tasks, self, lambda resources: self._node(cluster, resources), {})
-            problems += [problem for submission in alone for problem in check(cluster, self, submission.request)]
+            problems += [problem for one in alone for problem in check(cluster, self, one.request)]
+            if self.tick_job and self.tick_partition:
+                problems += check(cluster, replace(self, partition=self.tick_partition, constraint=None, gpu_type=None), _TICK_REQUEST)
+            if not problems and has_sbatch():
+                texts = [sbatch.script(self, root, "check", one.request, 1, root) for one in alone[:_TRIED]]
+                problems += filter(None, map(sbatch.refusal, texts))
         if problems:
             raise ConfigError("\n".join(dict.fromkeys(problems)))
         return unchecked
@@ -210,20 +219,16 @@ class Slurm(Launcher):
 
     def _hidden_from_nodes(self, root: Path) -> list[str]:
         """Why the nodes would not see the store or the interpreter."""
-        if self.shared:
-            if any(root.resolve().is_relative_to(Path(folder).resolve()) for folder in self.shared):
-                return []
-            seen = ", ".join(self.shared)
-            return [f"the store {root} is in none of the folders that the nodes see ({seen}); make one there: eigensweep init DIR"]
         problems = []
-        if folder := _own_folder_of_each_node(root.resolve()):
+        if why := unseen(root, self.shared):
             problems.append(
-                f"the store {root} is in {folder}, of which each node has its own; make one on a shared file system (eigensweep init DIR), "
-                f"or, where the nodes do see it, say so: launcher.shared=[{folder}]"
+                f"the nodes do not see the store: {why}; make one on a shared file system (eigensweep init DIR)"
+                + ("" if self.shared else ", or, where the nodes do see it, say so: launcher.shared=[DIR]")
             )
-        python = self.python or sys.executable
-        if not self.container and (folder := _own_folder_of_each_node(Path(python))):
-            problems.append(f"the interpreter {python} is in {folder}, of which each node has its own; name another: launcher.python=...")
+        # not by `shared`: each node may have an interpreter of its own in /usr
+        python = Path(self.python or sys.executable)
+        if not self.container and not any(python.is_relative_to(folder) for folder in self.shared) and (why := unseen(python)):
+            problems.append(f"the nodes do not see the interpreter: {why}; name one that they have, launcher.python=...")
         return problems
 
     def _chunk(self, cluster: "Cluster | None") -> int:
@@ -249,8 +254,10 @@ class Slurm(Launcher):
             default=packing.Node(),
         )
 
-    def _gpus(self, by_type: Mapping[str, int]) -> int:
-        return by_type.get(self.gpu_type, 0) if self.gpu_type else max(by_type.values(), default=0)
+    def _gpus(self, by_type: Mapping[str, int] | None) -> int | None:
+        if by_type is None:
+            return None
+        return by_type.get(self.gpu_type, 0) if self.gpu_type else sum(by_type.values())
 
     def _partitions(self, cluster: "Cluster | None") -> "dict[str, Partition]":
         """Those that the jobs may go to, by name."""
@@ -259,10 +266,6 @@ class Slurm(Launcher):
         # as sbatch itself does
         names = (self.partition or os.environ.get("SBATCH_PARTITION") or cluster.default_partition).split(",")
         return {name: cluster.partitions[name] for name in names if name in cluster.partitions}
-
-
-def _own_folder_of_each_node(path: Path) -> str:
-    return next((folder for folder in ("/tmp", "/dev/shm", "/run") if path.is_relative_to(folder)), "")
 
 
 def has_sbatch() -> bool:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from orchestrator.launchers.slurm import Slurm
 
 # sbatch itself tries again for two minutes where slurmctld is too busy to take a job
-SBATCH_SECONDS = 180.0
+SBATCH_SECONDS, TRIAL_SECONDS = 180.0, 20.0
 TICK_MINUTES, TICK_GIB = 10, 1.0
 
 # what our scripts say themselves, so that nobody else may; `gres` is joined where it names no GPU
@@ -33,6 +33,7 @@ _TICK_KEYS = ("comment", "export", "export-file", "get-user-env", "nice", "wckey
 _KEY = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)+|[a-z][a-z0-9]+")
 _UNFIT = re.compile(r"[\x00-\x1f\x7f\\]")
 
+_LOOKED_FOR = "its job is looked for by its name"
 # answers of sbatch that leave open whether the job was taken
 _UNKNOWN = (
     *("socket timed out", "unable to contact slurm controller", "zero bytes were transmitted", "connection", "transport endpoint"),
@@ -222,32 +223,40 @@ def submit(folder: Path, name: str, text: str, *, seconds: float = SBATCH_SECOND
     from submitit.core.utils import FailedSubmissionError
     from submitit.slurm.slurm import SlurmExecutor
 
-    path = folder / name
-    files.publish(path, text.encode())
+    files.publish(folder / name, text.encode())
+    answer = _run([str(folder / name)], text, seconds)
+    try:
+        return str(SlurmExecutor._get_job_id_from_submission_command(answer))
+    except FailedSubmissionError:
+        raise SubmissionUnknown(f"sbatch answered {answer.strip()!r}, without a job's number; {_LOOKED_FOR}") from None
+
+
+def refusal(text: str) -> str:
+    """Why the cluster would never take such a job, by its own word, with nothing queued; empty: no such word."""
+    try:
+        _run(["--test-only"], text, TRIAL_SECONDS)
+    except SubmissionRefused as error:
+        return "" if error.temporary else str(error)
+    except SubmissionUnknown:
+        pass
+    return ""
+
+
+def _run(words: Sequence[str], text: str, seconds: float) -> str:
+    """What sbatch says; it reads the script from its standard input where no file is named."""
     try:
         done = subprocess.run(
-            ["sbatch", str(path)],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=seconds,
-            env=_environment(text),
+            ["sbatch", *words], input=text, capture_output=True, text=True, errors="replace", timeout=seconds, env=_environment(text)
         )
     except FileNotFoundError:
         raise SubmissionRefused(f"there is no sbatch on PATH on {os.uname().nodename}; submit where there is", temporary=True) from None
     except OSError as error:
         raise SubmissionRefused(f"sbatch cannot be started on {os.uname().nodename}: {error}", temporary=True) from None
     except subprocess.TimeoutExpired:
-        raise SubmissionUnknown(f"sbatch gave no answer in {seconds:g} s; its job is looked for by its name") from None
+        raise SubmissionUnknown(f"sbatch gave no answer in {seconds:g} s; {_LOOKED_FOR}") from None
     if done.returncode != 0:
         raise _failure(done.returncode, done.stderr or done.stdout)
-    try:
-        return str(SlurmExecutor._get_job_id_from_submission_command(done.stdout))
-    except FailedSubmissionError:
-        raise SubmissionUnknown(
-            f"sbatch answered {done.stdout.strip()!r}, without a job's number; its job is looked for by its name"
-        ) from None
+    return done.stdout
 
 
 def submit_tick(root: Path, base: str, text: str) -> None:
@@ -265,9 +274,9 @@ def _failure(code: int, text: str) -> Exception:
     told = " ".join(line.removeprefix("sbatch: ").removeprefix("error: ") for line in text.strip().splitlines()) or f"exit code {code}"
     low = told.lower()
     if code < 0:
-        return SubmissionUnknown(f"sbatch was ended by signal {-code}; its job is looked for by its name")
+        return SubmissionUnknown(f"sbatch was ended by signal {-code}; {_LOOKED_FOR}")
     if any(one in low for one in _UNKNOWN):
-        return SubmissionUnknown(f"sbatch: {told}; its job is looked for by its name")
+        return SubmissionUnknown(f"sbatch: {told}; {_LOOKED_FOR}")
     return SubmissionRefused(f"sbatch: {told}", temporary=not _LIMIT.search(told) and any(one in low for one in _TEMPORARY))
 
 

@@ -273,6 +273,19 @@ def test_a_machine_without_sbatch_is_not_the_end_of_a_sweep(tmp_path: Path, monk
     assert error.value.temporary
 
 
+def test_the_cluster_is_asked_whether_it_would_take_a_job(answering):
+    folder = answering('cat > "$0.text"\necho "allocation failure: Requested reservation is invalid" >&2; exit 1')
+    assert sbatch.refusal("#!/bin/bash\n") == "sbatch: allocation failure: Requested reservation is invalid"
+    assert (folder / "words").read_text().split() == ["--test-only"]
+    assert (folder / "bin/sbatch.text").read_text() == "#!/bin/bash\n"
+
+
+@pytest.mark.parametrize("script", [said("sbatch: Job 7 to start at 2030-01-01", code=0), said(POLICY), said("sbatch: Socket timed out")])
+def test_only_a_clear_word_of_the_cluster_counts(answering, script: str):
+    answering(script)
+    assert sbatch.refusal("#!/bin/bash\n") == ""
+
+
 def test_what_the_environment_says_does_not_outweigh_the_script(answering, monkeypatch: pytest.MonkeyPatch):
     folder = answering("echo Submitted batch job 1")
     inherited = {
