@@ -168,7 +168,7 @@ exec nsenter --net=/run/netns/es-{place.name}-ctl unshare --mount --uts sh -c '
 
 def write(place: Place, settings: Settings) -> None:
     """Every file and folder that the daemons of the cluster need."""
-    for folder in ("etc/slurm", "run", "log", "hosts", "controller", "dev", "node", "bin", "empty"):
+    for folder in ("etc/slurm", "run", "log", "hosts", "controller", "dev", "node", "bin", "empty", "tmp"):
         (place.state / folder).mkdir(parents=True, exist_ok=True)
     shared = place.state / "shared"
     shared.mkdir(exist_ok=True)

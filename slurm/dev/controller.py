@@ -96,31 +96,17 @@ class Controller:
         self._start_daemon("slurmctld")
 
     def _start_database(self, *, new: bool) -> None:
-        folder, run = self.place.database, self.place.run
+        run, settings = self.place.run, self.place.state / "etc"
+        # tmpdir: names of temporary tables hold the process id, which is the same number in other clusters
+        common = ["--no-defaults", "--user=root", f"--datadir={self.place.database}", f"--tmpdir={self.place.state}/tmp"]
+        common += ["--innodb-log-file-size=16M"]
         if new:
-            install = ["mariadb-install-db", "--no-defaults", "--user=root", f"--datadir={folder}", "--skip-test-db"]
-            call(
-                *install,
-                "--auth-root-authentication-method=normal",
-                "--innodb-log-file-size=16M",
-                log=self.place.log / "mariadb-install.log",
-            )
-        argv = [
-            "mariadbd",
-            "--no-defaults",
-            "--user=root",
-            f"--datadir={folder}",
-            f"--socket={run}/mysqld.sock",
-            f"--pid-file={run}/mariadbd.pid",
-        ]
-        argv += ["--bind-address=127.0.0.1", "--port=3306", "--skip-name-resolve", f"--init-file={self.place.state}/etc/init.sql"]
-        argv += [
-            "--performance-schema=OFF",
-            "--innodb-buffer-pool-size=64M",
-            "--innodb-log-file-size=16M",
-            "--innodb-flush-log-at-trx-commit=0",
-        ]
-        argv += ["--innodb-lock-wait-timeout=900", "--innodb-doublewrite=0", "--skip-log-bin"]
+            install = ["mariadb-install-db", *common, "--skip-test-db", "--auth-root-authentication-method=normal"]
+            call(*install, log=self.place.log / "mariadb-install.log")
+        argv = ["mariadbd", *common, f"--socket={run}/mysqld.sock", f"--pid-file={run}/mariadbd.pid", f"--init-file={settings}/init.sql"]
+        argv += ["--bind-address=127.0.0.1", "--port=3306", "--skip-name-resolve", "--skip-log-bin", "--performance-schema=OFF"]
+        argv += ["--innodb-buffer-pool-size=64M", "--innodb-flush-log-at-trx-commit=0", "--innodb-doublewrite=0"]
+        argv += ["--innodb-lock-wait-timeout=900"]  # slurmdbd asks for it
         self._start_daemon("mariadbd", argv)
 
     def _start_daemon(self, name: str, argv: list[str] | None = None) -> None:
