@@ -83,11 +83,12 @@ class Watch:
     def look(self, *, at_once: bool = True) -> None:
         """Ask each scheduler once about all open batches that have not said their last word; not `at_once`: where its turn has come.
 
+        What became of the earlier runs of a job that was requeued, it alone knows, so that is asked for before such a batch is closed.
         Receipts are read before (by `refresh`): a job that links its own after that is not taken for a dead one.
         """
         groups: dict[str, list[str]] = defaultdict(list)
         for token, entry in self.ledger.batches.items():
-            if not self.batch(token).is_over:
+            if not self.batch(token).is_over or self.batch(token).run > 0:
                 groups[entry["launcher"]["name"]].append(token)
         for name, tokens in groups.items():
             launcher = self.launcher(self.ledger.batches[tokens[0]]["launcher"])

@@ -143,6 +143,22 @@ def test_what_a_run_lost_before_a_requeue_is_charged_by_its_own_cause(store: Sto
     assert watch.ledger.lost_hosts == {}, "of a run whose start names no host nothing is known"
 
 
+def test_a_node_that_failed_is_remembered_though_its_job_finished_elsewhere(store: Store, told: Told) -> None:
+    job = sent(store)
+    job.begin()
+    key = job.tasks[0].key
+    job._write({"event": "start", "key": key, "attempt": "a", "slot": 0, "host": "n1", "time": 0.0})
+    again = job.requeue()
+    again.begin()
+    while again.start_next():
+        again.record(again.commit_running())
+    again.end()
+    told.end(again, "", earlier=("node_failure",))
+    ticking.tick(watch := Watch.of(store), ["a"])
+    assert watch.ledger.lost_hosts == {"n1": [[key]]}
+    assert outcomes(store) == [[], [], []]
+
+
 def test_a_host_is_left_out_after_two_failures_unless_one_task_was_there_each_time() -> None:
     ledger = Watch(Store(Path("/nowhere"))).ledger
     ledger.lost_hosts = {"n1": [["a"], ["b"]], "n2": [["a"], ["a", "b"]], "n3": [["a"]], "n4": [[], ["a"]]}
