@@ -30,16 +30,24 @@ def plan(trial: Trial) -> str:
 
 def report(one: Report) -> str:
     """Faults and what they cost, the comparison, and the verdict."""
-    header = ["fault", "made", "running tasks hit", "wanted", "task-seconds lost"]
+    header = ["fault", "made", "running tasks struck", "ended by it", "wanted", "task-seconds lost"]
     rows = [
-        [fault.kind, f"{fault.strikes}", f"{fault.hits}", _wanted(fault), f"{one.lost.get(fault.kind, 0.0):,.0f}"] for fault in one.faults
+        [
+            fault.kind,
+            f"{fault.strikes}",
+            f"{fault.struck}",
+            f"{fault.hits}" if fault.wanted else "",
+            _wanted(fault),
+            f"{one.lost.get(fault.kind, 0.0):,.0f}",
+        ]
+        for fault in one.faults
     ]
-    others = [[kind, "", "", "", f"{seconds:,.0f}"] for kind, seconds in one.lost.items() if kind not in {f.kind for f in one.faults}]
+    others = [[kind, "", "", "", "", f"{seconds:,.0f}"] for kind, seconds in one.lost.items() if kind not in {f.kind for f in one.faults}]
     lines = [f"{one.tasks} tasks by launcher={one.launcher}, seed {one.seed}, in {one.folder}"]
     lines += [f"calm run {duration(one.calm_seconds)}, chaos run {duration(one.chaos_seconds)}, {one.drivers} drivers", ""]
     lines += [*_table(header, rows + others), ""]
     lines += [f"waste: {sum(one.lost.values()):,.0f} task-seconds lost for {one.useful_seconds:,.0f} useful ones, {100 * one.waste:.1f} %"]
-    lines += ["(what checkpoints saved of the lost ones is not deducted; a killed driver costs no task)"]
+    lines += ["(what checkpoints saved of the lost ones is not deducted; a killed driver ends no task)"]
     lines += [f"attempts: {', '.join(f'{number} {end}' for end, number in one.ends.items())}", ""]
     lines += _table(
         ["sweep", "table", "rows", "against the calm run"], [[t.sweep, t.table, f"{t.rows:,}", t.difference or "equal"] for t in one.tables]

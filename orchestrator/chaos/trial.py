@@ -15,7 +15,7 @@ from workers.errors import ConfigError
 
 DIGITS = ["sweep=digits", "model.width=8,16", "train_size=200", "seed=0,1", "num_steps=200"]
 NUM_DIGITS = 12
-_PROGRESS_EVERY = 4  # of so many no-op tasks one writes checkpoints
+_PROGRESS_EVERY = 2  # of so many no-op tasks one writes checkpoints
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
