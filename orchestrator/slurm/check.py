@@ -279,18 +279,21 @@ def _no_such_nodes(name: str, partition: Partition, kinds: Sequence[NodeKind], a
         wanted = [f"GPU type {asked.gpu_type!r}"] * bool(asked.gpu_type) + [repr(asked.constraint)] * bool(asked.constraint)
         offered = "; ".join(sorted(_shown(kind) for kind in kinds[:_MOST_KINDS])) + ("; and others" if len(kinds) > _MOST_KINDS else "")
         yield (
-            f"a job asks for {_nodes(asked.nodes)} with {', '.join(parts + wanted)}, and partition {name!r} has {num_fit} such; "
+            f"a job asks for {_amount('node', asked.nodes)} with {', '.join(parts + wanted)}, and partition {name!r} has {num_fit} such; "
             f"it has {offered}: ask for less, or leave out launcher.constraint or launcher.gpu_type"
         )
 
 
 def _shown(kind: NodeKind) -> str:
-    gpus = [f"{number} GPUs {gpu}".strip() for gpu, number in (kind.gpus or {}).items()]
-    return ", ".join([f"{_nodes(kind.nodes)} of {kind.cpus} CPUs", _amount("mem", kind.memory_gib), *gpus, *sorted(kind.features or ())])
-
-
-def _nodes(number: int) -> str:
-    return f"{number} node{'s' if number != 1 else ''}"
+    gpus = [_amount(f"gres/gpu:{gpu}", number) for gpu, number in (kind.gpus or {}).items()]
+    return ", ".join(
+        [
+            f"{_amount('node', kind.nodes)} of {_amount('cpu', kind.cpus)}",
+            _amount("mem", kind.memory_gib),
+            *gpus,
+            *sorted(kind.features or ()),
+        ]
+    )
 
 
 # a message shows so many kinds of nodes at most
@@ -310,8 +313,10 @@ def _less(key: str) -> str:
 
 def _amount(key: str, amount: float) -> str:
     kind, _, gpu_type = key.partition(":")
-    unit = {"cpu": "CPUs", "mem": "GiB", "gres/gpu": f"GPUs {gpu_type}".strip(), "node": "nodes"}[kind]
-    return f"{amount:.4g} {unit}"
+    if kind == "mem":
+        return f"{amount:.4g} GiB"
+    unit = {"cpu": "CPU", "gres/gpu": "GPU", "node": "node"}[kind] + "s" * (amount != 1)
+    return f"{amount:.4g} {unit} {gpu_type}".strip()
 
 
 def _minutes(minutes: int) -> str:

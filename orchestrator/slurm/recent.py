@@ -15,7 +15,7 @@ from workers.processes import boot_id, host_dir
 
 PROCESS_SECONDS, HOST_SECONDS = 300.0, 60.0
 
-_remembered: dict[str, tuple[float, Any]] = {}
+_known: dict[str, tuple[float, Any]] = {}
 
 T = TypeVar("T")
 
@@ -24,7 +24,7 @@ def answer(what: str, ask: Callable[[], Any], read: Callable[[Any], T]) -> T:
     """`read` of what `ask` returned, which is JSON, or had returned not long ago."""
     name = hashlib.blake2b(f"{what}\0{_cluster()}".encode(), digest_size=8).hexdigest()
     now = time.clock_gettime(time.CLOCK_BOOTTIME)
-    since, value = _remembered.get(name, (float("-inf"), None))
+    since, value = _known.get(name, (float("-inf"), None))
     if now - since > PROCESS_SECONDS:
         path = host_dir() / f"slurm-{name}.json"
         since, plain = _of_host(path, now)
@@ -32,14 +32,14 @@ def answer(what: str, ask: Callable[[], Any], read: Callable[[Any], T]) -> T:
             since, plain = now, ask()
             _keep(path, since, plain)
         value = read(plain)
-        _remembered[name] = (since, value)
+        _known[name] = (since, value)
     found: T = value
     return found
 
 
 def forget() -> None:
     """Ask SLURM again at the next question."""
-    _remembered.clear()
+    _known.clear()
     for path in host_dir().glob("slurm-*.json"):
         with contextlib.suppress(OSError):
             path.unlink()

@@ -7,6 +7,7 @@ from pathlib import Path
 # of these, every host has its own
 _OWN_FOLDERS = ("/tmp", "/dev", "/run", "/proc", "/sys")
 _OWN_FILE_SYSTEMS = frozenset(("tmpfs", "ramfs", "devtmpfs"))
+_MOUNTS = Path("/proc/self/mountinfo")
 
 
 def unseen(path: Path, shared: Sequence[str] = ()) -> str:
@@ -26,7 +27,7 @@ def _mount(path: Path) -> tuple[str, str]:
     """Where the file system of a path is mounted, and its kind."""
     found = ("", "")
     with contextlib.suppress(OSError):
-        for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        for line in _MOUNTS.read_text().splitlines():
             before, _, after = line.partition(" - ")
             place = before.split()[4].replace("\\040", " ")
             # the last of a place hides those before it
