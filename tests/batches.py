@@ -82,16 +82,20 @@ class Batch:
     root: Path
     token: str = TOKEN
     process: subprocess.Popen[bytes] | None = None
+    run_number: int = 0
     environment: dict[str, str] = field(default_factory=dict)
+    command: list[str] = field(default_factory=lambda: ["-P", "-m", "workers"])
 
     @classmethod
     def write(cls, root: Path, tasks: list[Task], token: str = TOKEN, **terms: Any) -> "Batch":
-        """As a driver does before it launches; `terms` are the launcher's settings."""
+        """As a driver does before it launches; `terms` are the launcher's settings, `request` and `estimates` those of the submission."""
         batch = cls(root, token)
         batch.folder.mkdir(parents=True)
         (root / "sweeps" / "s" / "done").mkdir(parents=True, exist_ok=True)
+        more = {name: terms.pop(name) for name in ("request", "estimates") if name in terms}
         launcher = {"name": "local", "slots": 2, "grace_seconds": 2.0, **terms}
-        body = {"token": token, "sweep": "s", "snapshot": "x", "code": "c0de", "launcher": launcher, "tasks": [t.to_plain() for t in tasks]}
+        body = {"token": token, "sweep": "s", "snapshot": "x", "code": "c0de", "launcher": launcher, **more}
+        body["tasks"] = [task.to_plain() for task in tasks]
         (batch.folder / "tasks.json").write_bytes(files.encode(body))
         return batch
 
@@ -102,7 +106,7 @@ class Batch:
     def start(self) -> "Batch":
         """Start the job, detached from the tests' terminal."""
         with (self.folder / "log").open("ab") as log:
-            command = [sys.executable, "-P", "-m", "workers", str(self.root), self.token]
+            command = [sys.executable, *self.command, str(self.root), self.token]
             environment = {**os.environ, "PYTHONPATH": PYTHONPATH, **self.environment}
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
         return self
@@ -122,11 +126,11 @@ class Batch:
         self.process.send_signal(number)
 
     def log(self) -> str:
-        return "\n".join(path.read_text() for path in sorted(self.folder.glob("log*")))
+        return "\n".join(path.read_text() for path in sorted([*self.folder.glob("log*"), *self.folder.glob("run-*/log*")]))
 
     def events(self) -> list[dict[str, Any]]:
         try:
-            lines = (self.folder / "attempts.jsonl").read_text().splitlines(keepends=True)
+            lines = (taskdir.run_dir(self.folder, self.run_number) / "attempts.jsonl").read_text().splitlines(keepends=True)
         except FileNotFoundError:
             return []
         return [json.loads(line) for line in lines if line.endswith("\n")]

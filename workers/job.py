@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +92,8 @@ class Job:
         agenda = Agenda(tasks, suspects=earlier.lost)
         agenda.drop(set(earlier.over))
         where = (root, body["code"], journal.run_folder, terms, selector)
+        if allocation is not None and not body["request"]["gpus"]:
+            allocation = replace(allocation, gpus=())  # the variable came from the shell that submitted
         if allocation is None:
             seating = Seating.of_machine(*where)
             return cls(root=root, token=token, tasks=tasks, journal=journal, agenda=agenda, seating=seating, selector=selector)

@@ -62,6 +62,7 @@ def _srun(num_nodes: int, ranks_per_node: int) -> list[str]:
         f"--nodes={num_nodes}",
         f"--ntasks={num_nodes * ranks_per_node}",
         f"--ntasks-per-node={ranks_per_node}",
+        f"--cpus-per-task={max(1, _num_cpus() // ranks_per_node)}",
         "--overcommit",
         "--cpu-bind=none",
         "--kill-on-bad-exit=1",
@@ -69,6 +70,11 @@ def _srun(num_nodes: int, ranks_per_node: int) -> list[str]:
         "--export=ALL",
         "--",
     ]
+
+
+def _num_cpus() -> int:
+    """Of each node, which is what the job's one task there was given."""
+    return int(os.environ.get("SLURM_CPUS_PER_TASK") or os.environ.get("SLURM_CPUS_ON_NODE") or 1)
 
 
 def _free_port() -> int:
@@ -91,15 +97,15 @@ def _started(commands: Sequence[tuple[list[str], dict[str, str]]]) -> Iterator[l
 
 def _wait(processes: list[subprocess.Popen[bytes]], stopping: Callable[[], bool]) -> int:
     told = False
-    while any(process.poll() is None for process in processes):
-        if failed := next((process.returncode for process in processes if process.returncode), 0):
+    while None in (statuses := [process.poll() for process in processes]):
+        if failed := next(filter(None, statuses), 0):
             return failed
         if stopping() and not told:
             told = True
             for process in processes:
                 process.send_signal(signal.SIGUSR2)
         time.sleep(POLL_SECONDS)
-    return next((process.returncode for process in processes if process.returncode), 0)
+    return next(filter(None, statuses), 0)
 
 
 def _end(processes: list[subprocess.Popen[bytes]]) -> None:

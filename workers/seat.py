@@ -59,7 +59,7 @@ class Shape:
     limit_bytes: int
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Seat:
     """One child on its slots. `orders[0]` is what it runs, or will once it is ready; a second one may wait behind it.
 

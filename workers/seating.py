@@ -19,6 +19,7 @@ from workers.taskdir import Task
 
 MAX_ORDERS = 3
 MEMORY_SLACK = 1.01  # a scheduler rounds what it is asked for
+JOB_GIB = 0.125  # what the job's own process takes of an allocation
 LEAVE_SECONDS = 2.0
 _ASKED = ("slots", "cpus_per_slot", "tasks_per_gpu", "memory_gib")
 
@@ -58,6 +59,7 @@ class Seating:
     memory_gib: float
     nodes: tuple[str, ...]
     makes_groups: bool
+    overhead_gib: float = 0.0
     seats: list[Seat] = field(default_factory=list)
     leaving: list[Seat] = field(default_factory=list)
     num_groups: int = 0
@@ -96,6 +98,7 @@ class Seating:
             memory_gib=allocation.memory_gib or terms.memory_gib or 0.9 * limits.total_memory_gib(),
             nodes=allocation.nodes,
             makes_groups=terms.limit_memory_by == "cgroup",
+            overhead_gib=JOB_GIB,
         )
 
     @property
@@ -146,7 +149,9 @@ class Seating:
 
     def _shape(self, task: Task) -> Shape:
         count = min(self.num_slots(task), len(self.places.held))
-        memory = self.memory_gib if needs_job_alone(task) else min(self.memory_gib, task.resources.get("memory_gib", 1.0))
+        memory = min(self.memory_gib, task.resources.get("memory_gib", 1.0))
+        if needs_job_alone(task):
+            memory = max(memory, self.memory_gib - self.overhead_gib)
         threads = min(task.resources.get("cpus", 1), count * self.terms.cpus_per_slot)
         return Shape(
             num_nodes=min(task.resources.get("nodes", 1), len(self.nodes)),

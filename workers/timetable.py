@@ -9,6 +9,7 @@ from workers.taskdir import Task
 
 END_SECONDS = 15.0  # what a job needs beside its tasks' grace, to say how they ended and to have itself requeued
 WARNING_SECONDS = 120.0
+MOST_RESERVED = 0.25
 EARLY = 0.05
 
 
@@ -31,13 +32,13 @@ class Timetable:
 
     @property
     def last_call(self) -> float:
-        """When running tasks must be told to checkpoint and end."""
-        return self.ends - self.grace_seconds - END_SECONDS
+        """When running tasks must be told to checkpoint and end; a short job keeps most of its time for work."""
+        return self.ends - min(self.grace_seconds + END_SECONDS, MOST_RESERVED * (self.ends - self.begun))
 
     @property
     def is_out_of_time(self) -> bool:
         """Whether a warning that comes now is that of the time limit, which schedulers send up to a minute early."""
-        return time.monotonic() >= self.last_call - min(WARNING_SECONDS, 0.5 * (self.ends - self.begun))
+        return time.monotonic() >= self.last_call - min(WARNING_SECONDS, (self.ends - self.begun) / 2)
 
     @property
     def is_early(self) -> bool:

@@ -71,6 +71,16 @@ class Act(Workload):
         subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", self.file])
         os._exit(7)
 
+    def _gpu(self, context: Context) -> None:
+        """Says which GPUs it may use."""
+        Path(self.file).write_text(os.environ["CUDA_VISIBLE_DEVICES"])
+        time.sleep(0.2)
+
+    def _ranks(self, context: Context) -> None:
+        """A rank that says its process id and goes on for ever."""
+        code = "import os, sys, time; open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(600)"
+        assert context.launch([sys.executable, "-c", code, self.file]) == 0
+
     def _environment(self, context: Context) -> Iterator[Row]:
         yield Row(name="gpus", value=float(len(os.environ["CUDA_VISIBLE_DEVICES"].split(","))))
         yield Row(name="first_gpu", value=float(os.environ["CUDA_VISIBLE_DEVICES"].split(",")[0] or -1))

@@ -38,6 +38,16 @@ def test_an_exception_and_a_cuda_oom_are_raised(tmp_path: Path):
     assert type(caught.value).__name__ == "OutOfMemoryError"
 
 
+def test_a_full_gpu_is_cured_by_a_smaller_micro_batch(tmp_path: Path):
+    noop = Noop(cuda_oom_above=16)
+    with pytest.raises(RuntimeError, match="CUDA out of memory: a micro-batch of 32") as caught:
+        values(noop, context(tmp_path, halvings=1))
+    assert type(caught.value).__name__ == "OutOfMemoryError"
+    assert values(noop, context(tmp_path, halvings=2)) == [0.0, 0.0, 0.0]
+    assert context(tmp_path, halvings=2).micro_batch(5) == 2
+    assert context(tmp_path).micro_batch(5) == 5
+
+
 def test_nan_is_a_row_and_a_divergence(tmp_path: Path):
     rows = Noop(fail="nan").run(context(tmp_path))
     first, second, third = (next(rows).value for _ in range(3))  # type: ignore[union-attr]

@@ -10,9 +10,10 @@ import pytest
 import torch
 from task_runs import attempt, committed, last, scalars, task_of
 
-from workers import taskdir
+from workers import taskdir, training
 from workers.data.digits import Digits
 from workers.errors import ConfigError
+from workers.execute import execute
 from workers.losses import loss_per_unit, residual
 from workers.models.cnn import Cnn
 from workers.models.mlp import Mlp
@@ -119,6 +120,27 @@ def test_first_updates_are_those_of_plain_gradient_descent(tmp_path):
                 weights -= 0.03 * gradient
         for ours, slow in zip(snapshot(step).parameters(), module.parameters()):
             torch.testing.assert_close(ours, slow, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("halvings", [1, 3])
+def test_gradients_of_smaller_pieces_add_up_to_the_same_but_for_rounding(tmp_path, halvings):
+    """A batch of 48 in pieces of 24, and of 6; in float64, so that nothing but rounding is left."""
+    workload = replace(SHORT, dtype="float64")
+    whole, pieces = last(committed(tmp_path / "whole", workload)), tmp_path / "pieces"
+    ended = execute(pieces, replace(task_of(workload), halvings=halvings), attempt="a", code="test", reraise=True)
+    assert ended.outcome == "completed"
+    found = last(taskdir.read_commit(pieces, task_of(workload).commit_name))
+    assert found == pytest.approx(whole, rel=1e-9)
+
+
+def test_memory_of_an_update_falls_with_the_piece(monkeypatch):
+    """What is computed at once is never more than the piece."""
+    seen = []
+    module = Mlp(width=4).build((1, 8, 8), 10, 0)
+    module.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+    optimizer = Sgd().build(module.parameters())
+    training.update(module, optimizer, 0.1, "mse", torch.randn(10, 1, 8, 8), torch.zeros(10, dtype=torch.int64), num_at_once=4)
+    assert seen == [4, 4, 2]
 
 
 @pytest.mark.parametrize(("role", "same_start"), [("init", False), ("subset", True), ("order", True)])
