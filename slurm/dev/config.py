@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from place import Place, Settings, address
+from place import COMMANDS, Place, Settings, address
 
 PARTITIONS = """
 PartitionName=debug  Default=YES MaxTime=1-00:00:00 PriorityTier=10 PreemptMode=OFF
@@ -156,19 +156,19 @@ def login_script(place: Place) -> str:
     """Runs a command on the login host.
 
     That host has the controller's network, but the machine's processes and files: signals, working directory, standard input and
-    /tmp are the caller's. What `bin` holds is hidden there: it is for callers outside.
+    /tmp are the caller's. The commands made for callers outside are hidden there.
     """
     return f"""#!/bin/sh
 exec nsenter --net=/run/netns/es-{place.name}-ctl unshare --mount --uts sh -c '
   echo login > /proc/sys/kernel/hostname
   mount --bind {place.hosts_file} /etc/hosts && mount --bind {place.slurm} /etc/slurm && mount --bind {place.run} /run/munge &&
-  mount --bind {place.state}/empty {place.bin} && exec "$@"' sh "$@"
+  mount --bind {place.state}/empty {COMMANDS} && exec "$@"' sh "$@"
 """
 
 
 def write(place: Place, settings: Settings) -> None:
     """Every file and folder that the daemons of the cluster need."""
-    for folder in ("etc/slurm", "run", "log", "hosts", "controller", "dev", "node", "bin", "empty", "tmp"):
+    for folder in ("etc/slurm", "run", "log", "hosts", "controller", "dev", "node", "empty", "tmp"):
         (place.state / folder).mkdir(parents=True, exist_ok=True)
     shared = place.state / "shared"
     shared.mkdir(exist_ok=True)
@@ -191,9 +191,16 @@ def write(place: Place, settings: Settings) -> None:
     (place.slurm / "slurmdbd.conf").write_text(slurmdbd_conf(place))
     (place.slurm / "slurmdbd.conf").chmod(0o600)
     (place.state / "etc/init.sql").write_text(DATABASE_INIT)
+    write_commands(place)
+
+
+def write_commands(place: Place) -> None:
     place.login.write_text(login_script(place))
     place.login.chmod(0o755)
+    place.commands.mkdir(parents=True, exist_ok=True)
+    if not place.bin.is_symlink():
+        place.bin.symlink_to(place.commands)
     for command in "sbatch squeue sacct scontrol sinfo sacctmgr scancel srun salloc sstat sprio".split():
-        wrapper = place.bin / command
+        wrapper = place.commands / command
         wrapper.write_text(f'#!/bin/sh\nexec {place.login} /usr/bin/{command} "$@"\n')
         wrapper.chmod(0o755)

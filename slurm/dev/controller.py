@@ -10,16 +10,16 @@ import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import config
 import requirements
 from hosts import Host, call, own_cgroups, started_at, wait_until
-from place import ClusterError, Place, Settings, address
+from place import COMMANDS, ClusterError, Place, Settings, address
 
 PORTS = {"mariadbd": 3306, "slurmdbd": 6819, "slurmctld": 6817}
 RESTARTABLE = ("slurmctld", "slurmdbd")
-UP_STATES = ("idle", "mixed", "allocated", "completing")
 PARENT = Path("/var/tmp")
 
 
@@ -36,10 +36,12 @@ class Controller:
         """Make it, or restart what was lost of it."""
         if reason := requirements.obstacle():
             raise ClusterError(reason)
+        for folder in (COMMANDS, self.place.state, self.place.database):
+            if folder.exists() and folder.stat().st_uid != os.geteuid():
+                raise ClusterError(f"{folder} belongs to {folder.owner()}, and root would run what is in it; delete it")
         with self._lock():
             settings = self._settings(wanted)
-            if self.ctl.pid() is None:
-                self._start_controller()
+            self._start_controller()
             with ThreadPoolExecutor() as threads:
                 list(threads.map(self._restore, settings.nodes))
             self._wait_for(settings)
@@ -59,7 +61,7 @@ class Controller:
             for host in self._remains():
                 host.remove()
             if purge:
-                for folder in (self.place.database, self.place.state):
+                for folder in (self.place.commands, self.place.database, self.place.state):
                     shutil.rmtree(folder, ignore_errors=True)
 
     def _settings(self, wanted: Settings) -> Settings:
@@ -71,7 +73,7 @@ class Controller:
         for host in self._remains():
             host.remove()
         parents = own_cgroups() if wanted.cgroups != "off" else None
-        settings = Settings(**vars_of(wanted) | {"cgroups": "v1" if parents else "off"})
+        settings = replace(wanted, cgroups="v1" if parents else "off")
         config.write(self.place, settings)
         (self.place.state / "cgroups.json").write_text(json.dumps(parents or {}))
         self.place.write_settings(settings)
@@ -86,21 +88,22 @@ class Controller:
         return [Host(self.place, name) for name in sorted(names, key=lambda name: (name == "ctl", name))]
 
     def _start_controller(self) -> None:
-        new = not self.place.database.joinpath("mysql").exists()
         self.ctl.start()
-        self._start_database(new=new)
-        self._start_daemon("slurmdbd")
-        if new:
+        self._start_database()
+        self._start_daemon("slurmdbd", ["slurmdbd", "-D"])
+        accounts_made = self.place.database / "accounts-made"
+        if not accounts_made.exists():
             # before slurmctld registers itself, or sacct stays empty
             self._make_accounts()
-        self._start_daemon("slurmctld")
+            accounts_made.touch()
+        self._start_daemon("slurmctld", ["slurmctld", "-D"])
 
-    def _start_database(self, *, new: bool) -> None:
+    def _start_database(self) -> None:
         run, settings = self.place.run, self.place.state / "etc"
         # tmpdir: names of temporary tables hold the process id, which is the same number in other clusters
         common = ["--no-defaults", "--user=root", f"--datadir={self.place.database}", f"--tmpdir={self.place.state}/tmp"]
         common += ["--innodb-log-file-size=16M"]
-        if new:
+        if not (self.place.database / "mysql").exists():
             install = ["mariadb-install-db", *common, "--skip-test-db", "--auth-root-authentication-method=normal"]
             call(*install, log=self.place.log / "mariadb-install.log")
         argv = ["mariadbd", *common, f"--socket={run}/mysqld.sock", f"--pid-file={run}/mariadbd.pid", f"--init-file={settings}/init.sql"]
@@ -109,8 +112,10 @@ class Controller:
         argv += ["--innodb-lock-wait-timeout=900"]  # slurmdbd asks for it
         self._start_daemon("mariadbd", argv)
 
-    def _start_daemon(self, name: str, argv: list[str] | None = None) -> None:
-        self.ctl.spawn(argv or [name, "-D"], f"{name}.out")
+    def _start_daemon(self, name: str, argv: list[str]) -> None:
+        if self.ctl.has(name):
+            return
+        self.ctl.spawn(argv, f"{name}.out")
         if not wait_until(lambda: self.ctl.listens(PORTS[name]), 60):
             raise ClusterError(f"{name} did not start; {self.place.log}/{name}.out and {name}.log say why")
 
@@ -122,11 +127,12 @@ class Controller:
         states: list[str] = []
 
         def all_up() -> bool:
-            states[:] = self._login("sinfo", "-h", "-r", "-N", "-p", "debug", "-o", "%N=%T").split()
-            return sum(state.partition("=")[2] in UP_STATES for state in states) == settings.num_nodes
+            states[:] = self._login("sinfo", "--noheader", "--Node", "--partition=debug", "--format=%N=%T").split()
+            # a node that was drained answers too; * stands for one that does not
+            return len(states) == settings.num_nodes and not any(re.search(r"=(down|unknown)|\*$", state) for state in states)
 
         if not wait_until(all_up, 60):
-            raise ClusterError(f"nodes that came up in 60 s: {' '.join(states)}; logs are in {self.place.log}")
+            raise ClusterError(f"nodes after 60 s: {' '.join(states)}; logs are in {self.place.log}")
 
     def _login(self, *argv: str) -> str:
         """What a command on the login host prints."""
@@ -186,8 +192,7 @@ class Controller:
         self.ctl.end(self._known(name), signal.SIGTERM)
 
     def restore_daemon(self, name: str) -> None:
-        if not self.ctl.has(self._known(name)):
-            self._start_daemon(name)
+        self._start_daemon(self._known(name), [name, "-D"])
 
     def _known(self, daemon: str) -> str:
         if daemon not in RESTARTABLE:
@@ -210,10 +215,6 @@ class Controller:
             return f"{host.name:<5} off"
         processes = list(host.processes())
         return f"{host.name:<5} up   {address(host.name):<12} init {pid:<8} {len(processes):>3} processes {_memory_mib(processes):>5} MiB"
-
-
-def vars_of(settings: Settings) -> dict[str, object]:
-    return {name: getattr(settings, name) for name in Settings.__dataclass_fields__}
 
 
 def _memory_mib(processes: list[tuple[int, str]]) -> int:

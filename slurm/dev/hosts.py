@@ -9,9 +9,10 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from place import ClusterError, Place, address
+from place import COMMANDS, ClusterError, Place, address
 
 CGROUPS_V1 = ("memory", "freezer", "cpuset", "cpuacct", "devices")  # what SLURM 22.05 uses
 CGROUP_ROOT = Path("/sys/fs/cgroup")
@@ -214,7 +215,7 @@ class Host:
     def _remove_cgroups(self) -> None:
         for folder in self._cgroups().values():
             # the kernel empties them a moment after the kill
-            wait_until(lambda folder=folder: _remove_tree(folder), 3)
+            wait_until(partial(_remove_tree, folder), 3)
 
     # network
 
@@ -256,8 +257,7 @@ class Host:
     def _mount_files(self) -> None:
         call("mount", "--bind", self.place.hosts_file, "/etc/hosts")
         call("mount", "--bind", self.place.slurm, "/etc/slurm")
-        # a job inherits the submitter's PATH; on a node it must find the real commands
-        call("mount", "--bind", self.place.state / "empty", self.place.bin)
+        call("mount", "--bind", self.place.state / "empty", COMMANDS)
 
     def _mount_cgroups(self) -> None:
         """In a cgroup namespace, the host's subtree is the root."""

@@ -7,6 +7,8 @@ from pathlib import Path
 
 # every cluster has a bridge of its own in a network namespace of its own, so all may use the same addresses
 NETWORK = "10.77.0"
+# in one folder, so that one mount hides the commands of all clusters from a host: a job inherits its submitter's PATH
+COMMANDS = Path("/var/tmp/eigensweep-commands")
 
 
 class ClusterError(Exception):
@@ -70,8 +72,13 @@ class Place:
         return self.state / "log"
 
     @property
-    def bin(self) -> Path:
+    def commands(self) -> Path:
         """sbatch, squeue and so on, as they work from outside the cluster's namespaces."""
+        return COMMANDS / self.name
+
+    @property
+    def bin(self) -> Path:
+        """Another name of it, beside the cluster's other files."""
         return self.state / "bin"
 
     @property

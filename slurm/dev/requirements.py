@@ -25,7 +25,7 @@ def obstacle() -> str:
     if not Path("/proc/self/ns/net").exists():
         return "a cluster is made of Linux namespaces, and this is no Linux; use a Linux machine or a virtual one"
     if os.geteuid() != 0:
-        return "namespaces and their networks need root; sudo slurm/dev/cluster up 4"
+        return "namespaces and their networks need root; run it with sudo"
     if missing := missing_commands():
         return f"not installed: {', '.join(missing)}; slurm/dev/cluster install"
     refused = subprocess.run(["unshare", *NAMESPACES, "true"], stderr=subprocess.PIPE, text=True)
@@ -39,7 +39,7 @@ def install() -> None:
     if not missing_commands():
         return
     if os.geteuid() != 0:
-        raise ClusterError("packages are installed by root; sudo slurm/dev/cluster install")
+        raise ClusterError("only root installs packages; sudo slurm/dev/cluster install")
     if shutil.which("apt-get") is None:
         raise ClusterError(f"no apt-get here; install by hand: {', '.join(missing_commands())}")
     with _no_services():

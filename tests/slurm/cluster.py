@@ -110,9 +110,9 @@ class Cluster:
         return self.exec("sbatch", "--parsable", *options, input=f"#!/bin/sh\n{script}\n").strip()
 
     def state(self, job_id: str) -> str:
-        """As squeue has it, with the ended jobs that it still knows; several of an array are joined by commas."""
-        states = self.exec("squeue", "--states=all", "--noheader", "--array", f"--jobs={job_id}", "--format=%T", check=False).split()
-        return ",".join(states)
+        """As squeue has it, "" once it has forgotten the job; the states of several elements are joined by commas."""
+        printed = self.exec("squeue", "--states=all", "--noheader", "--array", f"--jobs={job_id}", "--format=%T", check=False)
+        return "" if "error" in printed else ",".join(printed.split())
 
     def accounted(self, job_id: str, *, all_runs: bool = False) -> list[str]:
         """States of a job by sacct, oldest run first; with all_runs those before a requeue too."""

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,10 +25,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def possible() -> None:
     """Skips where no cluster can be had, with the command that mends it; in CI that is a failure."""
-    check = subprocess.run([CLUSTER, "check"], stderr=subprocess.PIPE, text=True)
+    check = subprocess.run([sys.executable, CLUSTER, "check"], stderr=subprocess.PIPE, text=True)
     if check.returncode:
         (pytest.fail if NEEDED else pytest.skip)(f"no SLURM cluster here: {check.stderr.strip()}")
-    subprocess.run([CLUSTER, "clean"], check=True)
+    subprocess.run([sys.executable, CLUSTER, "clean"], check=True)
 
 
 @pytest.fixture(scope="session")

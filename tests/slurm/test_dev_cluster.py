@@ -1,13 +1,15 @@
 """The development cluster behaves as a cluster of several machines does."""
 
+import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.slurm.cluster import CLUSTER, Cluster, wait_until
+from tests.slurm.cluster import CLUSTER, REPOSITORY, Cluster, wait_until
 
 
 def test_each_node_has_its_own_name_and_tmp_and_sees_the_shared_folder(cluster: Cluster, shared: Path) -> None:
@@ -164,7 +166,7 @@ def test_clusters_side_by_side_do_not_see_each_other(cluster: Cluster, another_c
     other.wait_for(job, "RUNNING")
     assert cluster.exec("squeue", "--noheader") == ""
     other.exec("scancel", job)
-    wait_until(lambda: other.state(job) == "" or "Invalid job id" in other.state(job), 90, "the ended job is purged")
+    wait_until(lambda: other.state(job) == "", 90, "the ended job is purged")
 
 
 @pytest.mark.parametrize(
@@ -190,3 +192,25 @@ def test_status_tells_a_host_that_is_off(cluster: Cluster) -> None:
     cluster.kill_node("n4")
     printed = subprocess.run([CLUSTER, "--name", cluster.name, "status"], capture_output=True, text=True, check=True).stdout
     assert "n4    off" in printed and "n1    up" in printed
+
+
+@pytest.fixture
+def without_slurm(tmp_path: Path) -> dict[str, str]:
+    """An environment in which nothing that a cluster needs from /usr/bin is found."""
+    (tmp_path / "python3").symlink_to(sys.executable)
+    environment = {name: value for name, value in os.environ.items() if name not in ("CI", "EIGENSWEEP_NEED_SLURM")}
+    return environment | {"PATH": str(tmp_path)}
+
+
+def test_a_machine_without_slurm_is_told_how_to_get_it(without_slurm: dict[str, str]) -> None:
+    checked = subprocess.run([sys.executable, CLUSTER, "check"], env=without_slurm, capture_output=True, text=True)
+    assert checked.returncode == 1
+    assert checked.stderr == "cluster: not installed: mariadb-install-db, sbatch, nsenter, unshare, setpriv; slurm/dev/cluster install\n"
+
+
+@pytest.mark.parametrize(("need", "outcome"), [({}, "1 skipped"), ({"CI": "1"}, "1 error"), ({"EIGENSWEEP_NEED_SLURM": "1"}, "1 error")])
+def test_without_a_cluster_tests_are_skipped_but_in_ci_they_fail(without_slurm: dict[str, str], need: dict[str, str], outcome: str) -> None:
+    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"{__file__}::test_status_tells_a_host_that_is_off"]
+    run = subprocess.run(words, env=without_slurm | need, cwd=REPOSITORY, capture_output=True, text=True)
+    assert outcome in run.stdout
+    assert "no SLURM cluster here: cluster: not installed" in run.stdout
