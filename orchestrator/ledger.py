@@ -88,6 +88,7 @@ class Ledger:
         for base in entry.get("refused", []):
             for token in [token for token in self.batches if token.partition("/")[0] == base]:
                 del self.batches[token]
+        cancelled: dict[str, list[str]] = {}
         for closing in closings(entry):
             batch = self.batches.pop(closing["token"], None)
             for key, outcomes in closing["outcomes"].items():
@@ -96,12 +97,14 @@ class Ledger:
             if batch and closing.get("pause"):
                 self.paused[batch["sweep"]] = closing["pause"]
             if batch and closing.get("cancelled"):
-                self._cancellation(number, {"sweep": batch["sweep"], "keys": closing["cancelled"]})
+                cancelled.setdefault(batch["sweep"], []).extend(closing["cancelled"])
             for measure, hours in closing.get("job", {}).get("hours", {}).items():
                 spent = self.spent.setdefault(closing["sweep"], {})
                 spent[measure] = spent.get(measure, 0.0) + hours
             for host, keys in closing.get("lost_hosts", {}).items():
                 self.lost_hosts.setdefault(host, []).append(keys)
+        for sweep, keys in cancelled.items():
+            self._cancellation(number, {"sweep": sweep, "keys": keys})
         for shape, seconds in entry.get("slowest", {}).items():
             self.slowest[shape] = max(seconds, self.slowest.get(shape, 0.0))
 

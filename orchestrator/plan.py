@@ -145,8 +145,8 @@ def summarise(planned: Planned, *, every_script: bool = False) -> Plan:
     known = [one for one in seconds.values() if one is not None]
     low, high = sum(one[0] for one in known), sum(one[1] for one in known)
     launcher = watch.launcher(sweep.launcher)
-    slots = launcher.num_slots()
     jobs, num_jobs = _jobs(planned, launcher, seconds, frozen.path, every_script)
+    slots = min(launcher.num_slots(), sum(one.jobs * one.request["slots"] for one in jobs) or launcher.num_slots())
     counts = dict(Counter(states.states))
     return Plan(
         name=sweep.name,

@@ -12,7 +12,7 @@ from workers.workload import Resources
 if TYPE_CHECKING:
     from orchestrator.launchers.slurm import Slurm
 
-# a job that carries less work than this costs more in waiting and starting than it saves
+# a job whose tasks take less than this together costs more in waiting and starting than it saves
 MIN_JOB_SECONDS = 60.0
 MOST_CPU_SLOTS = 8
 # what a task costs beyond its own work, and how far an estimate may be wrong
@@ -168,7 +168,7 @@ def _jobs(units: list[_Unit], settings: "Slurm", slots: int) -> list[list[_Unit]
         return list(_by_count(units, settings.tasks_per_job))
     total = sum(unit.seconds for unit in units)
     fewest = math.ceil(total / slots / (60 * settings.job_minutes))
-    widest = max(1, math.floor(total / slots / MIN_JOB_SECONDS))
+    widest = max(1, math.floor(total / MIN_JOB_SECONDS))
     filled = math.ceil(len(units) / slots)
     num_jobs = min(len(units), max(fewest, min(settings.max_jobs, widest, filled)))
     return list(_by_work(units, total, num_jobs))

@@ -70,7 +70,12 @@ def test_short_tasks_share_jobs_that_last_about_as_long_as_asked():
 
 
 def test_few_tasks_use_as_many_jobs_as_have_a_minute_of_work_each():
-    (found,) = cut_tasks([task(n) for n in range(64)], seconds=60)
+    (found,) = cut_tasks([task(n) for n in range(64)], seconds=4)
+    assert [len(job) for job in found.jobs] == [16] * 4
+
+
+def test_slots_are_filled_before_another_job_is_made():
+    (found,) = cut_tasks([task(n) for n in range(64)], seconds=600)
     assert [len(job) for job in found.jobs] == [8] * 8
 
 
