@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from orchestrator.verbs import (
         add,
         cancel,
+        cost,
         fit,
         gc,
         init,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _VERBS = (
-    "add cancel fit gc init load logs plan plan_add report resume retract run scrub status submit sweeps tick"  # fmt: skip
+    "add cancel cost fit gc init load logs plan plan_add report resume retract run scrub status submit sweeps tick"  # fmt: skip
 ).split()
 _HOMES = {
     **dict.fromkeys(_VERBS, "orchestrator.verbs"),

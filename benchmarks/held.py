@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.launchers.launcher import JobState, Launcher
+from orchestrator.launchers.launcher import JobState, Launcher, Submission
 from workers.settings import setting
 
 
@@ -14,9 +14,9 @@ class Held(Launcher):
 
     slots: int = setting(2, low=1)
 
-    def submit(self, root: Path, tokens: Sequence[str], code_path: Path) -> dict[str, str]:
+    def submit(self, root: Path, token: str, submission: Submission, code_path: Path) -> str:
         """Start nothing."""
-        return dict.fromkeys(tokens, "held")
+        return "held"
 
     def states(self, root: Path, tokens: Sequence[str]) -> dict[str, JobState]:
         """Nothing is known of jobs that nobody has started."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from workers.errors import ConfigError, EigensweepError, UnknownName, nearest
 
 _WITH_VALUE = (
-    *("--root", "--config-dir", "--out", "--reason", "--every", "--cfg"),
+    *("--root", "--config-dir", "--out", "--reason", "--every", "--cfg", "--by"),
     *("--folder", "--tasks", "--task-seconds", "--kill", "--oom", "--preempt", "--power-cuts", "--driver-kill-seconds", "--seed"),
 )
 

@@ -2,12 +2,14 @@
 
 import contextlib
 import itertools
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import dataset, gather, schema
+from orchestrator import attempts, dataset, gather, schema
 from orchestrator import ledger as ledgers
+from orchestrator.attempts import Closed, Costs, Row
 from orchestrator.dataset import Manifest, Part
 from orchestrator.ledger import Ledger
 from orchestrator.store import Store
@@ -22,11 +24,9 @@ CHUNK = 50_000
 
 @dataclass(slots=True)
 class News:
-    """What the ledger says since the last manifest: batches closed with their outcomes, and the keys they had."""
+    """What the ledger says since the last manifest: the batches that were closed."""
 
-    closed: dict[str, dict[str, Any]] = field(default_factory=dict)
-    codes: dict[str, str] = field(default_factory=dict)
-    keys: dict[str, list[str]] = field(default_factory=dict)
+    closed: dict[str, Closed] = field(default_factory=dict)
 
 
 def compact(store: Store, ledger: Ledger, *, full: bool = False) -> int | None:
@@ -64,8 +64,11 @@ def _next(draft: "_Draft", base: Manifest, ledger: Ledger, news: News, new: set[
     observables = gather.observables_fingerprint()
     if observables != base.observables:
         draft.observe_again()
-    draft.add_commits(sorted(new))
-    draft.add_attempts(_without_commit(draft.store, base, _failed_attempts(draft.store, news), draft.attempts))
+    costs = Costs(draft.store.root, ledger.batches)
+    of_attempts, of_jobs = read_closed(draft.store, news, costs)
+    draft.add_commits(sorted(new), costs)
+    draft.add_rows("attempts", _without_commit(draft.store, base, of_attempts, draft.attempts))
+    draft.add_rows("jobs", of_jobs)
     axes = draft.axes(base.axes, ledger)
     if not (draft.changed or axes != base.axes or draft.garbled != base.garbled):
         return None
@@ -102,23 +105,21 @@ def read_news(store: Store, base: Manifest, ledger: Ledger) -> News:
     news = News()
     submissions = ledgers.spread(base.folded.get("batches", {}))
     for number in range(base.ledger_number + 1, ledger.number + 1):
-        entry = files.read(store.root / "ledger" / f"{number:08d}.json")
-        if entry["kind"] == "submission":
-            submissions.update(ledgers.jobs_of(entry))
-        elif entry["kind"] == "closed":
-            for closing in ledgers.closings(entry):
+        body = files.read(store.root / "ledger" / f"{number:08d}.json")
+        if body["kind"] == "submission":
+            submissions.update(ledgers.jobs_of(body))
+        elif body["kind"] == "closed":
+            for closing in ledgers.closings(body):
                 token = closing["token"]
-                submission = submissions.pop(token, {})
-                news.closed.setdefault(token, {key: ones[-1] for key, ones in closing["outcomes"].items()})
-                news.codes.setdefault(token, submission.get("code", ""))
-                news.keys.setdefault(token, submission.get("keys", []))
+                entry = submissions.pop(token, {})
+                news.closed.setdefault(token, Closed(entry, closing["outcomes"], closing.get("job", {})))
     return news
 
 
 def _candidates(store: Store, base: Manifest, ledger: Ledger, news: News, full: bool) -> set[str]:
     """Names of commits that may be new."""
     hints = itertools.chain.from_iterable(store.hints(name) for name in files.names(store.root / "sweeps"))
-    closed = (ledger.name_of(key) for keys in news.keys.values() for key in keys)
+    closed = (ledger.name_of(key) for one in news.closed.values() for key in one.keys)
     names = {*hints, *closed, *base.garbled, *(store.commit_names() if full else ())}
     # neither what was taken back nor, while this ledger does not say so yet, what came after it: both would have the same key
     return {name for name in names if name == ledger.name_of(name.partition(".")[0])}
@@ -162,19 +163,25 @@ def _gone_keys(store: Store, base: Manifest, ledger: Ledger) -> list[str]:
     return [name.partition(".")[0] for name in found]
 
 
-def _failed_attempts(store: Store, news: News) -> list[dict[str, Any]]:
-    rows = []
-    for token, outcomes in news.closed.items():
-        rows += gather.ended_attempts(store.root, token, news.codes[token], outcomes, closed=True)
-    return rows
+def read_closed(store: Store, news: News, costs: Costs) -> tuple[list[Row], list[Row]]:
+    """Rows of the attempts of all closed batches, and of their jobs; `costs` learns them too."""
+    of_attempts, of_jobs = [], []
+    for token, closed in news.closed.items():
+        found = attempts.rows(store.root, token, closed.entry, closed)
+        costs.add(token, closed.entry, found)
+        of_attempts += found
+        job = attempts.job_row(token, closed)
+        if job is not None:
+            of_jobs.append(job if found else job | {"idle_tasks": json.dumps(closed.keys)})
+    return of_attempts, of_jobs
 
 
-def _without_commit(store: Store, base: Manifest, rows: list[dict[str, Any]], committed: set[str]) -> list[dict[str, Any]]:
+def _without_commit(store: Store, base: Manifest, rows: list[Row], committed: set[str]) -> list[Row]:
     """The attempts that did not commit: neither in the dataset nor just read."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    rows = [row for row in rows if row["attempt"] not in committed]
+    rows = [row for row in rows if row["attempt"] not in committed and row["class"] not in attempts.COMMITTED]
     if not rows or not base.parts.get("tasks"):
         return rows
     earlier = dataset.read(store, base.parts["tasks"], ["attempt"])["attempt"]
@@ -206,7 +213,7 @@ class _Draft:
             self.changed = True
             gone = pa.array(keys, pa.string())
             for table, parts in self.parts.items():
-                if table != "attempts":
+                if table not in schema.KEPT:
                     self.parts[table] = dataset.without(self.store, parts, gone, self._writer(table))
         return len(keys)
 
@@ -237,11 +244,11 @@ class _Draft:
                 columns[name] += values
         return columns
 
-    def add_commits(self, names: list[str]) -> None:
+    def add_commits(self, names: list[str], costs: Costs) -> None:
         """Rows of the commits, in parts of at most CHUNK."""
         _sync_folders(self.store, names)
         for start in range(0, len(names), CHUNK):
-            found = gather.Gathered(self.store.root).add_named(names[start : start + CHUNK])
+            found = gather.Gathered(self.store.root, costs=costs).add_named(names[start : start + CHUNK])
             self.garbled |= found.garbled
             self.names += found.names
             self.attempts.update(found.tables["tasks"]["attempt"])
@@ -250,11 +257,10 @@ class _Draft:
             if found.derived["key"]:
                 self._add("scalars", found.arrow_derived(), derived=True)
 
-    def add_attempts(self, rows: list[dict[str, Any]]) -> None:
-        """Attempts without a commit."""
+    def add_rows(self, table: str, rows: list[Row]) -> None:
+        """Rows of what no commit says: attempts without one, and jobs."""
         if rows:
-            columns = {name: [row[name] for row in rows] for name in schema.TABLES["attempts"]}
-            self._add("attempts", schema.table_from("attempts", columns, schema.fixed("attempts")))
+            self._add(table, gather.table_of(table, rows))
 
     def merge(self) -> None:
         """Put small parts together where there are many."""

@@ -253,6 +253,14 @@ def fit(call: Call) -> int:
     return 0
 
 
+def cost(call: Call) -> int:
+    """What a sweep has cost."""
+    from orchestrator import show_cost, verbs
+
+    call.emit(verbs.cost(call.name, root=call.root, by=call.flags.by), show_cost.cost)
+    return 0
+
+
 def report(call: Call) -> int:
     """Write the figures and the HTML file."""
     from orchestrator import verbs
@@ -392,6 +400,7 @@ COMMANDS: dict[str, Callable[[Call], int]] = {
     "resume": resume,
     "run": run,
     "fit": fit,
+    "cost": cost,
     "report": report,
     "retract": retract,
     "tick": tick,

@@ -74,7 +74,8 @@ def job_record(entry: Mapping[str, Any], batch: "Batch", job: "JobState | None")
     """What the ledger keeps of a job when its batch is closed."""
     facts: dict[str, Any] = {"seconds": round(seconds_of(batch, job), 3) or None}
     if job is not None:
-        facts |= {"job_id": job.job_id, "reason": job.reason, "energy_joules": job.energy_joules, "nodes": list(job.nodes)}
+        facts |= {"job_id": job.job_id, "reason": job.reason, "cause": job.cause, "earlier": list(job.earlier)}
+        facts |= {"energy_joules": job.energy_joules, "nodes": list(job.nodes)}
     facts["hours"] = {measure: round(hours, 6) for measure, hours in of_batch(entry, batch, job).items() if hours}
     return {name: value for name, value in facts.items() if value not in (None, [], "", {})}
 

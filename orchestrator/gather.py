@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import schema
+from orchestrator.attempts import Costs
 from workers import taskdir
 from workers.errors import Garbled
 from workers.taskdir import Commit
@@ -24,7 +25,10 @@ _NEEDED = ("noise_floor", "num_units", "num_outputs", "num_rows")
 
 @dataclass(slots=True)
 class Gathered:
-    """Columns of many commits, table by table; `derived`: observables of their spectra. `garbled`: commit -> what is wrong."""
+    """Columns of many commits, table by table; `derived`: observables of their spectra. `garbled`: commit -> what is wrong.
+
+    `costs`: what their attempts have cost, if that is wanted.
+    """
 
     root: Path
     tables: dict[str, Columns] = field(default_factory=dict)
@@ -32,6 +36,7 @@ class Gathered:
     derived: Columns = field(default_factory=lambda: {name: [] for name in schema.TABLES["scalars"]})
     names: list[str] = field(default_factory=list)
     garbled: dict[str, str] = field(default_factory=dict)
+    costs: Costs | None = None
 
     def __post_init__(self) -> None:
         for table in ("tasks", "attempts", "scalars"):
@@ -58,7 +63,7 @@ class Gathered:
         _check_lengths(name, own)
         self.names.append(name)
         _append(self.tables["tasks"], _task_row(commit))
-        _append(self.tables["attempts"], _attempt_row(commit))
+        _append(self.tables["attempts"], _attempt_row(commit) | (self.costs.of(commit) if self.costs is not None else {}))
         for table, columns in own.items():
             self._extend(commit, table, columns)
         if "spectra" in own:
@@ -71,11 +76,6 @@ class Gathered:
             target = self.tables[name] = {"key": []}
             self.owners[name] = (commit.workload, table)
         _extend(target, commit.key, columns)
-
-    def add_attempts(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Attempts that ended without a commit."""
-        for row in rows:
-            _append(self.tables["attempts"], row)
 
     def arrow(self) -> "dict[str, pa.Table]":
         """The tables that have rows, as Arrow tables of their schemas."""
@@ -150,6 +150,12 @@ def _attempt_row(commit: Commit) -> dict[str, Any]:
     }
 
 
+def table_of(table: str, rows: list[dict[str, Any]]) -> "pa.Table":
+    """Rows of one of our own tables as an Arrow table."""
+    columns = {name: [row.get(name) for row in rows] for name in schema.TABLES[table]}
+    return schema.table_from(table, columns, schema.fixed(table))
+
+
 _json = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -200,57 +206,3 @@ def observables_fingerprint() -> str:
     for path in [folder / "spectrum_data.py", *sorted((folder / "observables").glob("*.py"))]:
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
-
-
-# -- attempts without a commit ----------------------------------------------------------------------------------------
-
-
-def ended_attempts(
-    root: Path, token: str, code: str | None, outcomes: Mapping[str, Mapping[str, Any]], *, closed: bool
-) -> list[dict[str, Any]]:
-    """Rows of a batch's attempts that committed nothing; one without an end is `killed` once its batch is `closed`.
-
-    The caller leaves out those that are committed after all (killed between commit and end).
-    """
-    starts: dict[str, dict[str, Any]] = {}
-    rows = []
-    for event in _events(taskdir.batch_dir(root, token) / "attempts.jsonl"):
-        if event.get("event") == "start":
-            starts[event["attempt"]] = event
-        elif event.get("event") == "end":
-            start = starts.pop(event["attempt"], {})
-            if event["class"] not in CLASSES.values():
-                rows.append(_ended_row({"code": code, **start, **event, "started": start.get("time")}))
-    if closed:
-        for start in starts.values():
-            outcome = outcomes.get(start["key"], {})
-            ended = {"class": "killed", **(outcome if outcome.get("attempt", start["attempt"]) == start["attempt"] else {})}
-            rows.append(_ended_row({"code": code, **start, **ended, "started": start.get("time")}))
-    return rows
-
-
-def _ended_row(event: Mapping[str, Any]) -> dict[str, Any]:
-    error = event.get("error") or {}
-    started = event.get("started")
-    return {
-        **{name: event.get(name) for name in schema.TABLES["attempts"]},
-        "started": None if started is None else int(started * 1000),
-        "error_type": error.get("type"),
-        "error_fingerprint": error.get("fingerprint"),
-    }
-
-
-def _events(path: Path) -> Iterable[dict[str, Any]]:
-    try:
-        lines = path.read_bytes().splitlines()
-    except FileNotFoundError:
-        return
-    for line in lines:
-        if line.startswith(b'{"event":"progress"'):
-            continue
-        try:
-            event = json.loads(line)
-        except ValueError:
-            continue  # torn by a kill
-        if isinstance(event, dict) and "attempt" in event and "key" in event:
-            yield event

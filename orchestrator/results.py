@@ -1,29 +1,28 @@
 """What a sweep has computed, as lazy tables with typed axis columns, also while it runs."""
 
 import functools
-import json
 import warnings
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import collect, dataset, gather, schema
+from orchestrator import attempts, collect, dataset, gather, schema
 from orchestrator import ledger as ledgers
+from orchestrator.attempts import Costs
 from orchestrator.dataset import Manifest
 from orchestrator.ledger import Ledger
 from orchestrator.store import Store
-from workers import plugins, taskdir
-from workers.errors import ConfigError, StoreError, UnknownName, nearest
-from workers.taskdir import Commit
+from orchestrator.task_result import TaskResult
+from workers import taskdir
+from workers.errors import StoreError, UnknownName, nearest
 
 if TYPE_CHECKING:
     import polars as pl
 
     from orchestrator.grid import Axis
     from orchestrator.status import Status
-    from workers.spectrum_data import SpectrumData
 
 MAX_CANDIDATES = 8
 
@@ -163,8 +162,8 @@ class Results:
 
     def table(self, name: str) -> "pl.LazyFrame":
         """Any table: one of ours, or a workload's own by `WORKLOAD.table` or, for the target, by `table`."""
-        if name in ("tasks", "attempts"):
-            return self.tasks() if name == "tasks" else self.attempts()
+        if name in ("tasks", "attempts", "jobs"):
+            return {"tasks": self.tasks, "attempts": self.attempts, "jobs": self.jobs}[name]()
         return self._with_tasks(self._full_name(name))
 
     def tasks(self, *, wide: bool = False) -> "pl.LazyFrame":
@@ -176,15 +175,45 @@ class Results:
         return self._join(tasks, self._last_scalars()) if wide else tasks
 
     def attempts(self) -> "pl.LazyFrame":
-        """One row per ended attempt, committed or not, and the axes of its task."""
+        """One row per ended attempt, committed or not, with what it has cost, and the axes of its task."""
+        keys = self._axes_frame.lazy().select("key")
+        return self._join(self.all_attempts().join(keys, on="key", how="semi"), self._axes_frame.drop("is_target"))
+
+    def all_attempts(self) -> "pl.LazyFrame":
+        """The attempts of all sweeps that are in the dataset, and those of this sweep's batches that are not yet."""
+        return self._with_news("attempts", self._news[0])
+
+    def jobs(self) -> "pl.LazyFrame":
+        """One row per ended job that a scheduler was asked for, and what it has cost; of every sweep: `sweep` says whose it is."""
+        return self._with_news("jobs", self._news[1])
+
+    def _with_news(self, table: str, news: list[dict[str, Any]]) -> "pl.LazyFrame":
+        """The rows of a table in the dataset, and those that will be."""
         import polars as pl
 
-        rows = self._rows("attempts")
-        failed = self._failed_attempts()
-        if failed:
-            columns = {name: [row[name] for row in failed] for name in schema.TABLES["attempts"]}
-            rows = pl.concat([rows, _lazy(schema.table_from("attempts", columns, schema.fixed("attempts")))], how="diagonal_relaxed")
-        return self._join(rows, self._axes_frame.drop("is_target"))
+        frames = [_lazy(gather.table_of(table, news))]
+        if parts := self._manifest.parts.get(table, []):
+            frames.insert(0, _scan(dataset.paths(self._store, parts)))
+        # columns that an earlier version did not write are null
+        return pl.concat(frames, how="diagonal_relaxed")
+
+    def costs(self) -> "pl.LazyFrame":
+        """One row per ended attempt of its tasks, and per attempt's share of its job's overhead (`attempt` is null), in whatever sweep.
+
+        `kind` is useful, continued or wasted, `cause` says why (`orchestrator.cost_table`); the measures are hours and joules.
+        """
+        from orchestrator import cost_table
+
+        committed = self._rows("tasks").select("key", "attempt").collect()
+        every, jobs = self.all_attempts().collect(), self.jobs().collect()
+        rows = cost_table.frame(every, jobs, committed, self._axes_frame["key"], self.name)
+        return self._join(rows.lazy(), self._axes_frame.drop("is_target"))
+
+    def cost(self, by: str | Sequence[str] = "workload") -> "pl.DataFrame":
+        """CPU-, GPU- and node-hours by one or several of: axes, workload, kind, cause, key, batch; with the part that was wasted."""
+        from orchestrator import cost_table
+
+        return cost_table.grouped(self.costs().collect(), [by] if isinstance(by, str) else list(by))
 
     def files(self, table: str) -> list[Path]:
         """The Parquet files of a table (or `axes`) for DuckDB, pandas or pyarrow: the whole store's rows, as compacted last.
@@ -217,7 +246,7 @@ class Results:
 
     # -- one task -------------------------------------------------------------------------------------------------
 
-    def task(self, workload: str | None = None, key: str | None = None, **axes: Any) -> "TaskResult":
+    def task(self, workload: str | None = None, key: str | None = None, **axes: Any) -> TaskResult:
         """The one committed task at these axis values: of the target, or of an input's `workload`. `key`: its first letters.
 
         Raises UnknownName where there is none or are several, with the candidates.
@@ -267,7 +296,7 @@ class Results:
             hidden = (*hidden, "key")
         return [{n: v for n, v in row.items() if n not in hidden and v is not None} for row in frame.to_dicts()]
 
-    def _result(self, key: str, frame: "pl.DataFrame") -> "TaskResult":
+    def _result(self, key: str, frame: "pl.DataFrame") -> TaskResult:
         try:
             commit = taskdir.read_commit(self.root, self._ledger.name_of(key))
         except FileNotFoundError:
@@ -370,17 +399,17 @@ class Results:
             return last.select("key")
         return last.sort("name").pivot("name", index="key", values="value")
 
-    def _failed_attempts(self) -> list[dict[str, Any]]:
-        """Attempts without a commit that are not in the dataset yet: of batches closed since, and of open ones."""
-        keys = set(self._body["keys"])
-        news = collect.read_news(self._store, self._manifest, self._ledger)
-        rows = []
-        for token, outcomes in news.closed.items():
-            rows += gather.ended_attempts(self.root, token, news.codes[token], outcomes, closed=True)
+    @functools.cached_property
+    def _news(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Attempts and jobs that are not in the dataset yet: of batches closed since, of open ones, and of the commits in the tail."""
+        costs = Costs(self.root, self._ledger.batches)
+        found, jobs = collect.read_closed(self._store, collect.read_news(self._store, self._manifest, self._ledger), costs)
         for token, entry in self._ledger.batches.items():
-            rows += gather.ended_attempts(self.root, token, entry["code"], {}, closed=False)
-        committed = {*self._in_dataset["attempt"], *self._tail.tables["tasks"]["attempt"]}
-        return [row for row in rows if row["key"] in keys and row["attempt"] not in committed]
+            found += attempts.rows(self.root, token, entry)
+        tail = gather.Gathered(self.root, costs=costs).add_named(self._tail.names).tables["attempts"]
+        committed = {*self._in_dataset["attempt"], *tail["attempt"]}
+        failed = [row for row in found if row["attempt"] not in committed and row["class"] not in attempts.COMMITTED]
+        return failed + [dict(zip(tail, values, strict=True)) for values in zip(*tail.values(), strict=True)], jobs
 
 
 def _scan(paths: list[Path]) -> "pl.LazyFrame":
@@ -407,92 +436,3 @@ def _names(frame: "pl.DataFrame") -> list[str]:
     if not (frame["generation"] > 0).any():
         return frame["key"].to_list()
     return [taskdir.commit_name(key, generation) for key, generation in frame.select("key", "generation").rows()]
-
-
-@dataclass(frozen=True, slots=True)
-class TaskResult:
-    """The result of one task: its settings, rows and files, and the objects that they stand for."""
-
-    root: Path
-    commit: Commit
-
-    @property
-    def key(self) -> str:
-        """The task's name."""
-        return self.commit.key
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """All its settings, nested."""
-        return self.commit.settings
-
-    @property
-    def file_names(self) -> list[str]:
-        """Names of the files that it saved."""
-        return [payload.name for payload in self.commit.files]
-
-    def rows(self, table: str = "scalars") -> "pl.DataFrame":
-        """The rows that it yielded to a table; UnknownName where it has none."""
-        import polars as pl
-
-        return pl.DataFrame(dict(taskdir.read_rows(self.root, self.commit, schema.known_table(table, taskdir.tables(self.commit)))))
-
-    def file(self, name: str) -> Path:
-        """Path of a file that it saved; UnknownName with the names there are."""
-        if name not in self.file_names:
-            raise UnknownName(
-                f"task {self.key} saved no file {name!r}{nearest(name, self.file_names)} It saved {', '.join(self.file_names) or 'none'}"
-            )
-        return taskdir.payload_path(self.root, self.commit, name)
-
-    def input(self, name: str) -> "TaskResult":
-        """The result that it read as its input `name`."""
-        if name not in self.commit.inputs:
-            known = sorted(self.commit.inputs)
-            raise UnknownName(f"task {self.key} has no input {name!r}{nearest(name, known)} It has {', '.join(known) or 'none'}")
-        return TaskResult(self.root, taskdir.read_commit(self.root, self.commit.inputs[name]))
-
-    def workload(self) -> Any:
-        """The workload with this task's settings."""
-        return plugins.load("workloads", self.commit.workload).from_plain(self.settings)
-
-    def model(self, step: int | str = "final") -> Any:
-        """The network at a step of its training (`init`, `final` or a number), as a torch module on the CPU.
-
-        Of a task that trains nothing itself, the network that its inputs trained.
-        """
-        trained = self._trained()
-        if trained is None:
-            raise ConfigError(f"task {self.key} of workload {self.commit.workload!r} trained no network, nor did its inputs")
-        return trained.workload().load_snapshot(trained.file(trained._snapshot(step)))
-
-    def _trained(self) -> "TaskResult | None":
-        if hasattr(plugins.load("workloads", self.commit.workload), "load_snapshot"):
-            return self
-        found = (self.input(name)._trained() for name in sorted(self.commit.inputs))
-        return next((one for one in found if one is not None), None)
-
-    def _snapshot(self, step: int | str) -> str:
-        """File of the snapshot at a step; UnknownName with the steps there are."""
-        prefix, suffix = "snapshot-", ".safetensors"
-        names = [name for name in self.file_names if name.startswith(prefix) and name.endswith(suffix)]
-        steps = sorted(int(name[len(prefix) : -len(suffix)]) for name in names)
-        chosen = {"init": steps[:1], "final": steps[-1:]}.get(str(step), [s for s in steps if str(s) == str(step)])
-        if not chosen:
-            raise UnknownName(
-                f"task {self.key} kept no network of step {step!r}; it kept {', '.join(map(str, steps)) or 'none'} (the first is `init`, "
-                "the last is `final`); num_snapshots=... keeps more"
-            )
-        return f"{prefix}{chosen[0]}{suffix}"
-
-    def spectrum(self) -> "SpectrumData":
-        """Its eigenvalues, weights and noise floor, as the observables take them."""
-        from workers import spectrum_data
-
-        if "spectra" not in taskdir.tables(self.commit):
-            raise ConfigError(f"task {self.key} of workload {self.commit.workload!r} has no spectrum; choose one with workload='spectrum'")
-        scalars, spectra = (taskdir.read_rows(self.root, self.commit, table) for table in ("scalars", "spectra"))
-        return spectrum_data.from_rows(scalars, spectra)
-
-    def __repr__(self) -> str:
-        return f"<TaskResult {self.key} of {self.commit.workload}, {self.commit.status}: {json.dumps(self.settings)[:120]}>"

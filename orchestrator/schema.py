@@ -38,6 +38,33 @@ TABLES: Mapping[str, Mapping[str, tuple[str, str, str]]] = {
         "error_type": ("string", "", "exception"),
         "error_fingerprint": ("string", "", "equal for equal errors"),
         "message": ("string", "", "what it said at its end"),
+        "checkpoint": ("int64", "step", "newest checkpoint that it left"),
+        "batch": ("string", "", "token of the batch that it was part of"),
+        "job_id": ("string", "", "name of its job at the scheduler"),
+        "cpu_hours": ("float32", "h", "run time x CPUs that it kept from others"),
+        "gpu_hours": ("float32", "h", "run time x GPUs; of one that k tasks share each has 1/k"),
+        "node_hours": ("float32", "h", "run time x nodes of its job x its share of the slots"),
+        "energy_joules": ("float32", "J", "its share of what its job has used"),
+    },
+    "jobs": {
+        "batch": ("string", "", "token of its batch"),
+        "job_id": ("string", "", "name at the scheduler"),
+        "sweep": ("string", "", "the sweep that sent it"),
+        "reason": ("string", "", "how it ended, in the scheduler's word"),
+        "hosts": ("string", "", "nodes where it ran, separated by commas"),
+        "nodes": ("int32", "", "asked for"),
+        "cpus": ("int32", "", "asked for, of each node"),
+        "gpus": ("int32", "", "asked for, of each node"),
+        "memory_gib": ("float32", "GiB", "asked for, of each node"),
+        "limit_minutes": ("float32", "min", "time limit"),
+        "slots": ("int32", "", "tasks at once"),
+        "num_tasks": ("int32", "", "tasks that it was sent"),
+        "seconds": ("float32", "s", "elapsed time, all its runs together"),
+        "cpu_hours": ("float32", "h", "elapsed time x nodes x CPUs"),
+        "gpu_hours": ("float32", "h", "elapsed time x nodes x GPUs"),
+        "node_hours": ("float32", "h", "elapsed time x nodes"),
+        "energy_joules": ("float64", "J", "as the scheduler or the job measured it"),
+        "idle_tasks": ("string", "", "keys of its tasks as JSON, where none of them began"),
     },
     "scalars": {
         "key": ("string", "", "the task"),
@@ -56,10 +83,13 @@ TABLES: Mapping[str, Mapping[str, tuple[str, str, str]]] = {
 
 # columns that repeat; `key` does in every table with several rows a task
 DICTIONARY = frozenset(
-    {"workload", "status", "code", "content", "files", "inputs", "class", "host", "device", "error_type", "error_fingerprint", "name"}
+    """workload status code content files inputs class host device error_type error_fingerprint name
+    batch job_id sweep reason hosts""".split()
 )
 UNIQUE_KEY = frozenset({"tasks", "attempts", "axes"})
-ORDER = ("step", "name", "index", "attempt")
+# a result that is taken back takes its rows with it but from these tables: the work was done, and paid for
+KEPT = frozenset({"attempts", "jobs"})
+ORDER = ("key", "step", "name", "index", "attempt", "batch")
 
 
 def fixed(table: str) -> "pa.Schema":
@@ -109,7 +139,7 @@ def table_from(name: str, columns: Mapping[str, Any], schema: "pa.Schema | None"
 
     if schema is None:
         return pa.table(dict(columns))
-    num_rows = len(columns["key"])
+    num_rows = len(next(iter(columns.values())))
     arrays = [_array(name, field, columns[field.name]) if field.name in columns else pa.nulls(num_rows, field.type) for field in schema]
     more = [column for column in columns if column not in schema.names]
     table = pa.table(arrays, schema=schema)
@@ -139,8 +169,7 @@ def unite(tables: "list[pa.Table]") -> "pa.Table":
 
 def in_order(table: "pa.Table") -> "pa.Table":
     """Sorted by key, then step, name, index."""
-    columns = ["key", *(name for name in ORDER if name in table.column_names)]
-    return table.sort_by([(column, "ascending") for column in columns])
+    return table.sort_by([(column, "ascending") for column in ORDER if column in table.column_names])
 
 
 def write_options(table: str, schema: "pa.Schema") -> dict[str, Any]:

@@ -46,6 +46,7 @@ FLAGS: dict[str, dict[str, Any]] = {
     "--reason": dict(metavar="TEXT", default="", help="why; kept in the ledger"),
     "--every": dict(metavar="SECONDS", type=float, help="tick again and again, this many seconds apart"),
     "--settle": dict(action="store_true", help="go on until it is certain which jobs have ended, two minutes at most"),
+    "--by": dict(metavar="NAME", action="append", default=[], help="an axis, workload, cause or kind; may be given again; else all axes"),
     "--out": dict(metavar="DIR", help="where the report goes; else the sweep's folder in the store"),
     "--folder": dict(metavar="DIR", help="where the trial's stores go, seen by all nodes; else STORE-chaos beside the store"),
     "--tasks": dict(metavar="N", type=int, default=500, help="tasks of the trial's own sweep (500)"),
@@ -133,6 +134,12 @@ VERBS: dict[str, Verb] = {
         settings="law=LAW [x=AXIS] [y=SCALAR]",
         flags=("--mixed-code", "--json"),
         examples=("eigensweep fit w1 law=power", "eigensweep fit w1 law=power x=width y=test_loss"),
+    ),
+    "cost": Verb(
+        summary="CPU-, GPU- and node-hours by axis value and cause, the wasted ones too",
+        names=("NAME",),
+        flags=("--by", "--json"),
+        examples=("eigensweep cost w1", "eigensweep cost w1 --by width --by workload", "eigensweep cost w1 --json"),
     ),
     "report": Verb(
         summary="figures (PNG, PDF, CSV) and one HTML file that needs no network",

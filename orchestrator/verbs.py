@@ -13,6 +13,7 @@ from workers.errors import ConfigError, Garbled
 if TYPE_CHECKING:
     from orchestrator.chaos.run import Moment, Report
     from orchestrator.chaos.trial import Trial
+    from orchestrator.cost_table import Cost
     from orchestrator.plan import Plan
     from orchestrator.results import Results
     from orchestrator.status import Status
@@ -206,6 +207,20 @@ def fit(name: str, overrides: Sequence[str] = (), root: Root = None, *, mixed_co
 
     options = dict(one.partition("=")[::2] for one in overrides)
     return reporting.fit_sweep(load(name, root, mixed_code=mixed_code), **options)
+
+
+def cost(name: str, root: Root = None, by: Sequence[str] = ()) -> "Cost":
+    """What the tasks of a sweep have cost by axis, workload and cause, or by what `by` names; and what its budget leaves."""
+    from dataclasses import replace
+
+    from orchestrator import cost as costs
+    from orchestrator import cost_table
+    from orchestrator.watch import Watch
+
+    store = _store(root)
+    found = cost_table.table(load(name, store.root, mixed_code=True), by)
+    books = costs.account(Watch.of(store), name)
+    return replace(found, limits=books.limits, spent=books.spent, at_work=books.at_work)
 
 
 def report(name: str, root: Root = None, out: str | Path | None = None, *, mixed_code: bool = False, **options: Any) -> Path:

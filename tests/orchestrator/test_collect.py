@@ -10,7 +10,7 @@ import pytest
 import store_fakes as fakes
 from store_fakes import commit, fake_sweeps, retract, write_sweep  # noqa: F401
 
-from orchestrator import dataset, gather
+from orchestrator import collect, dataset, gather
 from orchestrator import ledger as ledgers
 from orchestrator.collect import commit_names, compact
 from orchestrator.store import Store
@@ -167,7 +167,7 @@ def test_a_failure_on_the_way_leaves_no_parts(store: Store, keys: list[str], mon
     def fail(*arguments: object, **options: object) -> None:
         raise OSError("no")
 
-    monkeypatch.setattr(gather, "ended_attempts", fail)
+    monkeypatch.setattr(collect, "_without_commit", fail)
     fakes.close_batch(store, "w1-0", [], [], {})
     with pytest.raises(OSError, match="no"):
         now(store)

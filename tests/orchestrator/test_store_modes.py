@@ -39,6 +39,7 @@ READING = [
     ["retract", "w1", "where=true", "--dry-run"],
     ["gc", "--dry-run"],
     ["scrub"],
+    ["cost", "w1"],
 ]
 
 
@@ -135,7 +136,8 @@ def test_the_python_interface_makes_the_same_modes_and_leaves_the_callers_umask(
 
 def test_a_folder_that_holds_something_else_keeps_its_mode(tmp_path: Path) -> None:
     project = tmp_path / "project"
-    project.mkdir(mode=0o755)
+    project.mkdir()
+    project.chmod(0o755)
     (project / "notes").touch()
     es.init(project)
     assert stat.S_IMODE(project.stat().st_mode) == 0o755
