@@ -89,7 +89,7 @@ class Chaos:
     def step(self, done: float) -> None:
         """Strike what is due, and mend nodes that have been off for long enough."""
         now = time.monotonic()
-        self.scene.refresh()
+        self._look()
         for fault in self.faults:
             if fault.due(done, self.scene):
                 self._strike(fault)
@@ -106,10 +106,15 @@ class Chaos:
 
     def count(self) -> None:
         """Final numbers of hits, from the records."""
-        self.scene.refresh()
+        self._look()
         for fault in self.faults:
             fault.struck = len(self.scene.struck(fault.kind))
             fault.hits = sum(map(is_hit, self.scene.struck(fault.kind)))
+
+    def _look(self) -> None:
+        self.scene.refresh()
+        self.scene.pass_on(KILL, "killed")
+        self.scene.pass_on(OOM, "host_oom")
 
     # -- strikes ----------------------------------------------------------------------------------------------------
 

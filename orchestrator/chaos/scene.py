@@ -35,6 +35,11 @@ class Attempt:
     struck: float | None = None
 
     @property
+    def child(self) -> tuple[Path, int, str]:
+        """The place where it ran, one task after another."""
+        return self.folder, self.run, self.log
+
+    @property
     def is_lost(self) -> bool:
         """Whether it ended without a commit of its own."""
         return self.outcome not in COMMITTED
@@ -84,6 +89,15 @@ class Scene:
         """Note what a fault has hit, if it hit them while they ran."""
         for one in attempts:
             one.by, one.struck = by, time.monotonic()
+
+    def pass_on(self, by: str, outcome: str) -> None:
+        """A blow that came when its target had just committed falls on the next task of that child, where that ended so."""
+        for one in self.struck(by):
+            if one.outcome in COMMITTED:
+                after = [other for other in self.attempts.values() if other.child == one.child and other.begun > one.begun]
+                following = min(after, key=lambda other: other.begun, default=None)
+                if following is not None and following.outcome == outcome and not following.by:
+                    following.by, following.struck, one.by = by, one.struck, ""
 
     def in_the_same_job(self, one: Attempt) -> list[Attempt]:
         """The running attempts of one job, this one among them."""

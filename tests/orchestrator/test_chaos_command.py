@@ -315,6 +315,17 @@ def test_records_are_read_on_and_a_restarted_job_is_another_run(tmp_path: Path) 
     assert {one.key for one in scene.refresh().running()} == {"b"}
 
 
+def test_a_blow_that_came_too_late_falls_on_the_next_task_of_that_child(tmp_path: Path) -> None:
+    scene = _scene(tmp_path, ("a", "completed"), ("b", "host_oom"), ("c", "killed"))
+    for number, one in enumerate(scene.attempts.values()):
+        one.begun += number
+    scene.strike([scene.attempts["a-try"]], "oom")
+    scene.pass_on("kill", "killed")
+    assert scene.attempts["b-try"].by == ""
+    scene.pass_on("oom", "host_oom")
+    assert {one.key: one.by for one in scene.attempts.values()} == {"a": "", "b": "oom", "c": ""}
+
+
 def test_waste_is_what_lost_attempts_had_spent_by_the_fault_that_struck_them(tmp_path: Path) -> None:
     scene = _scene(tmp_path, ("a", "killed"), ("b", "completed"), ("c", "killed"), ("d", ""))
     scene.strike([scene.attempts["a-try"], scene.attempts["d-try"]], "kill")
