@@ -1,8 +1,8 @@
 """SLURM on a cluster of four nodes that this starts and takes down: submitting 10,000 tasks, 1,000 no-op tasks beside submitit, and ticks.
 
 The nodes share this machine's processors (see slurm/dev/cluster). Calls of the scheduler are counted by scripts in front of its commands on
-PATH. The peers' own clocks begin at the submission; ours are whole commands, from the start of `eigensweep submit` until `eigensweep tick`
-has seen the last task committed and the dataset made.
+PATH. The peers' own clocks begin at the submission; ours are whole commands, from the start of `eigensweep submit` until it has
+seen the last task committed, and the dataset is made.
 """
 
 import argparse
@@ -28,7 +28,7 @@ NAME = "bench"
 STATE = Path(f"/var/tmp/eigensweep-cluster-{NAME}")
 CHUNK = 1000
 OURS, ARRAY, SEQUENCE, HYDRA = (
-    "eigensweep submit, then tick --every 0.5",
+    "eigensweep submit --follow",
     "submitit map_array",
     "submitit FunctionSequence",
     "hydra-submitit-launcher",
@@ -82,8 +82,7 @@ def ours(folder: Path, num_tasks: int) -> float:
     run([EIGENSWEEP, "init", "--root", root])
     grid = [f"index=range(0,{num_tasks})", "name=noop"]
     began = time.perf_counter()
-    run([EIGENSWEEP, "submit", "launcher=slurm", "workload=noop", *grid, "--root", root], cwd=folder)
-    run([EIGENSWEEP, "tick", "--every", "0.5", "--root", root], cwd=folder)
+    run([EIGENSWEEP, "submit", "launcher=slurm", "workload=noop", *grid, "--follow", "--root", root], cwd=folder)
     while not list(root.glob("dataset/MANIFEST-*.json")):  # the last driver leaves this to the job that ticks, for which we do not wait
         run([EIGENSWEEP, "tick", "--root", root], cwd=folder)
     seconds = time.perf_counter() - began
