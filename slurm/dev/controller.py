@@ -63,6 +63,7 @@ class Controller:
             if purge:
                 for folder in (self.place.commands, self.place.database, self.place.state):
                     shutil.rmtree(folder, ignore_errors=True)
+                self._lock_file.unlink()
 
     def _settings(self, wanted: Settings) -> Settings:
         """Those of the running cluster, or those that were asked for, written out."""
@@ -140,13 +141,25 @@ class Controller:
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
-        """One `up` or `down` at a time; beside the state folder, which `down --purge` deletes."""
-        descriptor = os.open(PARENT / f".eigensweep-cluster-{self.place.name}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        """One `up` or `down` at a time."""
+        descriptor = self._open_lock()
+        while os.fstat(descriptor).st_nlink == 0:  # a `down --purge` deleted it while we waited
+            os.close(descriptor)
+            descriptor = self._open_lock()
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
             os.close(descriptor)
+
+    @property
+    def _lock_file(self) -> Path:
+        return COMMANDS / f".{self.place.name}.lock"
+
+    def _open_lock(self) -> int:
+        COMMANDS.mkdir(exist_ok=True)
+        descriptor = os.open(self._lock_file, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        return descriptor
 
     # breaking and mending
 
