@@ -245,6 +245,10 @@ def flights(asked: argparse.Namespace, parent: Path, bars: Bars) -> None:
 def main() -> int:
     """Measure and show; 1 where a bar is missed."""
     asked = options()
+    check = subprocess.run([CLUSTER, "check"], capture_output=True, text=True)
+    if check.returncode:
+        say(f"not measured, no SLURM cluster here: {check.stderr.strip()}")
+        return 0
     bars = Bars()
     with cluster(), scratch(STATE / "shared") as parent:
         heading("SLURM, four nodes on this machine", parent, ["submitit", "hydra-submitit-launcher", "hydra-core"])
