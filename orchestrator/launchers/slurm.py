@@ -192,10 +192,14 @@ class Slurm(Launcher):
             alone = packing.cut(tasks, self, lambda resources: self._node(cluster, resources), {})
             problems += [problem for one in alone for problem in check(cluster, self, one.request)]
             if self.tick_job and self.tick_partition:
-                problems += check(cluster, replace(self, partition=self.tick_partition, constraint=None, gpu_type=None), _TICK_REQUEST)
+                there = replace(self, partition=self.tick_partition, constraint=None, gpu_type=None)
+                problems += [f"launcher.tick_partition: {problem}" for problem in check(cluster, there, _TICK_REQUEST)]
             if not problems and has_sbatch():
                 texts = [sbatch.script(self, root, "check", one.request, 1, root) for one in alone[:_TRIED]]
-                problems += filter(None, map(sbatch.refusal, texts))
+                told = dict.fromkeys(filter(None, map(sbatch.refusal, texts)))
+                problems += [
+                    f"the cluster would not take such a job ({one}): change the setting of the launcher that it names" for one in told
+                ]
         if problems:
             raise ConfigError("\n".join(dict.fromkeys(problems)))
         return unchecked
