@@ -72,7 +72,7 @@ def _names(kind: str, before: list[str], parsed: argparse.Namespace) -> list[str
 
 
 def _settings(prefix: str, parsed: argparse.Namespace) -> Iterable[str]:
-    from orchestrator import compose
+    from orchestrator import compose, names
 
     name, equals, _ = prefix.partition("=")
     if parsed.verb == "fit":
@@ -80,6 +80,8 @@ def _settings(prefix: str, parsed: argparse.Namespace) -> Iterable[str]:
     given, dirs = _given(parsed), [Path(folder) for folder in getattr(parsed, "config_dir", None) or []]
     if equals:
         return [f"{name}={choice}" for choice in compose.option_names(name, given, dirs)]
+    if prefix.startswith("launcher."):
+        return [f"{setting}=" for setting in names.launcher_setting_names(given)]
     own = ("name",) if parsed.verb == "add" else ("sweep", "workload", "launcher", "site", "name", "size", "code")
     return [f"{setting}=" for setting in (*own, *compose.setting_names(given, dirs))]
 

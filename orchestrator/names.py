@@ -7,8 +7,10 @@ from orchestrator import confdirs
 from orchestrator.overrides import Override
 from orchestrator.paths import Tree
 from orchestrator.placement import RESERVED, is_plugin
+from orchestrator.sites import LOCAL, ON_A_SITE
 from workers import plugins
 from workers.errors import ConfigError
+from workers.settings import _fields
 from workers.workload import Workload
 
 
@@ -69,6 +71,13 @@ def setting_names(overrides: Sequence[str] = (), config_dirs: Sequence[Path] = (
             if "." in first or first in plugins.names(setting.declared.group, setting.declared.package):
                 choices[setting.path] = first
     return Tree(target, choices).names()
+
+
+def launcher_setting_names(overrides: Sequence[str] = ()) -> list[str]:
+    """`launcher.NAME` for the settings of the launcher that these words choose."""
+    given = dict(word.partition("=")[::2] for word in overrides)
+    name = given.get("launcher") or (ON_A_SITE if given.get("site") else LOCAL)
+    return [f"launcher.{field.name}" for field, _, _ in _fields(plugins.load("launchers", name, "orchestrator"))]
 
 
 def option_names(key: str, overrides: Sequence[str] = (), config_dirs: Sequence[Path] = ()) -> list[str]:

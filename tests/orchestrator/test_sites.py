@@ -9,6 +9,7 @@ from orchestrator.compose import Composed, compose, option_names
 from orchestrator.hydra_configs import plugin_defaults
 from orchestrator.launchers.local import Local
 from orchestrator.launchers.slurm import Slurm
+from orchestrator.names import launcher_setting_names
 from workers.errors import ConfigError, UnknownName
 
 STUDY = "workload=grid_package.study"
@@ -158,3 +159,9 @@ def test_sites_can_be_completed():
 
 def test_every_site_is_tried():
     assert tuple(confdirs.names("site", confdirs.search_path())) == SHIPPED
+
+
+def test_the_launchers_settings_can_be_completed():
+    assert launcher_setting_names(["site=uni"]) == launcher_setting_names(["launcher=slurm"])
+    assert "launcher.partition" in launcher_setting_names(["site=uni"])
+    assert launcher_setting_names([]) == [f"launcher.{name}" for name in plugin_defaults(Local)]
