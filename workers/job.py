@@ -76,7 +76,7 @@ class Job:
     has_progressed: bool = False
     timed_out: set[int] = field(default_factory=set)
     told: list[signal.Signals] = field(default_factory=list)
-    num_told: int = 0
+    num_kills: int = 0
     attempts: Counter[int] = field(default_factory=Counter)
     unbegun: Counter[int] = field(default_factory=Counter)
     failed_starts: int = 0
@@ -239,14 +239,14 @@ class Job:
                 seat.warn("cancel")
 
     def _obey(self) -> None:
-        """Signals that came, or the end of the job's time: stop with the grace, at the second kill."""
+        """Signals that came, or the end of the job's time: stop with the grace, at a second SIGTERM or SIGINT kill."""
         while self.told:
             number = self.told.pop(0)
             self._say(f"{number.name} received")
-            self.num_told += 1
-            if self.num_told == 1:
-                self._look()
-            elif number not in _WARNINGS:
+            self._look()
+            # SLURM sends a warning and SIGTERM together where it preempts a job; only who says it twice does not want to wait
+            self.num_kills += number not in _WARNINGS
+            if self.num_kills > 1:
                 for seat in self.seating.seats:
                     seat.kill(seat.orders[0].warned if seat.orders else "stop")
             # SIGTERM comes from scancel, too, and what was cancelled must not come back

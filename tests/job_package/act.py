@@ -81,6 +81,15 @@ class Act(Workload):
         code = "import os, sys, time; open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(600)"
         assert context.launch([sys.executable, "-c", code, self.file]) == 0
 
+    def _gang(self, context: Context) -> None:
+        """Two ranks a node; each says where it runs."""
+        code = (
+            "import os, sys; names = ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'CUDA_VISIBLE_DEVICES')\n"
+            "words = [os.uname().nodename, *(os.environ.get(name, '') for name in names)]\n"
+            "open(f\"{sys.argv[1]}-{os.environ['RANK']}\", 'w').write(' '.join(words))"
+        )
+        assert context.launch([sys.executable, "-c", code, self.file], ranks_per_node=2) == 0
+
     def _environment(self, context: Context) -> Iterator[Row]:
         yield Row(name="gpus", value=float(len(os.environ["CUDA_VISIBLE_DEVICES"].split(","))))
         yield Row(name="first_gpu", value=float(os.environ["CUDA_VISIBLE_DEVICES"].split(",")[0] or -1))

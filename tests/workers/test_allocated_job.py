@@ -344,6 +344,14 @@ def cancelled_after_the_warning(batch: Batch, slurm: Slurm) -> None:
     batch.signal(signal.SIGTERM)
 
 
+def preempted(batch: Batch, slurm: Slurm) -> None:
+    """Both at once; the task must have time for a checkpoint all the same."""
+    os.kill(batch.process.pid, signal.SIGSTOP)
+    batch.signal(signal.SIGUSR1)
+    batch.signal(signal.SIGTERM)
+    batch.signal(signal.SIGCONT)
+
+
 def terminated(batch: Batch, slurm: Slurm) -> None:
     batch.signal(signal.SIGTERM)
 
@@ -353,12 +361,13 @@ def gone_from_the_queue(batch: Batch, slurm: Slurm) -> None:
     batch.signal(signal.SIGUSR1)
 
 
-@pytest.mark.parametrize("how", [cancelled_by_file, cancelled_after_the_warning, terminated, gone_from_the_queue])
+@pytest.mark.parametrize("how", [cancelled_by_file, cancelled_after_the_warning, preempted, terminated, gone_from_the_queue])
 def test_what_the_user_has_cancelled_does_not_come_back(root, slurm, how: Callable[[Batch, Slurm], None]):
     batch = slurm.start(slurm.batch(root, [progress(1, 30.0)]))
     wait_for(lambda: has_checkpoint(root), "a checkpoint")
     how(batch, slurm)
     batch.wait()
+    assert "stopped at step" in batch.end(1)["message"]
     assert batch.over == ("cancelled" if how is cancelled_by_file else "warned")
     assert slurm.requeued == 0
 
