@@ -1,11 +1,13 @@
 """Finds and follows what a task wrote, also where many tasks share a job's log."""
 
+import contextlib
 import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from orchestrator import ledger as ledgers
 from orchestrator import where
 from orchestrator.batches import Batch
 from orchestrator.store import Store
@@ -23,27 +25,48 @@ def logs(name: str, prefix: str, store: Store, follow: bool = False) -> Iterator
     index = where.find_key(sweep, prefix)
     key = sweep.keys[index]
     yield f"task {key}  {where.describe(sweep, index)}"
-    found = _attempts(store.root, key)
-    for token, event in found:
-        yield f"-- attempt {event['attempt']}: {event.get('class', 'running')}"
-        yield from _lines(watch, token, event, follow and event is found[-1][1])
-        yield from _end(event)
+    tokens = _tokens(store.root, key)
+    found = [(token, event) for token in tokens for event in _attempts(store.root, token, key)]
+    for token in tokens:
+        for event in (event for one, event in found if one == token):
+            yield f"-- attempt {event['attempt']}: {event.get('class') or _unended(watch, token, event)}"
+            yield from _lines(watch, token, event, follow and event is found[-1][1])
+            yield from _end(event)
+        yield from _of_job_without_attempts(watch, token)
     if not found:
         state = watch.states(name).states[index]
         yield f"no attempt yet; the task is {state}. See `eigensweep status {name}`"
 
 
-def _attempts(root: Path, key: str) -> list[tuple[str, dict[str, Any]]]:
-    """(token, event) of each attempt in the order of its start; an event of a running one has no class."""
+def _tokens(root: Path, key: str) -> list[str]:
+    """Of all jobs that were ever to run the task, oldest first."""
     found = []
-    for token in files.names(root / "batches"):
-        log = batch_dir(root, token) / "attempts.jsonl"
-        if not log.exists() or key.encode() not in log.read_bytes():
-            continue
-        batch = Batch(root, token).refresh()
-        found += [(token, event) for event in batch.ended.get(key, [])]
-        found += [(token, batch.started[key])] if key in batch.started else []
-    return sorted(found, key=lambda pair: pair[1].get("time", 0.0))
+    for name in files.names(root / "ledger"):
+        # most entries are of other tasks, and need not be parsed
+        if key.encode() in (root / "ledger" / name).read_bytes():
+            entry = files.read(root / "ledger" / name)
+            if entry["kind"] == "submission":
+                found += [token for token, job in ledgers.jobs_of(entry).items() if key in job["keys"]]
+    return found
+
+
+def _attempts(root: Path, token: str, key: str) -> list[dict[str, Any]]:
+    """The events of the task's attempts in a batch, in the order of their start; that of one without an end has no class."""
+    batch = Batch(root, token).refresh()
+    unended = [start for _, start in batch.lost if start["key"] == key] + ([batch.started[key]] if key in batch.started else [])
+    return sorted([*batch.ended.get(key, []), *unended], key=lambda event: event.get("time", 0.0))
+
+
+def _of_job_without_attempts(watch: Watch, token: str) -> Iterator[str]:
+    """What a job itself printed that ended before it began any task."""
+    batch = Batch(watch.store.root, token).refresh()
+    if token in watch.ledger.batches or batch.started or batch.ended or batch.lost:
+        return
+    base, _, element = token.partition("/")
+    with contextlib.suppress(FileNotFoundError):
+        lines = (batch_dir(watch.store.root, base) / (f"log-{element}" if element else "log")).read_text(errors="replace").splitlines()
+        yield f"-- job {token}: ended before it began any task"
+        yield from lines
 
 
 def _lines(watch: Watch, token: str, event: dict[str, Any], follow: bool) -> Iterator[str]:
@@ -56,7 +79,7 @@ def _lines(watch: Watch, token: str, event: dict[str, Any], follow: bool) -> Ite
         yield from log.read(-1 if end is None else end - offset).decode(errors="replace").splitlines()
         if not follow or end is not None:
             return
-        while _runs(watch, token, event["key"]):
+        while _runs(watch, token, event):
             line = log.readline()
             if line:
                 yield line.decode(errors="replace").rstrip("\n")
@@ -67,9 +90,16 @@ def _lines(watch: Watch, token: str, event: dict[str, Any], follow: bool) -> Ite
             yield from log.read(max(0, ended[-1].get("log_end", 0) - log.tell())).decode(errors="replace").splitlines()
 
 
-def _runs(watch: Watch, token: str, key: str) -> bool:
-    """Whether the task has not ended; also false once its batch is closed, for a killed job leaves no word."""
-    return token in watch.refresh().ledger.batches and key in watch.batches[token].started and not watch.batches[token].over
+def _runs(watch: Watch, token: str, event: dict[str, Any]) -> bool:
+    """Whether the attempt has not ended; also false once its batch is closed, for a killed job leaves no word."""
+    if token not in watch.refresh().ledger.batches:
+        return False
+    batch = watch.batch(token)
+    return batch.started.get(event["key"], {}).get("attempt") == event["attempt"] and not batch.over
+
+
+def _unended(watch: Watch, token: str, event: dict[str, Any]) -> str:
+    return "running" if _runs(watch, token, event) else "ended with its job"
 
 
 def _end(event: dict[str, Any]) -> Iterator[str]:
