@@ -14,11 +14,13 @@ from typing import Any
 
 import pytest
 
-from workers import files, taskdir
+from workers import files, slots, taskdir
 from workers.processes import start_ticks
 from workers.taskdir import Task
 
 TOKEN = "s-0123456789ab"
+# where there is a GPU, a child finds out that those which a test pretends are not there
+pretends_gpus = pytest.mark.skipif(bool(slots.visible_gpus()), reason="there are real GPUs here")
 REPOSITORY = Path(__file__).parent.parent
 PYTHONPATH = os.pathsep.join((str(REPOSITORY), str(REPOSITORY / "tests")))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from allocations import Slurm
-from batches import TOKEN, Batch, act, key, noop, own_slots, wait_for  # noqa: F401
+from batches import TOKEN, Batch, act, key, noop, own_slots, pretends_gpus, wait_for  # noqa: F401
 
 from workers import files, limits, seating, taskdir
 from workers.agenda import Agenda
@@ -176,6 +176,7 @@ def test_ends_of_an_earlier_run_stand(root, slurm):
 # -- what the allocation holds --------------------------------------------------------------------------------------
 
 
+@pretends_gpus
 def test_two_jobs_of_one_node_do_not_wait_for_each_other(root, slurm, tmp_path):
     """Both have CPU 0 and GPU 0, as each sees its own, and the same /tmp."""
     gpus = {"request": {"gpus": 1, "slots": 1}}
@@ -188,6 +189,7 @@ def test_two_jobs_of_one_node_do_not_wait_for_each_other(root, slurm, tmp_path):
     one.wait()
 
 
+@pretends_gpus
 def test_several_tasks_share_a_gpu_and_each_sees_its_own_alone(root, slurm):
     tokens = ["GPU-aaaa", "MIG-bbbb"]
     tasks = [act(n, "gpu", file=str(root / f"gpu-{n}"), resources={"gpus": 1}) for n in range(8)]
@@ -237,6 +239,7 @@ def test_slots_of_an_allocation_are_pinned_only_where_they_are_known_to_be_its_o
     assert [slot.cpus for slot in Slots.of_allocation(2, len(mask), len(mask)).take(2)] == [[], []]
 
 
+@pretends_gpus
 def test_an_idle_child_gives_up_its_gpu_for_a_task_of_another_shape(root, slurm):
     tasks = [act(1, "rows", resources={"gpus": 1}), act(2, "rows", resources={"gpus": 1, "memory_gib": 0.5})]
     batch = slurm.start(slurm.batch(root, tasks, request={"gpus": 1}), CUDA_VISIBLE_DEVICES="0").wait()

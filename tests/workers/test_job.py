@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from batches import PYTHONPATH, TOKEN, Batch, act, is_gone, key, noop, own_slots, wait_for  # noqa: F401
+from batches import PYTHONPATH, TOKEN, Batch, act, is_gone, key, noop, own_slots, pretends_gpus, wait_for  # noqa: F401
 
 from workers import files, limits, taskdir
 from workers.execute import execute
@@ -100,6 +100,7 @@ def test_a_task_alone_has_nothing_beside_it_and_all_the_memory(root):
     assert len(batch.outcomes()) == 8
 
 
+@pretends_gpus
 def test_a_slot_s_threads_cpus_and_gpus_are_what_the_task_asked_for(root):
     tasks = [act(1, "environment"), act(2, "environment", resources={"cpus": 2, "gpus": 2}), act(3, "environment", resources={"gpus": 9})]
     batch = Batch.write(root, tasks, devices=[4, 5]).run()
