@@ -19,7 +19,8 @@ def jobs(found: Sequence[Jobs]) -> list[str]:
         + "  ".join(f"{cell:<{width}}" if i in left else f"{cell:>{width}}" for i, (cell, width) in enumerate(zip(row, widths))).rstrip()
         for row in [_HEAD, *rows]
     ]
-    notes = ["calls: of sbatch; at most: hours of nodes, CPUs and GPUs if every job used its whole time"]
+    ticks = ", each followed by one for the job that ticks" if any("tick.sh" in one for jobs in found for one in jobs.scripts) else ""
+    notes = [f"calls: of sbatch{ticks}; at most: hours of nodes, CPUs and GPUs if every job used its whole time"]
     if any(one.after_others for one in found):
         notes.append("+: sent when the inputs, which jobs above compute, are there")
     if unknown := sum(one.unknown for one in found):

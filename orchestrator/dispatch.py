@@ -37,11 +37,11 @@ class Jobs:
 
 
 def jobs_of(
-    launcher: Launcher, tasks: Sequence[Task], seconds: Mapping[str, Hours | None], slowest: Mapping[str, float], exclude: Sequence[str]
+    launcher: Launcher, tasks: Sequence[Task], seconds: Mapping[str, Hours | None], expected: Mapping[str, float], exclude: Sequence[str]
 ) -> list[tuple[Jobs, list[Submission]]]:
     """Jobs by shape and wave, each with its submissions; `seconds`: (low, high) of each task by its key, None: not known."""
     found = []
-    for wave, submissions in enumerate(_waves(launcher, tasks, slowest, exclude)):
+    for wave, submissions in enumerate(_waves(launcher, tasks, expected, exclude)):
         shapes: dict[str, list[Submission]] = {}
         for one in submissions:
             shapes.setdefault(str(one.request), []).append(one)
@@ -49,10 +49,10 @@ def jobs_of(
     return found
 
 
-def _waves(launcher: Launcher, tasks: Sequence[Task], slowest: Mapping[str, float], exclude: Sequence[str]) -> Iterator[list[Submission]]:
+def _waves(launcher: Launcher, tasks: Sequence[Task], expected: Mapping[str, float], exclude: Sequence[str]) -> Iterator[list[Submission]]:
     """What is sent at once, then what can be sent when all of that is committed, and so on."""
     left = list(tasks)
-    while left and (submissions := launcher.cut_all(left, slowest, exclude)):
+    while left and (submissions := launcher.cut_all(left, expected, exclude)):
         yield submissions
         sent = {task.key for one in submissions for job in one.jobs for task in job}
         left = [task for task in left if task.key not in sent]

@@ -12,6 +12,7 @@ from orchestrator import where
 from orchestrator.compose import Composed, compose
 from orchestrator.cures import Means
 from orchestrator.dispatch import Hours, Jobs, add_scripts, jobs_of
+from orchestrator.estimates import expected_seconds
 from orchestrator.launchers.launcher import Launcher
 from orchestrator.states import SweepStates, sweep_states
 from orchestrator.store import Store
@@ -178,7 +179,8 @@ def _jobs(
         tasks = [sweep.task(index) for index in planned.to_run]
         return [], len(launcher.batches(tasks)) if tasks else 0
     by_key = {sweep.keys[index]: one for index, one in seconds.items()}
-    found = jobs_of(launcher, [planned.task(index) for index in planned.to_run], by_key, ledger.slowest, ledger.bad_hosts())
+    expected = expected_seconds(sweep, ledger.slowest)
+    found = jobs_of(launcher, [planned.task(index) for index in planned.to_run], by_key, expected, ledger.bad_hosts())
     add_scripts(launcher, planned.watch.store.root, sweep.name, code_path, found, every=every_script)
     return [jobs for jobs, _ in found], sum(jobs.jobs for jobs, _ in found)
 

@@ -12,6 +12,7 @@ from orchestrator import batches as batch_files
 from orchestrator import code, cost
 from orchestrator import ledger as ledgers
 from orchestrator.closing import closing_entry
+from orchestrator.estimates import expected_seconds
 from orchestrator.launchers.launcher import ENDED, Launcher, Submission, SubmissionRefused, SubmissionUnknown
 from orchestrator.states import SweepStates
 from orchestrator.watch import Watch
@@ -145,7 +146,8 @@ def _submit_ready(watch: Watch, name: str) -> int:
         if not tasks or _is_over_budget(watch, name):
             break
         launcher = watch.launcher(watch.sweep(name).launcher)
-        submissions = _affordable(watch, name, launcher.cut(tasks, watch.ledger.slowest, watch.ledger.bad_hosts()))
+        seconds = expected_seconds(watch.sweep(name), watch.ledger.slowest)
+        submissions = _affordable(watch, name, launcher.cut(tasks, seconds, watch.ledger.bad_hosts()))
         if not submissions:
             break
         for submission in _independent(submissions):

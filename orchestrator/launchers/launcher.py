@@ -87,10 +87,10 @@ class Launcher(Plugin):
         """A job that seems lost is looked at again after this long, before it is given up."""
         return 0.0
 
-    def cut(self, tasks: Sequence[Task], slowest: Mapping[str, float], exclude: Sequence[str] = ()) -> list[Submission]:
+    def cut(self, tasks: Sequence[Task], expected: Mapping[str, float], exclude: Sequence[str] = ()) -> list[Submission]:
         """Cut tasks, given inputs first, into jobs; here one job carries them all.
 
-        `slowest`: `taskdir.shape_name` -> seconds of the slowest committed task. `exclude`: hosts to stay away from.
+        `expected`: seconds of a task by `taskdir.shape_name`, as far as they are known. `exclude`: hosts to stay away from.
         """
         return [Submission(jobs=[list(tasks)])] if tasks else []
 
@@ -109,9 +109,9 @@ class Launcher(Plugin):
         """Have the jobs checkpoint and end; called again after the grace, kill them."""
         raise NotImplementedError
 
-    def cut_all(self, tasks: Sequence[Task], slowest: Mapping[str, float], exclude: Sequence[str] = ()) -> list[Submission]:
+    def cut_all(self, tasks: Sequence[Task], expected: Mapping[str, float], exclude: Sequence[str] = ()) -> list[Submission]:
         """As `cut`, also what the scheduler would not take at once."""
-        return self.cut(tasks, slowest, exclude)
+        return self.cut(tasks, expected, exclude)
 
     def check_jobs(self, root: Path, tasks: Sequence[Task], *, submitting: bool) -> str:
         """Raise ConfigError where jobs of these tasks, one of each shape, could never run; in words what could not be checked.

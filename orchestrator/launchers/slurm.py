@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from orchestrator.launchers.launcher import JobState, Launcher, SchedulerSilent, Submission
 from orchestrator.slurm import packing, sbatch
 from orchestrator.slurm.visibility import unseen
-from workers import files, plugins, taskdir
+from workers import files, taskdir
 from workers.errors import ConfigError, Garbled
 from workers.settings import setting
 from workers.taskdir import Task
@@ -27,8 +27,6 @@ _GPU_TYPE = re.compile(r"[\w.-]+")
 _TICK_REQUEST = {"nodes": 1, "cpus": 1, "gpus": 0, "minutes": 1}
 # so many shapes at most are shown to sbatch itself before they are submitted
 _TRIED = 8
-# of so many tasks of a shape at most, the workload is asked how long they take
-_ASKED = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,20 +93,19 @@ class Slurm(Launcher):
 
     # -- jobs -----------------------------------------------------------------------------------------------------------
 
-    def cut(self, tasks: Sequence[Task], slowest: Mapping[str, float], exclude: Sequence[str] = ()) -> list[Submission]:
+    def cut(self, tasks: Sequence[Task], expected: Mapping[str, float], exclude: Sequence[str] = ()) -> list[Submission]:
         """As `cut_all`, but no more jobs than may be queued now; nothing while the cluster cannot be asked."""
         try:
             cluster = self.cluster()
             room = cluster.headroom(self.account, self.qos, self.partition) if cluster and has_sbatch() else None
         except SchedulerSilent:
             return []
-        return list(self._within(room, self.cut_all(tasks, slowest, exclude)))
+        return list(self._within(room, self.cut_all(tasks, expected, exclude)))
 
-    def cut_all(self, tasks: Sequence[Task], slowest: Mapping[str, float], exclude: Sequence[str] = ()) -> list[Submission]:
+    def cut_all(self, tasks: Sequence[Task], expected: Mapping[str, float], exclude: Sequence[str] = ()) -> list[Submission]:
         """As `packing.cut`, on the nodes of the cluster and in calls of the size that it allows."""
         cluster = self._cluster_or_none()
-        known = _estimated(tasks) | dict(slowest)
-        return packing.cut(tasks, self, lambda one: self._node(cluster, one), known, chunk=self._chunk(cluster), exclude=exclude)
+        return packing.cut(tasks, self, lambda one: self._node(cluster, one), expected, chunk=self._chunk(cluster), exclude=exclude)
 
     def _within(self, room: int | None, submissions: list[Submission]) -> Iterator[Submission]:
         """Those for which there is room, each with the job that ticks after it."""
@@ -283,18 +280,3 @@ def _job_id(root: Path, base: str) -> str:
         return str(files.read(taskdir.batch_dir(root, base) / "job.json")["job_id"])
     except (FileNotFoundError, Garbled):
         return ""
-
-
-def _estimated(tasks: Sequence[Task]) -> dict[str, float]:
-    """What the workloads themselves say of their time, by shape name: the longest of some tasks, spread evenly."""
-    shapes: dict[str, list[Task]] = defaultdict(list)
-    for task in tasks:
-        shapes[taskdir.shape_name(task.workload, task.resources)].append(task)
-    found: dict[str, float] = {}
-    for shape, own in shapes.items():
-        asked = own[:: max(1, len(own) // _ASKED)]
-        cls = plugins.load("workloads", own[0].workload)
-        guesses = [cls.from_plain(task.settings).estimated_seconds() for task in asked]
-        if all(guess is not None for guess in guesses):
-            found[shape] = max(guesses)
-    return found

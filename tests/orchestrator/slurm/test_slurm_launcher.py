@@ -91,10 +91,10 @@ def test_tasks_are_packed_for_the_nodes_of_the_partition(cluster):
     assert (found.request["slots"], found.request["memory_gib"]) == (1, pytest.approx(500 / 1024))
 
 
-def test_estimates_come_from_what_ran_before_else_from_the_workload(no_cluster):
-    slow = {taskdir.shape_name("noop", tasks(1)[0].resources): 55.0}
-    assert sizes(Slurm(partitions=GIB_PARTITIONS).cut(tasks(800), {})) == [1]
-    assert sizes(Slurm(partitions=GIB_PARTITIONS).cut(tasks(800), slow)) == [64]
+def test_what_tasks_are_expected_to_take_decides_how_many_share_a_job(no_cluster):
+    shape = taskdir.shape_name("noop", tasks(1)[0].resources)
+    launcher = Slurm(partitions=GIB_PARTITIONS)
+    assert [sizes(launcher.cut(tasks(800), {shape: seconds})) for seconds in (0.0, 1.0, 55.0)] == [[1], [13], [64]]
 
 
 # -- submitting ---------------------------------------------------------------------------------------------------------
