@@ -14,7 +14,7 @@ class Row(NamedTuple):
 
     name: str
     array_id: str
-    index: str
+    element: str
     word: str
     exit_code: str
     requeue: str
@@ -28,12 +28,12 @@ class Row(NamedTuple):
     @property
     def job_id(self) -> str:
         """`123`, or `123_4` for an element of an array."""
-        return f"{self.array_id}_{self.index}" if self.index.isdecimal() else self.array_id
+        return f"{self.array_id}_{self.element}" if self.element.isdecimal() else self.array_id
 
     @property
     def token(self) -> str:
         """Of the batch that this job runs."""
-        return f"{self.name}/{self.index}" if self.index.isdecimal() else self.name
+        return f"{self.name}/{self.element}" if self.element.isdecimal() else self.name
 
     @property
     def restarts(self) -> int:

@@ -22,6 +22,7 @@ case " $* " in *" --test-only "*) exec {real} "$@";; esac
 mkdir {folder}/once 2>/dev/null || exec {real} "$@"
 {fault}
 """
+TIMED_OUT = "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation"
 LIMIT = """sbatch: error: QOSMaxSubmitJobPerUserLimit
 sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)"""
 FAULTS = {
@@ -31,7 +32,7 @@ FAULTS = {
     "late": 'kill -9 $PPID; until [ -e {folder}/go ]; do sleep 0.1; done; {real} "$@" > {folder}/answer',
     "hangs": "exec sleep 60",
     "accepts and hangs": '{real} "$@" > /dev/null; exec sleep 60',
-    "accepts and times out": '{real} "$@" > /dev/null; echo "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation" >&2; exit 1',
+    "accepts and times out": f'{{real}} "$@" > /dev/null; echo "{TIMED_OUT}" >&2; exit 1',
     "limit": f'echo "{LIMIT}" >&2; exit 1',
     "garbles its answer": '{real} "$@" | tr 0-9 x',
 }
