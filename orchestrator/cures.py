@@ -80,7 +80,9 @@ def prospect(outcomes: Sequence[Outcome], resources: Resources, code: str, means
         return Prospect(resources, failed="host_oom")
     if causes["timeout"]:
         shape = replace(shape, walltime_minutes=2 * shape.walltime_minutes)
-    return Prospect(shape, alone=alone or causes["cuda_oom"] > 0, halvings=max(0, causes["cuda_oom"] - 1))
+    # what was beside a task whose nodes fail may be a victim of it, or it one of theirs
+    alone = alone or causes["cuda_oom"] > 0 or causes["node_failure"] > 1
+    return Prospect(shape, alone=alone, halvings=max(0, causes["cuda_oom"] - 1))
 
 
 def _after_host_oom(outcomes: Sequence[Outcome], resources: Resources, means: Means) -> tuple[Resources, bool | None]:

@@ -16,15 +16,17 @@ COMMITTED = frozenset(("completed", "diverged", "superseded"))
 class Agenda:
     """The tasks of a batch by their index: waiting for inputs of the same batch, ready, handed out, or set aside.
 
-    `suspects`: keys that come after all others, because they may take the whole job with them.
+    `suspects`: keys that come after all others, because they may take the whole job with them; `loners` among them come at the very
+    end, one after another.
     """
 
     tasks: Sequence[Task]
     suspects: Set[str] = frozenset()
+    loners: Set[str] = frozenset()
     unfinished: int = 0
     stopped: set[str] = field(default_factory=set)
     aside: set[int] = field(default_factory=set)
-    _ready: list[tuple[bool, bool, int]] = field(default_factory=list)
+    _ready: list[tuple[bool, bool, bool, int]] = field(default_factory=list)
     _missing: dict[int, int] = field(default_factory=dict)
     _dependents: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     _dropped: set[str] = field(default_factory=set)
@@ -60,7 +62,7 @@ class Agenda:
     def put_back(self, index: int) -> None:
         """A task that was handed out and did not run, or is to run again."""
         task = self.tasks[index]
-        heapq.heappush(self._ready, (task.key in self.suspects, needs_job_alone(task), index))
+        heapq.heappush(self._ready, (task.key in self.loners, task.key in self.suspects, needs_job_alone(task), index))
 
     def set_aside(self, index: int) -> None:
         """Keep a task that was handed out and cannot start now."""

@@ -14,15 +14,20 @@ from workers.taskdir import Task, run_dir
 
 # an attempt that ended so is followed by another in the same job
 GOES_ON = frozenset(("interrupted", "timeout_progress"))
-MAX_LOST = 2
+# so often a task may die with its job without having got further: beside others, then with none beside it, then no more
+MAX_LOST_BESIDE_OTHERS, MAX_LOST = 2, 3
 
 
 @dataclass(frozen=True, slots=True)
 class Earlier:
-    """`over`: keys that this job starts no more; the driver decides. `lost`: keys that died with an earlier run, to be started last."""
+    """`over`: keys that this job starts no more; the driver decides. `lost`: keys that died with an earlier run, to be started last.
+
+    `alone`: those of them that have nothing beside them, since one of them may be what kills nodes, and the others only its victims.
+    """
 
     over: frozenset[str] = frozenset()
     lost: frozenset[str] = frozenset()
+    alone: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -59,16 +64,17 @@ class _History:
 def read(root: Path, folder: Path, run: int, tasks: list[Task]) -> Earlier:
     """Fold the runs before `run` of the batch at `folder`.
 
-    A task that died with two runs and got no further in either is not started by a third: it may be what kills them.
+    A task that died with three runs and got no further in any is not started by a fourth: it is what kills them.
     """
     history = _History(root, {task.key: task for task in tasks})
     for number in range(run):
         history.add(list(_events(run_dir(folder, number) / "attempts.jsonl")))
     ended = {key for key, last in history.last.items() if last not in COMMITTED | GOES_ON | {"lost"}}
-    often = {key for key, number in history.lost.items() if number >= MAX_LOST}
-    hopeless = {key for key in often if not taskdir.is_committed(root, history.tasks[key].commit_name)}
+    often = {key: number for key, number in history.lost.items() if number >= MAX_LOST_BESIDE_OTHERS}
+    open_ = {key: number for key, number in often.items() if not taskdir.is_committed(root, history.tasks[key].commit_name)}
+    hopeless = {key for key, number in open_.items() if number >= MAX_LOST}
     lost = {key for key, last in history.last.items() if last == "lost"}
-    return Earlier(frozenset(ended | hopeless), frozenset(lost - hopeless))
+    return Earlier(frozenset(ended | hopeless), frozenset(lost - hopeless), frozenset(open_.keys() & lost - hopeless))
 
 
 def _events(path: Path) -> Iterator[dict[str, Any]]:

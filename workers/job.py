@@ -89,7 +89,7 @@ class Job:
         body, tasks = read_batch(root, token)
         terms, selector = Terms.of_batch(body), selectors.DefaultSelector()
         earlier = earlier_runs.read(root, journal.folder, journal.run, tasks)
-        agenda = Agenda(tasks, suspects=earlier.lost)
+        agenda = Agenda(tasks, suspects=earlier.lost, loners=earlier.alone)
         agenda.drop(set(earlier.over))
         where = (root, body["code"], journal.run_folder, terms, selector)
         if allocation is not None and not body["request"]["gpus"]:
@@ -417,9 +417,12 @@ class Job:
         return not self.num_ended or self.timetable.is_early
 
     def _must_wait(self, task: Task) -> bool:
-        """A task that died with an earlier run has none but its like beside it: should it kill the node again, that costs no other."""
-        suspects = self.agenda.suspects
-        return task.key in suspects and any(seat.orders and seat.orders[0].task.key not in suspects for seat in self.seating.seats)
+        """A task that died with an earlier run has none but its like beside it, and after two runs nothing at all: should it kill the
+        node again, that costs no other."""
+        running = {seat.orders[0].task.key for seat in self.seating.seats if seat.orders}
+        if task.key in self.agenda.loners or running & self.agenda.loners:
+            return bool(running)
+        return task.key in self.agenda.suspects and not running <= self.agenda.suspects
 
     def _give(self, seat: Seat, index: int) -> None:
         task = self.tasks[index]

@@ -32,6 +32,11 @@ def test_budgets_are_counted_apart() -> None:
     assert prospect([outcome("killed")] * 3 + [outcome("node_failure")] * 5, SHAPE, "now", MEANS).failed == ""
 
 
+def test_after_two_node_failures_a_task_runs_alone() -> None:
+    """Should it be what kills them, that costs no other; else it is safe from what does."""
+    assert [prospect([outcome("node_failure")] * number, SHAPE, "now", MEANS).alone for number in (1, 2, 5)] == [False, True, True]
+
+
 @pytest.mark.parametrize("cause", ["timeout_progress", "disk_full"])
 def test_what_made_progress_is_never_charged(cause: str) -> None:
     assert prospect([outcome(cause)] * 50, SHAPE, "now", MEANS) == prospect([], SHAPE, "now", MEANS)

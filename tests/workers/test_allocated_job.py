@@ -148,11 +148,25 @@ def test_a_task_that_died_with_the_run_before_comes_last_and_nothing_but_its_lik
     assert set(batch.outcomes().values()) == {"completed"}
 
 
-def test_a_task_that_died_with_two_runs_is_handed_back(root, slurm):
+def test_of_tasks_that_died_with_two_runs_each_has_the_job_to_itself(root, slurm):
+    """One of them may be what kills the nodes, and the others only its victims."""
+    batch = slurm.batch(root, [noop(n, seconds=0.2) for n in range(5)])
+    earlier_run(batch, 0, lost=[0, 1, 2])
+    earlier_run(batch, 1, lost=[0, 1])
+    slurm.start(batch, run=2).wait()
+    steps = [(event["event"], event["key"]) for event in batch.events() if event["event"] in ("start", "end")]
+    assert {one for _, one in steps[:6]} == {key(2), key(3), key(4)}
+    last = steps[6][1]
+    other = key(1) if last == key(0) else key(0)
+    assert steps[6:] == [("start", last), ("end", last), ("start", other), ("end", other)]
+
+
+def test_a_task_that_died_with_three_runs_is_handed_back(root, slurm):
     batch = slurm.batch(root, [noop(0), noop(1)])
     earlier_run(batch, 0, lost=[0, 1])
-    earlier_run(batch, 1, lost=[0])
-    slurm.start(batch, run=2).wait()
+    earlier_run(batch, 1, lost=[0, 1])
+    earlier_run(batch, 2, lost=[0])
+    slurm.start(batch, run=3).wait()
     assert started(batch) == [key(1)]
     assert batch.over == "finished"
 
