@@ -56,7 +56,9 @@ def _closing(watch: Watch, token: str) -> Event:
         closing["pause"] = _DISK_FULL
     if job is not None and job.cause == "cancelled" and not batch.is_over:
         # one that its warning has stopped at a checkpoint was cancelled like those that had not begun
-        closing["cancelled"] = [key for key in entry["keys"] if key not in batch.ended or batch.ended[key][-1]["class"] in _GOES_ON]
+        left = [key for key in entry["keys"] if key not in batch.ended or batch.ended[key][-1]["class"] in _GOES_ON]
+        # by scancel; those that `cancel` named are cancelled already, unless they were resumed since
+        closing["cancelled"] = [key for key in left if key not in entry.get("told", ())]
     if hosts := _lost_hosts(batch, job):
         closing["lost_hosts"] = hosts
     closing["job"] = cost.job_record(entry, batch, job)

@@ -18,7 +18,8 @@ class Ledger:
     """The fold of all entries up to `number`.
 
     `sweeps`: name -> {revision, snapshot, code}. `batches`: the open ones, token -> what its submission entry says, with the `keys` of
-    its own job. `outcomes`: key -> how its attempts ended since its budget was last renewed; `num_failed` counts them all.
+    its own job, those among them that were `told` to end. `outcomes`: key -> how its attempts ended since its budget was last renewed;
+    `num_failed` counts them all.
     `cancelled`: sweep -> keys, or None for all. `paused`: sweep -> reason. `resumed`: sweep -> the entry that last resumed it.
     `settled`: sweeps that have nothing left to submit. `slowest`: shape name -> seconds of the slowest completed attempt.
     `lost_hosts`: host -> for each time that it failed, the keys that it then had at work. `spent`: sweep -> what its closed jobs
@@ -119,6 +120,10 @@ class Ledger:
         name, keys = entry["sweep"], entry["keys"]
         earlier = self.cancelled.get(name, [])
         self.cancelled[name] = None if keys is None or earlier is None else sorted({*earlier, *keys})
+        chosen = set(keys or [])
+        for batch in self.batches.values():
+            if batch["sweep"] == name and (told := [key for key in batch["keys"] if keys is None or key in chosen]):
+                batch["told"] = sorted({*batch.get("told", []), *told})
 
     def _resume(self, number: int, entry: dict[str, Any]) -> None:
         name, keys = entry["sweep"], entry["keys"]
@@ -176,8 +181,12 @@ def _gathered(batches: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     """Open batches as their submissions, each written once: `open` holds the keys by token."""
     found: dict[str, dict[str, Any]] = {}
     for token, entry in batches.items():
-        shared = found.setdefault(entry["token"], {name: value for name, value in entry.items() if name != "keys"} | {"open": {}})
+        shared = found.setdefault(
+            entry["token"], {name: value for name, value in entry.items() if name not in ("keys", "told")} | {"open": {}}
+        )
         shared["open"][token] = entry["keys"]
+        if "told" in entry:
+            shared.setdefault("told", {})[token] = entry["told"]
     return list(found.values())
 
 
@@ -187,8 +196,10 @@ def spread(submissions: list[dict[str, Any]] | dict[str, dict[str, Any]]) -> dic
         return submissions
     found = {}
     for one in submissions:
-        shared = {name: value for name, value in one.items() if name != "open"}
+        shared = {name: value for name, value in one.items() if name not in ("open", "told")}
         found.update({token: {**shared, "keys": keys} for token, keys in one["open"].items()})
+        for token, keys in one.get("told", {}).items():
+            found[token]["told"] = keys
     return found
 
 

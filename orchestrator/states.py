@@ -45,7 +45,7 @@ def sweep_states(sweep: Sweep, ledger: Ledger, done: set[str], batches: Mapping[
             if f"{name}.diverged" in done:
                 found.diverged.add(index)
             state = "completed"
-        elif key in in_batch:
+        elif in_batch.get(key) == "running" or (key in in_batch and key not in cancelled):
             state = in_batch[key]
         elif key in cancelled:
             state = "cancelled"
