@@ -131,8 +131,9 @@ class Cluster:
         return self.most_submitted()
 
     def most_submitted(self, account: str | None = None, qos: str | None = None, partition: str | None = None) -> int | None:
-        """The same for a choice of these."""
-        limits = [one.max_submit for one in self.limits(account, qos, partition)]
+        """The same for a choice of these; of several partitions the strictest counts."""
+        names = (partition or "").split(",")
+        limits = [one.max_submit for name in names for one in self.limits(account, qos, name)]
         return min((limit for limit in limits if limit is not None), default=None)
 
     def headroom(self, account: str | None = None, qos: str | None = None, partition: str | None = None) -> int | None:

@@ -158,7 +158,8 @@ def test_other_versions_and_kinds_of_nodes(other_slurm) -> None:
 def test_a_partition_has_limits_by_a_qos_of_its_own(other_slurm) -> None:
     other_slurm.says("sacctmgr", "normal|||||||||\npart_gpu|1-00:00:00|20|15||node=2|cpu=64,gres/gpu=4|gres/gpu=6||mem=500G\n", to="qos")
     cluster = Cluster.read()
-    assert cluster.most_submitted(partition="gpu") == 15
+    assert cluster.most_submitted(partition="gpu") == cluster.most_submitted(partition="cpu,gpu") == 15
+    assert cluster.most_submitted(partition="cpu") is None
     limits = next(one for one in cluster.limits(partition="gpu") if one.max_minutes)
     assert limits.most == {"node": 2, "cpu": 64, "gres/gpu": 4} and limits.most_per_node == {"mem": 500}
 
