@@ -172,7 +172,7 @@ def _watch(call: Call) -> int:
     with show.Progress(quiet=False, whole=True) as progress:
         while not (now := verbs.status(call.name, root=call.root)).is_settled:
             progress.update(now)
-            time.sleep(_WATCH_SECONDS)
+            time.sleep(now.refresh_seconds)
     call.emit(now, show.status)
     return 0
 
@@ -387,8 +387,6 @@ def _verdict(status: Any) -> int:
     counts = getattr(status, "counts", {})
     return 1 if counts.get("failed", 0) or counts.get("blocked", 0) else 0
 
-
-_WATCH_SECONDS = 1.0
 
 COMMANDS: dict[str, Callable[[Call], int]] = {
     "plan": plan,

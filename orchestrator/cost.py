@@ -169,6 +169,20 @@ def over_budget(watch: "Watch", name: str) -> str:
     return f"{reason}; {_more(name)}" if reason else ""
 
 
+def shortfalls(watch: "Watch", name: str, limits: Hours, estimates: Mapping[str, tuple[float, float]]) -> list[str]:
+    """Where what is left to do may cost more than what the budget leaves, in words; `estimates`: (low, high) by measure."""
+    spent = account(watch, name).spent if name in watch.ledger.sweeps else add()
+    found = []
+    for measure, limit in limits.items():
+        (low, high), left = estimates.get(measure, (0.0, 0.0)), max(0.0, limit - spent[measure])
+        if high > left:
+            found.append(
+                f"the budget may not do: {left:.4g} of {limit:g} {WORDS[measure]} are left, and what is to run may take {low:.4g} to "
+                f"{high:.4g}; nothing more is sent once budget.{measure} is spent"
+            )
+    return found
+
+
 def affordable(watch: "Watch", name: str, submissions: list["Submission"]) -> tuple[list["Submission"], str]:
     """Those of the jobs that the budget has room for beside what is at work, and in words what it has no room for.
 

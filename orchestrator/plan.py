@@ -2,13 +2,13 @@
 
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from orchestrator import code as code_of
-from orchestrator import where
+from orchestrator import cost, where
 from orchestrator.compose import Composed, compose
 from orchestrator.cures import Means
 from orchestrator.dispatch import Hours, Jobs, add_scripts, jobs_of
@@ -166,6 +166,7 @@ def summarise(planned: Planned, *, every_script: bool = False) -> Plan:
         code=frozen.code,
         jobs=jobs,
         unchecked=planned.unchecked,
+        warnings=cost.shortfalls(watch, sweep.name, sweep.budget, _estimates(sweep, seconds, jobs)),
         next=_next(sweep.name, counts, planned.leaving),
     )
 
@@ -183,6 +184,22 @@ def _jobs(
     found = jobs_of(launcher, [planned.task(index) for index in planned.to_run], by_key, expected, ledger.bad_hosts())
     add_scripts(launcher, planned.watch.store.root, sweep.name, code_path, found, every=every_script)
     return [jobs for jobs, _ in found], sum(jobs.jobs for jobs, _ in found)
+
+
+def _estimates(sweep: Sweep, seconds: Mapping[int, Hours | None], jobs: list[Jobs]) -> dict[str, Hours]:
+    """(low, high) of the hours that a budget may limit: of the jobs where they go to a scheduler, else of the tasks themselves."""
+    if jobs:
+        return {measure: _sum(getattr(one, measure) for one in jobs) for measure in cost.MEASURES}
+    known = [(one, sweep.resources(index)) for index, one in seconds.items() if one is not None]
+    return {
+        "cpu_hours": _sum((low * asked.cpus / 3600, high * asked.cpus / 3600) for (low, high), asked in known),
+        "gpu_hours": _sum((low * asked.gpus / 3600, high * asked.gpus / 3600) for (low, high), asked in known),
+    }
+
+
+def _sum(bands: Iterable[Hours]) -> Hours:
+    listed = list(bands)
+    return sum(low for low, _ in listed), sum(high for _, high in listed)
 
 
 def _by_workload(sweep: Sweep, states: SweepStates) -> dict[str, dict[str, int]]:

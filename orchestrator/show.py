@@ -294,14 +294,22 @@ def _facts(now: "Status", paint: _Paint) -> Iterable[tuple[str, str]]:
     left = sum(now.counts.get(state, 0) for state in ("running", "queued", "pending"))
     if left:
         yield "left", f"{_number(left)} tasks, {_eta(now.eta)}"
-    for job in now.jobs[:4]:
-        yield "job", f"{job['token']} ({job['launcher']}): {job['ended']} of {job['total']} ended, {job['running']} running"
-    if len(now.jobs) > 4:
-        yield "", f"... and {len(now.jobs) - 4} more jobs"
+    if now.jobs:
+        from orchestrator import jobs, show_jobs
+
+        shown, groups = [jobs.Job(**job) for job in now.jobs], [jobs.Group(**group) for group in now.queue]
+        for name, line in show_jobs.lines(shown, groups):
+            yield name, paint.word(line, "failed") if name == "wrong" else line
+    for silence in now.silent:
+        yield "silent", paint.word(f"the scheduler gave no answer, so nothing is concluded: {_cut(silence, 90)}", "blocked")
     for one in now.running:
         yield "running", one
     if now.paused:
         yield "paused", paint.word(now.paused, "failed")
+    if now.waiting:
+        yield "waiting", paint.word(_cut(now.waiting, 160), "blocked")
+    for measure, (spent, limit) in now.budget.items():
+        yield "budget", f"{spent:.3g} of {limit:g} {measure.replace('_', '-')} spent, {limit - spent:.3g} left"
     for workload, message in now.broken.items():
         yield "stopped", paint.word(f"{workload}: fails alike again and again: {_cut(message, 80)}", "failed")
     for key, difference in now.differences[:4]:

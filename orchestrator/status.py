@@ -2,20 +2,28 @@
 
 import statistics
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from orchestrator import where
+from orchestrator import cost, where
 from orchestrator.cures import REMEDIES
+from orchestrator.jobs import jobs, silences
+from orchestrator.launchers.launcher import Launcher
 from orchestrator.states import STATES, SweepStates
 from orchestrator.sweep import Sweep
 from orchestrator.watch import Watch
-from workers import taskdir
+from workers import files, taskdir
+from workers.errors import Garbled
 
 
 @dataclass(slots=True)
 class Status:
-    """One sweep at one moment. `counts`: state -> tasks; `eta`: seconds left, (low, high), None where nothing is known yet."""
+    """One sweep at one moment. `counts`: state -> tasks; `eta`: seconds left, (low, high), None where nothing is known yet.
+
+    `jobs`: some of those at work, `queue`: all of them by state and reason (the fields of `Job` and `Group` in `orchestrator.jobs`).
+    `silent`: why a scheduler gave no answer. `waiting`: why nothing more is sent for now. `budget`: measure -> (spent, limit). `owner`:
+    of a store that is another user's. `refresh_seconds`: so long it stays true.
+    """
 
     name: str
     root: str
@@ -35,6 +43,12 @@ class Status:
     code: str
     next: str
     differences: list[tuple[str, str]] = field(default_factory=list)
+    queue: list[dict[str, Any]] = field(default_factory=list)
+    silent: list[str] = field(default_factory=list)
+    waiting: str = ""
+    budget: dict[str, tuple[float, float]] = field(default_factory=dict)
+    owner: str = ""
+    refresh_seconds: float = 1.0
 
     @property
     def is_settled(self) -> bool:
@@ -50,6 +64,7 @@ def status(watch: Watch, name: str) -> Status:
     keys = set(sweep.keys)
     mine = [token for token, entry in watch.ledger.batches.items() if entry["sweep"] == name or not keys.isdisjoint(entry["keys"])]
     paused = watch.ledger.paused.get(name, "")
+    shown, groups = jobs(watch, mine)
     return Status(
         name=name,
         root=str(watch.store.root),
@@ -62,14 +77,27 @@ def status(watch: Watch, name: str) -> Status:
         num_diverged=len(states.diverged),
         broken=states.broken,
         paused=paused,
-        jobs=[_job(watch, token) for token in mine],
+        jobs=[asdict(job) for job in shown],
         running=_running(watch, sweep, states),
         eta=_eta(watch, sweep, states, mine),
         watcher=_watcher(watch, counts, mine),
         code=watch.ledger.sweeps[name]["code"],
         next=_next(name, counts, causes, paused),
         differences=_differences(watch, sweep),
+        queue=[asdict(group) for group in groups],
+        silent=silences(watch.silent, mine),
+        waiting=watch.waiting.get(name, ""),
+        budget=_budget(watch, name),
+        owner="" if watch.store.is_mine else watch.store.owner,
+        refresh_seconds=max([1.0, *(watch.launcher(watch.ledger.batches[token]["launcher"]).poll_seconds for token in mine)]),
     )
+
+
+def _budget(watch: Watch, name: str) -> dict[str, tuple[float, float]]:
+    if not watch.sweep(name).budget:
+        return {}
+    books = cost.account(watch, name)
+    return {measure: (books.spent[measure], limit) for measure, limit in books.limits.items()}
 
 
 def _differences(watch: Watch, sweep: Sweep) -> list[tuple[str, str]]:
@@ -104,18 +132,6 @@ def _by_axis(sweep: Sweep, states: SweepStates) -> list[tuple[str, list[tuple[An
                     group[value] = Counter()
                 group[value][state] += 1
     return [(name, [(value, dict(counter)) for value, counter in group.items()]) for name, group in zip(names, groups, strict=True)]
-
-
-def _job(watch: Watch, token: str) -> dict[str, Any]:
-    batch, entry = watch.batches[token], watch.ledger.batches[token]
-    num_ended = sum(1 for key in entry["keys"] if key in batch.ended)
-    return {
-        "token": token,
-        "launcher": entry["launcher"]["name"],
-        "running": len(batch.started),
-        "ended": num_ended,
-        "total": len(entry["keys"]),
-    }
 
 
 def _running(watch: Watch, sweep: Sweep, states: SweepStates) -> list[str]:
@@ -155,11 +171,30 @@ def _eta(watch: Watch, sweep: Sweep, states: SweepStates, tokens: list[str]) -> 
 
 def _watcher(watch: Watch, counts: dict[str, int], tokens: list[str]) -> str:
     """Who will take the next step without being asked; empty: nobody has to."""
-    if tokens:
-        return f"each job ticks when it ends ({len(tokens)} at work)"
-    if counts.get("pending"):
-        return f"NOBODY: run `eigensweep tick --root {watch.store.root}` or `eigensweep resume`"
-    return ""
+    if not tokens and not counts.get("pending"):
+        return ""
+    if not watch.store.is_mine:
+        return f"only {watch.store.owner}, whose store this is, can take it"
+    first = {token.partition("/")[0]: watch.launcher(watch.ledger.batches[token]["launcher"]) for token in tokens}
+    troubles = {base: _trouble(watch, base, launcher) for base, launcher in first.items()}
+    ticking = sum(1 for token in tokens if not troubles[token.partition("/")[0]])
+    if ticking:
+        return f"each job ticks when it ends ({ticking:,} at work)"
+    why = next(iter(troubles.values()), "")
+    return f"NOBODY{f', since {why}' if why else ''}: run `eigensweep tick --every 60 --root {watch.store.root}`, in tmux or by cron"
+
+
+def _trouble(watch: Watch, base: str, launcher: Launcher) -> str:
+    """Why no tick follows the jobs of a submission; empty: one does, or the command that runs them goes on itself."""
+    if not launcher.restarts:
+        return ""
+    if not getattr(launcher, "tick_job", True):
+        return "launcher.tick_job is false"
+    try:
+        error = files.read(taskdir.batch_dir(watch.store.root, base) / "tick.json").get("error", "")
+    except (FileNotFoundError, Garbled):
+        return ""
+    return f"the job that was to tick could not be sent ({error})" if error else ""
 
 
 def _next(name: str, counts: dict[str, int], causes: list[tuple[str, int, str, str]], paused: str) -> str:

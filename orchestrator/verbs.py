@@ -68,7 +68,9 @@ def add(name: str, overrides: Sequence[str], root: Root = None, config_dirs: Seq
 
 def status(name: str, root: Root = None, *, reconcile: bool = True) -> "Status":
     """States by axis, causes of failure, what is left, ETA band. `reconcile`: tick first, in a store of one's own."""
+    from orchestrator import jobs
     from orchestrator import status as showing
+    from orchestrator.tick import open_batches
     from orchestrator.tick import tick as one_tick
     from orchestrator.watch import Watch
 
@@ -77,6 +79,7 @@ def status(name: str, root: Root = None, *, reconcile: bool = True) -> "Status":
     watch.sweep(name)
     if reconcile and watch.ledger.batches and store.is_mine:
         one_tick(watch, [name])
+        jobs.place_in_queues(watch, open_batches(watch, name))
     return showing.status(watch, name)
 
 

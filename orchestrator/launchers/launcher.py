@@ -105,6 +105,10 @@ class Launcher(Plugin):
         """What became of the jobs; a token that is absent has no record. Raises SchedulerSilent."""
         raise NotImplementedError
 
+    def positions(self, waiting: Mapping[str, JobState]) -> dict[str, JobState]:
+        """The same with their places in the queue, as far as these are to be had; for people, at most once in `poll_seconds`."""
+        return dict(waiting)
+
     def cancel(self, root: Path, tokens: Sequence[str]) -> None:
         """Have the jobs checkpoint and end; called again after the grace, kill them."""
         raise NotImplementedError

@@ -144,6 +144,15 @@ class Slurm(Launcher):
         ids = {base: job_id for base in names if (job_id := _job_id(root, base))}
         return queue.states(names, ids, use_sacct=self.use_sacct)
 
+    def positions(self, waiting: Mapping[str, JobState]) -> dict[str, JobState]:
+        """By one more squeue, for the jobs of all users."""
+        from orchestrator.slurm import queue
+
+        try:
+            return queue.positions(waiting)
+        except SchedulerSilent:
+            return dict(waiting)
+
     def cancel(self, root: Path, tokens: Sequence[str]) -> None:
         """Waiting jobs at once; running ones are told to end, and killed in a call after the grace."""
         from orchestrator.slurm import ending

@@ -245,13 +245,8 @@ def test_quiet_leaves_out_the_next_step(verbs: types.SimpleNamespace, capsys: py
     assert "next:" not in capsys.readouterr().out
 
 
-def test_watch_ends_when_nothing_is_left(
-    verbs: types.SimpleNamespace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from orchestrator import commands
-
-    monkeypatch.setattr(commands, "_WATCH_SECONDS", 0.0)
-    pictures = [done(counts={"running": 4}), done(counts={"completed": 2, "pending": 2}), done()]
+def test_watch_ends_when_nothing_is_left(verbs: types.SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
+    pictures = [done(counts={"running": 4}, refresh_seconds=0.0), done(counts={"pending": 2}, refresh_seconds=0.0), done()]
     verbs.status = lambda *_, **__: pictures.pop(0)
     assert cli.main(["status", "w1", "--watch"]) == 0
     assert not pictures

@@ -14,6 +14,7 @@ from orchestrator import cost
 from orchestrator import ledger as ledgers
 from orchestrator.batches import Batch
 from orchestrator.launchers.launcher import JobState, Submission
+from orchestrator.plan import plan
 from orchestrator.store import Store
 from workers import files
 from workers.errors import ConfigError, UnknownName
@@ -150,7 +151,7 @@ class FakeWatch:
             token: {"sweep": "w1", "request": request, "keys": [f"{token}-{i}" for i in range(size)]}
             for token, (request, size) in self.open.items()
         }
-        return SimpleNamespace(batches=batches, spent={"w1": self.spent}, slowest=self.slowest)
+        return SimpleNamespace(batches=batches, spent={"w1": self.spent}, slowest=self.slowest, sweeps={"w1": {}})
 
     def sweep(self, name: str) -> Any:
         keys = [key for entry in self.ledger.batches.values() for key in entry["keys"]]
@@ -226,3 +227,21 @@ def test_a_budget_that_cannot_be_is_refused(budget: dict[str, Any], error: type[
 def test_a_budget_given_as_null_is_none_and_a_sweep_that_grows_keeps_the_larger() -> None:
     assert cost.checked_budget({"gpu_hours": None, "cpu_hours": 3}) == {"cpu_hours": 3.0}
     assert cost.grown({"gpu_hours": 5.0}, {"gpu_hours": 3.0, "cpu_hours": 1.0}) == {"gpu_hours": 5.0, "cpu_hours": 1.0}
+
+
+def test_a_plan_that_may_cost_more_than_is_left_is_warned_of() -> None:
+    watch = FakeWatch({"gpu_hours": 10.0}, {"gpu_hours": 4.0})
+    estimates = {"gpu_hours": (3.0, 7.5), "cpu_hours": (100.0, 200.0)}
+    (said,) = cost.shortfalls(watch, "w1", {"gpu_hours": 10.0}, estimates)
+    assert "6 of 10 GPU-hours are left, and what is to run may take 3 to 7.5" in said
+    assert cost.shortfalls(watch, "w1", {"gpu_hours": 12.0}, estimates) == []
+    # a sweep that is not there yet has spent nothing
+    assert cost.shortfalls(watch, "w2", {"gpu_hours": 8.0}, estimates) == []
+    assert len(cost.shortfalls(watch, "w2", {"gpu_hours": 7.0, "cpu_hours": 1.0}, estimates)) == 2
+
+
+def test_the_plan_of_a_local_sweep_warns_too(store: Store) -> None:
+    words = ["workload=noop", "index=range(0,4)", "seconds=3600", "name=w1"]
+    assert plan(words, store).warnings == []
+    (said,) = plan([*words, "budget.cpu_hours=1"], store).warnings
+    assert said.startswith("the budget may not do: 1 of 1 CPU-hours are left")

@@ -186,13 +186,15 @@ def test_following_a_log_ends_with_the_last_line_or_with_the_batch(store: Store,
 
     def end(seconds: float) -> None:
         log.write_text("first\nlast\n")
-        job._write({"event": "end", "key": sweep.keys[0], "attempt": f"{job.token}-{sweep.keys[0]}", "class": "killed", "log_end": 11})
+        job._write({"event": "end", "key": sweep.keys[0], "attempt": f"{job.token}-{sweep.keys[0]}", "class": "user_error", "log_end": 11})
 
     def die(seconds: float) -> None:
         job.alive = job.listed = False
         ticking.tick(Watch.of(store), ["a"])
 
     monkeypatch.setattr(logs.time, "sleep", end)
-    assert list(logs.logs("a", sweep.keys[0], store, follow=True))[2:] == ["first", "last"]
+    assert list(logs.logs("a", sweep.keys[0], store, follow=True))[2:4] == ["first", "last"]
     monkeypatch.setattr(logs.time, "sleep", die)
+    # of a sweep that goes on, the next attempt would be waited for
+    assert ledger.append(store.root, ledger.read(store.root), {"kind": "pause", "sweep": "a", "reason": "by the test"})
     assert list(logs.logs("a", sweep.keys[1], store, follow=True))[2:] == ["first", "last"]

@@ -1,0 +1,130 @@
+"""What a user sees of the jobs at work: what their schedulers and their own files say of each, and all summed up by state and reason."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from orchestrator.batches import Batch
+from orchestrator.launchers.launcher import ENDED, QUEUED, RUNNING, JobState
+from orchestrator.watch import Watch
+
+# so many jobs are described one by one: of those that wait for the user, that run, that are queued; all are in the groups
+MOST_JOBS = (10, 30, 10)
+_EXAMPLES = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One job. `reason`, `explanation`, `position`, `start_estimate`: as in `JobState`. `peak_gib`: the most that one of its tasks took so
+    far; `memory_gib`: what each asked for."""
+
+    token: str
+    launcher: str
+    job_id: str = ""
+    state: str = QUEUED
+    reason: str = ""
+    explanation: str = ""
+    running: int = 0
+    ended: int = 0
+    total: int = 0
+    run: int = 0
+    nodes: list[str] = field(default_factory=list)
+    seconds: float | None = None
+    limit_seconds: float | None = None
+    peak_gib: float | None = None
+    memory_gib: float | None = None
+    position: tuple[int, int] | None = None
+    start_estimate: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Jobs that are in one state for one reason: how many, the first of them, and what is wrong with the first."""
+
+    state: str
+    reason: str
+    jobs: int
+    tasks: int
+    job_ids: list[str]
+    explanation: str = ""
+
+
+def jobs(watch: Watch, tokens: Iterable[str]) -> tuple[list[Job], list[Group]]:
+    """Some of the jobs, those that wait for the user first, then what runs, then the queue; and all of them in groups."""
+    found = sorted((_job(watch, token) for token in tokens), key=_rank)
+    few = [[job for job in found if _rank(job)[0] == kind][:most] for kind, most in enumerate(MOST_JOBS)]
+    return [job for kind in few for job in kind], _groups(found)
+
+
+def _rank(job: Job) -> tuple[int, int]:
+    """Waits for the user, runs (or has just ended), is queued; then by place."""
+    kind = 0 if job.explanation else 2 if job.state == QUEUED else 1
+    return kind, job.position[0] if job.position else 1_000_000_000
+
+
+def _job(watch: Watch, token: str) -> Job:
+    batch, entry, state = watch.batch(token), watch.ledger.batches[token], watch.jobs.get(token)
+    asked = entry.get("request", {}).get("shape", {})
+    told = _told(state) if state is not None else {"state": _state_by_files(batch)}
+    return Job(
+        token=token,
+        launcher=entry["launcher"]["name"],
+        running=len(batch.started),
+        ended=sum(1 for key in entry["keys"] if key in batch.ended),
+        total=len(entry["keys"]),
+        run=max(0, batch.run),
+        peak_gib=_peak_gib(batch, state),
+        memory_gib=asked.get("memory_gib"),
+        **told,
+    )
+
+
+def _told(state: JobState) -> dict[str, Any]:
+    names = ("state", "job_id", "reason", "explanation", "seconds", "limit_seconds", "position", "start_estimate")
+    return {name: getattr(state, name) for name in names} | {"nodes": list(state.nodes)}
+
+
+def _state_by_files(batch: Batch) -> str:
+    """Where no scheduler was asked, or none answered."""
+    return ENDED if batch.over else RUNNING if batch.run >= 0 else QUEUED
+
+
+def _peak_gib(batch: Batch, state: JobState | None) -> float | None:
+    """By the tasks that have ended; the scheduler says it of jobs that have."""
+    peaks = [event.get("peak_memory_mib") or 0.0 for events in batch.ended.values() for event in events]
+    told = [state.peak_memory_mib] if state is not None and state.peak_memory_mib else []
+    most: float = max([*peaks, *told], default=0.0)
+    return most / 1024 if most else None
+
+
+def _groups(found: Iterable[Job]) -> list[Group]:
+    groups: dict[tuple[str, str], Group] = {}
+    for job in found:
+        reason = "" if job.state == RUNNING and not job.explanation else job.reason
+        known = groups.get((job.state, reason))
+        if known is None:
+            ids = [job.job_id or job.token]
+            groups[job.state, reason] = Group(
+                state=job.state, reason=reason, jobs=1, tasks=job.total, job_ids=ids, explanation=job.explanation
+            )
+        else:
+            ids = known.job_ids + [job.job_id or job.token] if known.jobs < _EXAMPLES else known.job_ids
+            groups[job.state, reason] = replace(known, jobs=known.jobs + 1, tasks=known.tasks + job.total, job_ids=ids)
+    return list(groups.values())
+
+
+def place_in_queues(watch: Watch, tokens: Iterable[str]) -> None:
+    """Ask each scheduler for the places of the waiting jobs, which costs it more than their states; silence changes nothing."""
+    by_launcher: dict[int, tuple[Any, dict[str, JobState]]] = {}
+    for token in tokens:
+        state = watch.jobs.get(token)
+        if state is not None and state.state == QUEUED:
+            launcher = watch.launcher(watch.ledger.batches[token]["launcher"])
+            by_launcher.setdefault(id(launcher), (launcher, {}))[1][token] = state
+    for launcher, waiting in by_launcher.values():
+        watch.jobs.update(launcher.positions(waiting))
+
+
+def silences(silent: Mapping[str, str], tokens: Iterable[str]) -> list[str]:
+    """Why schedulers gave no answer, each once."""
+    return list(dict.fromkeys(silent[token] for token in tokens if token in silent))
