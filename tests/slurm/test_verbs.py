@@ -123,10 +123,12 @@ def test_cancel_takes_what_is_told_and_no_more_and_resume_brings_it_back(scene: 
             assert len(verbs.cancel(name, where, scene.root)) == (3 if name == "queued" else 2 if name == "whole" else 1)
     # what waits is gone at once, what runs goes after it has saved its state
     assert not is_queued(scene, scene.job_id("queued"))
+    assert status(scene, "queued").counts == {"cancelled": 3}
+    # whoever resumes before anybody knows that the job has ended is not overruled by its end
+    resume(scene, "queued")
     for job_id in (scene.job_id("whole"), f"{scene.job_id('array')}_1"):
         wait_until(lambda job_id=job_id: not is_queued(scene, job_id), 30, f"the end of {job_id}")
     assert status(scene, "whole").counts == {"cancelled": 2}
-    assert status(scene, "queued").counts == {"cancelled": 3}
     for name in ("packed", "array"):
         gates[name].touch()
     settle([(scene, "packed"), (scene, "array")])
@@ -138,6 +140,7 @@ def test_cancel_takes_what_is_told_and_no_more_and_resume_brings_it_back(scene: 
         resume(scene, name)
     settle([(scene, name) for name in gates])
     assert [scene.counts(name) for name in gates] == [{"completed": 3}, {"completed": 3}, {"completed": 2}]
+    wait_until(lambda: status(scene, "queued").counts == {"queued": 3} and len(scene.submissions("queued")) == 2, 30, "all is sent again")
     # only what was cancelled ran again, from its checkpoint
     assert scene.starts("packed") == scene.starts("array") == {0: 1, 1: 2, 2: 1}
     assert scene.charged("packed") == scene.charged("array") == scene.charged("whole") == {}
@@ -173,7 +176,8 @@ def test_status_says_where_jobs_are_why_they_wait_and_what_they_use(scene: Scene
     assert (runs["state"], runs["nodes"]) == ("running", ["n3"])
     assert 0 <= runs["seconds"] < runs["limit_seconds"] == 60 * scene.submissions("runs")[0]["request"]["minutes"]
     shown = scene.command("status", "runs")
-    assert "n3" in shown and scene.job_id("runs") in shown
+    assert f"{scene.job_id('runs')} (slurm) on n3: 0 of 2 ended, 2 running, time 0:00:" in shown
+    assert "NOBODY, since launcher.tick_job is false: run `eigensweep tick" in shown
     waiting = {name: status(scene, name).jobs for name in ("waits", "later", "held")}
     assert {job["state"] for jobs in waiting.values() for job in jobs} == {"queued"}
     assert {job["reason"] for job in waiting["waits"]} <= {"Resources", "Priority"}
@@ -183,6 +187,8 @@ def test_status_says_where_jobs_are_why_they_wait_and_what_they_use(scene: Scene
     assert waiting["held"][0]["reason"] == "JobHeldUser"
     shown = scene.command("status", "held")
     assert f"scontrol release {scene.job_id('held')}" in shown
+    submit(scene, "workload=noop", "name=ticks", "index=8,9", LATER)
+    assert "each job ticks when it ends" in status(scene, "ticks").watcher
     path.touch()
     settle([(scene, "runs"), (scene, "waits")])
 
