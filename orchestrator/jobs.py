@@ -1,7 +1,7 @@
 """What a user sees of the jobs at work: what their schedulers and their own files say of each, and all summed up by state and reason."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.batches import Batch
@@ -51,21 +51,28 @@ class Group:
 
 def jobs(watch: Watch, tokens: Iterable[str]) -> tuple[list[Job], list[Group]]:
     """Some of the jobs, those that wait for the user first, then what runs, then the queue; and all of them in groups."""
-    found = sorted((_job(watch, token) for token in tokens), key=_rank)
-    few = [[job for job in found if _rank(job)[0] == kind][:most] for kind, most in enumerate(MOST_JOBS)]
-    return [job for kind in few for job in kind], _groups(found)
+    found = sorted(((token, _state(watch, token)) for token in tokens), key=lambda pair: _rank(pair[1]))
+    few = [[pair for pair in found if _rank(pair[1])[0] == kind][:most] for kind, most in enumerate(MOST_JOBS)]
+    return [_job(watch, token, state) for kind in few for token, state in kind], _groups(watch, found)
 
 
-def _rank(job: Job) -> tuple[int, int]:
+def _state(watch: Watch, token: str) -> JobState:
+    """As the scheduler says; where none was asked, or none answered, as the files tell."""
+    state = watch.jobs.get(token)
+    if state is None:
+        batch = watch.batch(token)
+        state = JobState(state=ENDED if batch.over else RUNNING if batch.run >= 0 else QUEUED, job_id="")
+    return state
+
+
+def _rank(state: JobState) -> tuple[int, int]:
     """Waits for the user, runs (or has just ended), is queued; then by place."""
-    kind = 0 if job.explanation else 2 if job.state == QUEUED else 1
-    return kind, job.position[0] if job.position else 1_000_000_000
+    kind = 0 if state.explanation else 2 if state.state == QUEUED else 1
+    return kind, state.position[0] if state.position else 1_000_000_000
 
 
-def _job(watch: Watch, token: str) -> Job:
-    batch, entry, state = watch.batch(token), watch.ledger.batches[token], watch.jobs.get(token)
-    asked = entry.get("request", {}).get("shape", {})
-    told = _told(state) if state is not None else {"state": _state_by_files(batch)}
+def _job(watch: Watch, token: str, state: JobState) -> Job:
+    batch, entry = watch.batch(token), watch.ledger.batches[token]
     return Job(
         token=token,
         launcher=entry["launcher"]["name"],
@@ -74,8 +81,8 @@ def _job(watch: Watch, token: str) -> Job:
         total=len(entry["keys"]),
         run=max(0, batch.run),
         peak_gib=_peak_gib(batch, state),
-        memory_gib=asked.get("memory_gib"),
-        **told,
+        memory_gib=(entry.get("request") or {}).get("shape", {}).get("memory_gib"),
+        **_told(state),
     )
 
 
@@ -84,33 +91,30 @@ def _told(state: JobState) -> dict[str, Any]:
     return {name: getattr(state, name) for name in names} | {"nodes": list(state.nodes)}
 
 
-def _state_by_files(batch: Batch) -> str:
-    """Where no scheduler was asked, or none answered."""
-    return ENDED if batch.over else RUNNING if batch.run >= 0 else QUEUED
-
-
-def _peak_gib(batch: Batch, state: JobState | None) -> float | None:
+def _peak_gib(batch: Batch, state: JobState) -> float | None:
     """By the tasks that have ended; the scheduler says it of jobs that have."""
     peaks = [event.get("peak_memory_mib") or 0.0 for events in batch.ended.values() for event in events]
-    told = [state.peak_memory_mib] if state is not None and state.peak_memory_mib else []
-    most: float = max([*peaks, *told], default=0.0)
+    most: float = max([*peaks, state.peak_memory_mib or 0.0])
     return most / 1024 if most else None
 
 
-def _groups(found: Iterable[Job]) -> list[Group]:
-    groups: dict[tuple[str, str], Group] = {}
-    for job in found:
-        reason = "" if job.state == RUNNING and not job.explanation else job.reason
-        known = groups.get((job.state, reason))
-        if known is None:
-            ids = [job.job_id or job.token]
-            groups[job.state, reason] = Group(
-                state=job.state, reason=reason, jobs=1, tasks=job.total, job_ids=ids, explanation=job.explanation
-            )
-        else:
-            ids = known.job_ids + [job.job_id or job.token] if known.jobs < _EXAMPLES else known.job_ids
-            groups[job.state, reason] = replace(known, jobs=known.jobs + 1, tasks=known.tasks + job.total, job_ids=ids)
-    return list(groups.values())
+def _groups(watch: Watch, found: Iterable[tuple[str, JobState]]) -> list[Group]:
+    """In the order of `found`."""
+    groups: dict[tuple[str, str], list[tuple[str, JobState]]] = {}
+    for token, state in found:
+        reason = "" if state.state == RUNNING and not state.explanation else state.reason
+        groups.setdefault((state.state, reason), []).append((token, state))
+    return [
+        Group(
+            state=state,
+            reason=reason,
+            jobs=len(own),
+            tasks=sum(len(watch.ledger.batches[token]["keys"]) for token, _ in own),
+            job_ids=[one.job_id or token for token, one in own[:_EXAMPLES]],
+            explanation=own[0][1].explanation,
+        )
+        for (state, reason), own in groups.items()
+    ]
 
 
 def place_in_queues(watch: Watch, tokens: Iterable[str]) -> None:

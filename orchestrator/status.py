@@ -8,12 +8,10 @@ from typing import Any
 from orchestrator import cost, where
 from orchestrator.cures import REMEDIES
 from orchestrator.jobs import jobs, silences
-from orchestrator.launchers.launcher import Launcher
 from orchestrator.states import STATES, SweepStates
 from orchestrator.sweep import Sweep
 from orchestrator.watch import Watch
-from workers import files, taskdir
-from workers.errors import Garbled
+from workers import taskdir
 
 
 @dataclass(slots=True)
@@ -176,25 +174,12 @@ def _watcher(watch: Watch, counts: dict[str, int], tokens: list[str]) -> str:
     if not watch.store.is_mine:
         return f"only {watch.store.owner}, whose store this is, can take it"
     first = {token.partition("/")[0]: watch.launcher(watch.ledger.batches[token]["launcher"]) for token in tokens}
-    troubles = {base: _trouble(watch, base, launcher) for base, launcher in first.items()}
-    ticking = sum(1 for token in tokens if not troubles[token.partition("/")[0]])
+    untended = {base: launcher.untended(watch.store.root, base) for base, launcher in first.items()}
+    ticking = sum(1 for token in tokens if not untended[token.partition("/")[0]])
     if ticking:
         return f"each job ticks when it ends ({ticking:,} at work)"
-    why = next(iter(troubles.values()), "")
+    why = next(iter(untended.values()), "")
     return f"NOBODY{f', since {why}' if why else ''}: run `eigensweep tick --every 60 --root {watch.store.root}`, in tmux or by cron"
-
-
-def _trouble(watch: Watch, base: str, launcher: Launcher) -> str:
-    """Why no tick follows the jobs of a submission; empty: one does, or the command that runs them goes on itself."""
-    if not launcher.restarts:
-        return ""
-    if not getattr(launcher, "tick_job", True):
-        return "launcher.tick_job is false"
-    try:
-        error = files.read(taskdir.batch_dir(watch.store.root, base) / "tick.json").get("error", "")
-    except (FileNotFoundError, Garbled):
-        return ""
-    return f"the job that was to tick could not be sent ({error})" if error else ""
 
 
 def _next(name: str, counts: dict[str, int], causes: list[tuple[str, int, str, str]], paused: str) -> str:

@@ -105,6 +105,10 @@ class Launcher(Plugin):
         """What became of the jobs; a token that is absent has no record. Raises SchedulerSilent."""
         raise NotImplementedError
 
+    def untended(self, root: Path, base: str) -> str:
+        """Why nobody goes on after a submission's jobs; empty: they end with a tick, or whoever submitted waits for them."""
+        return ""
+
     def positions(self, waiting: Mapping[str, JobState]) -> dict[str, JobState]:
         """The same with their places in the queue, as far as these are to be had; for people, at most once in `poll_seconds`."""
         return dict(waiting)

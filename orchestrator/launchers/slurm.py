@@ -144,6 +144,16 @@ class Slurm(Launcher):
         ids = {base: job_id for base in names if (job_id := _job_id(root, base))}
         return queue.states(names, ids, use_sacct=self.use_sacct)
 
+    def untended(self, root: Path, base: str) -> str:
+        """By what became of the job that is to tick."""
+        if not self.tick_job:
+            return "launcher.tick_job is false"
+        try:
+            error = files.read(taskdir.batch_dir(root, base) / "tick.json").get("error", "")
+        except (FileNotFoundError, Garbled):
+            return "the command that submitted was ended before it sent the job that ticks"
+        return f"the job that ticks could not be sent ({error})" if error else ""
+
     def positions(self, waiting: Mapping[str, JobState]) -> dict[str, JobState]:
         """By one more squeue, for the jobs of all users."""
         from orchestrator.slurm import queue

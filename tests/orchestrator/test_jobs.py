@@ -11,6 +11,7 @@ from orchestrator import jobs, show, show_jobs
 from orchestrator import status as statuses
 from orchestrator.batches import Batch
 from orchestrator.launchers.launcher import JobState
+from orchestrator.launchers.slurm import Slurm
 from orchestrator.store import Store
 from workers import files, taskdir
 
@@ -23,7 +24,7 @@ class FakeWatch:
 
     def __init__(self, store: Store | None, states: dict[str, JobState], **launcher: Any) -> None:
         self.store, self.jobs, self.silent = store, states, dict[str, str]()
-        made = {"ticks": True, "restarts": True, "tick_job": True, "positions": lambda waiting: waiting, **launcher}
+        made = {"positions": lambda waiting: waiting, "untended": lambda root, base: "", **launcher}
         self._launcher = SimpleNamespace(**made)
         entry = {"launcher": {"name": "slurm"}, "keys": ["a", "b"], "request": REQUEST, "token": BASE, "sweep": "w1"}
         self.ledger = SimpleNamespace(batches=dict.fromkeys(states, entry))
@@ -122,8 +123,8 @@ def test_a_silent_scheduler_is_told_once() -> None:
 # -- who goes on ------------------------------------------------------------------------------------------------------
 
 
-def watcher(store: Store, counts: dict[str, int], tokens: int = 2, **launcher: Any) -> str:
-    watch = FakeWatch(store, {f"{BASE}/{i}": queued(i) for i in range(tokens)}, **launcher)
+def watcher(store: Store, counts: dict[str, int], tokens: int = 2, untended: str = "") -> str:
+    watch = FakeWatch(store, {f"{BASE}/{i}": queued(i) for i in range(tokens)}, untended=lambda root, base: untended)
     return statuses._watcher(watch, counts, list(watch.jobs))  # type: ignore[arg-type]
 
 
@@ -133,16 +134,20 @@ def test_jobs_that_tick_go_on_by_themselves(store: Store) -> None:
 
 
 def test_nobody_goes_on_where_no_job_is_at_work_or_none_ticks(store: Store) -> None:
-    assert watcher(store, {"pending": 3}, tokens=0).startswith(f"NOBODY: run `eigensweep tick --every 60 --root {store.root}`")
-    assert watcher(store, {"queued": 3}, tick_job=False).startswith(
-        "NOBODY, since launcher.tick_job is false: run `eigensweep tick --every"
-    )
+    told = f"run `eigensweep tick --every 60 --root {store.root}`, in tmux or by cron"
+    assert watcher(store, {"pending": 3}, tokens=0) == f"NOBODY: {told}"
+    assert watcher(store, {"queued": 3}, untended="launcher.tick_job is false") == f"NOBODY, since launcher.tick_job is false: {told}"
 
 
-def test_nobody_goes_on_where_the_job_that_ticks_was_refused(store: Store) -> None:
+def test_slurm_goes_on_where_the_job_that_ticks_was_sent(store: Store) -> None:
+    launcher = Slurm()
+    assert "was ended before it sent the job" in launcher.untended(store.root, BASE)
     files.make_dirs(taskdir.batch_dir(store.root, BASE))
     (taskdir.batch_dir(store.root, BASE) / "tick.json").write_bytes(files.encode({"error": "sbatch: no more jobs"}))
-    assert watcher(store, {"queued": 3}).startswith("NOBODY, since the job that was to tick could not be sent (sbatch: no more jobs)")
+    assert launcher.untended(store.root, BASE) == "the job that ticks could not be sent (sbatch: no more jobs)"
+    (taskdir.batch_dir(store.root, BASE) / "tick.json").write_bytes(files.encode({"job_id": "8"}))
+    assert launcher.untended(store.root, BASE) == ""
+    assert Slurm(tick_job=False).untended(store.root, BASE) == "launcher.tick_job is false"
 
 
 def test_only_its_owner_goes_on_with_a_store(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,8 @@ def status(**changes: object) -> Status:
         by_workload={"train": {"completed": 5, "running": 1, "pending": 1, "failed": 1}},
         by_axis=[("width", [(32, {"completed": 4}), (64, {"completed": 1, "running": 1, "pending": 1, "failed": 1})])],
         causes=[("user_error", 1, "ValueError: no\nsecond line", "abcdefghijklmnop")], num_diverged=0, broken={}, paused="",
-        jobs=[{"token": "w1-0", "launcher": "local", "state": "running", "running": 1, "ended": 6, "total": 8}], running=["train width=64 seed=0 50 %"],
+        jobs=[{"token": "w1-0", "launcher": "local", "state": "running", "running": 1, "ended": 6, "total": 8}],
+        running=["train width=64 seed=0 50 %"],
         eta=(60.0, 150.0), watcher="each job ticks when it ends (1 at work)", code="c", next="eigensweep status w1 --watch",
     )  # fmt: skip
     return Status(**(fields | changes))  # type: ignore[arg-type]

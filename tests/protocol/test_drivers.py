@@ -186,7 +186,8 @@ def test_following_a_log_ends_with_the_last_line_or_with_the_batch(store: Store,
 
     def end(seconds: float) -> None:
         log.write_text("first\nlast\n")
-        job._write({"event": "end", "key": sweep.keys[0], "attempt": f"{job.token}-{sweep.keys[0]}", "class": "user_error", "log_end": 11})
+        ids = {"key": sweep.keys[0], "attempt": f"{job.token}-{sweep.keys[0]}"}
+        job._write({"event": "end", **ids, "class": "user_error", "message": "no", "log_end": 11})
 
     def die(seconds: float) -> None:
         job.alive = job.listed = False
