@@ -73,7 +73,10 @@ def cut(
         jobs = _jobs(bucket.units, settings, slots) if bucket.packed else [[unit] for unit in bucket.units]
         request = _request(bucket, jobs, settings, min(slots, max(map(len, jobs))), node, exclude)
         each = [sorted((task for unit in job for task in unit.tasks), key=lambda task: order[task.commit_name]) for job in jobs]
-        found += [Submission(jobs=each[start : start + chunk], request=request) for start in range(0, len(each), chunk)]
+        starts = range(0, len(each), chunk)
+        # an array can be throttled, but not several together
+        request["at_once"] = max(1, settings.max_jobs // len(starts))
+        found += [Submission(jobs=each[start : start + chunk], request=request) for start in starts]
     return found
 
 

@@ -67,7 +67,7 @@ def script(settings: "Slurm", root: Path, base: str, request: Mapping[str, Any],
         "mem": _mem(request["memory_gib"]),
         "gres": _gres(settings, request["gpus"]),
         "exclude": ",".join(dict.fromkeys([*([settings.exclude] if settings.exclude else []), *request["exclude"]])),
-        "array_parallelism": settings.max_jobs,
+        "array_parallelism": request["at_once"],
         "map_count": num_jobs if is_array else None,
         "setup": list(settings.setup),
     }

@@ -59,6 +59,7 @@ def test_long_tasks_get_a_job_each():
         "exclude": [],
         "shape": {},
         "packed": False,
+        "at_once": 64,
     }
 
 
@@ -188,6 +189,13 @@ def test_inputs_that_are_committed_already_hold_nothing_up():
 def test_jobs_of_a_shape_go_out_in_as_few_calls_as_allowed():
     found = cut_tasks([task(n, walltime_minutes=600.0) for n in range(2300)], chunk=1000)
     assert [len(one.jobs) for one in found] == [1000, 1000, 300]
+
+
+def test_arrays_of_a_shape_together_run_no_more_jobs_at_once_than_asked_for():
+    found = cut_tasks([task(n, walltime_minutes=600.0) for n in range(10)], chunk=3, max_jobs=9)
+    assert [one.request["at_once"] for one in found] == [2, 2, 2, 2]
+    (found,) = cut_tasks([task(n, walltime_minutes=600.0) for n in range(10)], max_jobs=9)
+    assert found.request["at_once"] == 9
 
 
 def test_hosts_to_stay_away_from_are_asked_for():

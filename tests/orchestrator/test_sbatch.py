@@ -29,6 +29,7 @@ REQUEST = {
     "tasks_per_gpu": 1,
     "exclude": [],
     "packed": True,
+    "at_once": 64,
 }
 FULL = dict(
     partition="gpu,gpu-long",
@@ -42,12 +43,11 @@ FULL = dict(
     setup=("module purge", "module load cuda/12.4", 'source "$HOME/venvs/entk/bin/activate"'),
     python="/opt/venv/bin/python",
     sbatch={"mail-type": "FAIL", "mail_user": "me@uni.example", "exclusive": True, "nice": 10, "gres": "lscratch:20", "licenses": None},
-    max_jobs=16,
     grace_seconds=90.5,
 )
 CASES = {
     "one_job": (Slurm(python="/opt/venv/bin/python"), "/scratch/me/store", 1, {}),
-    "array": (Slurm(python="/opt/venv/bin/python", partition="cpu", max_jobs=32), "/scratch/me/store", 1000, {}),
+    "array": (Slurm(python="/opt/venv/bin/python", partition="cpu"), "/scratch/me/store", 1000, {"at_once": 32}),
     "every_setting": (Slurm(**FULL), "/scratch/me/store", 7, {"gpus": 2, "nodes": 1, "exclude": ["n7", "n8"]}),  # type: ignore[arg-type]
     "gang": (Slurm(python="/opt/venv/bin/python", partition="gpu"), "/scratch/me/store", 1, {"nodes": 4, "gpus": 4, "packed": False}),
     "container": (Slurm(container=("apptainer", "exec", "--nv", "/images/entk 1.sif")), "/scratch/me/store", 2, {}),

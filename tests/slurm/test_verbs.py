@@ -93,7 +93,7 @@ def test_what_is_printed_is_what_is_submitted(scene: Scene, capsys: pytest.Captu
     assert [len(ids) for ids in accepted(scene).values()] == [1, 1, 1]
     for number in range(3):
         told = scene.cluster.exec("scontrol", "show", "job", scene.job_id("w", number))
-        assert "ArrayTaskThrottle=7" in told
+        assert f"ArrayTaskThrottle={7 // 3}" in told, "the three arrays together run no more than max_jobs"
     with here(scene):
         assert len(verbs.cancel("w", root=scene.root)) == 10 + 1  # ten in words, and how many more
         assert verbs.status("w", scene.root).counts == {"cancelled": 2500}

@@ -291,7 +291,7 @@ def test_a_plan_counts_jobs_calls_and_hours(no_cluster, store: Store, site: str)
     assert (jobs.node_hours, jobs.cpu_hours, jobs.gpu_hours) == ((1250.0, 5000.0), (2500.0, 10_000.0), (0.0, 0.0))
     assert jobs.most == (5000.0, 10_000.0, 0.0)
     assert len(jobs.scripts) == 1
-    assert "#SBATCH --array=0-999%64\n" in jobs.scripts[0]["submission.sh"]
+    assert "#SBATCH --array=0-999%21\n" in jobs.scripts[0]["submission.sh"]
 
 
 def test_a_plan_counts_what_is_sent_when_its_inputs_are_there(no_cluster, store: Store, site: str):
