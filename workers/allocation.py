@@ -63,14 +63,11 @@ class Allocation:
 
         Only a job that SLURM holds for running: one that the user has just cancelled would be brought back to life.
         """
-        state = self._state()
-        if state != "RUNNING":
-            return f"the job is {state or 'not to be seen'}"
+        shown, why = _scontrol("show", "job", self.job_id)
+        state = re.search(r"JobState=(\w+)", shown)
+        if state is None or state[1] != "RUNNING":
+            return why or f"SLURM says that the job is {state[1] if state else 'unknown'}"
         return _scontrol("requeue", self.job_id)[1]
-
-    def _state(self) -> str:
-        found = re.search(r"JobState=(\w+)", _scontrol("show", "job", self.job_id)[0])
-        return found[1] if found else ""
 
 
 def expand(nodelist: str) -> tuple[str, ...]:

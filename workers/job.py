@@ -57,8 +57,9 @@ def main(root: Path, token: str) -> int:
 class Job:
     """The loop and what it keeps in mind; children and files do the rest.
 
-    `may_requeue`: it was warned in time that its scheduler will end it. `has_progressed`: this run has committed something, or left a
-    newer checkpoint.
+    `host`: this machine, by the name that its scheduler knows. `may_requeue`: it was warned in time that its scheduler will end it.
+    `has_progressed`: this run has committed something, or left a newer checkpoint. `timed_out`: indices of tasks that got further in
+    a time limit of their own, but not to their end.
     """
 
     root: Path
@@ -68,6 +69,7 @@ class Job:
     agenda: Agenda
     seating: Seating
     selector: selectors.BaseSelector
+    host: str = field(default_factory=lambda: os.uname().nodename)
     allocation: Allocation | None = None
     timetable: Timetable = field(default_factory=Timetable)
     meter: Meter = field(default_factory=lambda: Meter(()))
@@ -105,6 +107,7 @@ class Job:
             agenda=agenda,
             seating=Seating.of_allocation(*where, allocation),
             selector=selector,
+            host=allocation.node,
             allocation=allocation,
             timetable=Timetable.of_job(
                 allocation.seconds_left(body["request"]["minutes"]), terms.grace_seconds, body.get("estimates") or {}
@@ -268,7 +271,7 @@ class Job:
         for seat in self.seating.seats:
             self._recall(seat)
             if reason != "disk_full":
-                seat.warn("cancel_all" if reason == "cancelled" else "stop")
+                seat.warn("cancel_all" if reason == "cancelled" else "stop", self.timetable.last_moment)
 
     # -- what children say ----------------------------------------------------------------------------------------
 
@@ -462,11 +465,6 @@ class Job:
                 self._recall(seat)
 
     # -- words ----------------------------------------------------------------------------------------------------
-
-    @property
-    def host(self) -> str:
-        """This machine, by the name that its scheduler knows."""
-        return self.allocation.node if self.allocation is not None else os.uname().nodename
 
     def _beat(self, state: str, *, now: bool = False) -> None:
         if now or time.monotonic() >= self.beat_at:

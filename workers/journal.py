@@ -29,6 +29,7 @@ def read_batch(root: Path, token: str) -> tuple[dict[str, Any], list[Task]]:
 
 
 RESERVE_BYTES = 64 * 1024  # room for the last records of a job that has filled the disk
+MAX_LOOKS, LOOK_SECONDS = 3, 1.0
 _RESERVE = ".reserve"
 
 
@@ -63,24 +64,30 @@ class Journal:
         A job that SLURM runs again links a further receipt: the newest must be its own, of an earlier run.
         """
         files.make_dirs(self.folder)
-        newest = self._newest_receipt()
-        if newest is not None:
-            if not _goes_on(files.read(self.folder / receipt_name(newest)), slurm):
+        for _ in range(MAX_LOOKS):
+            newest = self._next_run()
+            if newest is not None and not _goes_on(newest, slurm):
                 return False
-            self.run = newest + 1
+            if files.publish(self.folder / receipt_name(self.run), files.encode(self._receipt(token, slurm))):
+                files.make_dirs(self.run_folder)
+                return True
+            time.sleep(LOOK_SECONDS)  # a receipt that cannot be seen yet stands there
+        return False
+
+    def _next_run(self) -> dict[str, Any] | None:
+        """Set `run` to the first without a receipt; the one before it. Each is opened, for a listing may come from a stale cache."""
+        newest: dict[str, Any] | None = None
+        while True:
+            try:
+                newest = files.read(self.folder / receipt_name(self.run))
+            except FileNotFoundError:
+                return newest
+            self.run += 1
+
+    def _receipt(self, token: str, slurm: Mapping[str, Any] | None) -> dict[str, Any]:
         me = Process.of_pid(os.getpid())
         body = {"token": token, "job": str(me), "host": me.host, "boot": me.boot, "pid": me.pid, "pid_start": me.start, "time": time.time()}
-        body |= {"run": self.run} | ({"slurm": dict(slurm)} if slurm else {})
-        if not files.publish(self.folder / receipt_name(self.run), files.encode(body)):
-            return False
-        if self.run:
-            files.make_dirs(self.run_folder)
-        return True
-
-    def _newest_receipt(self) -> int | None:
-        there = set(files.names(self.folder))
-        runs = [run for run in range(len(there)) if receipt_name(run) in there]
-        return max(runs, default=None)
+        return body | {"run": self.run} | ({"slurm": dict(slurm)} if slurm else {})
 
     def record(self, event: dict[str, Any]) -> None:
         """Keep a line for the attempts; `write` puts it into the file."""

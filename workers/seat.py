@@ -186,12 +186,12 @@ class Seat:
 
     # -- ends -----------------------------------------------------------------------------------------------------
 
-    def warn(self, reason: str) -> None:
-        """Have the running task checkpoint and end within the grace; `reason` decides its class."""
+    def warn(self, reason: str, latest: float = float("inf")) -> None:
+        """Have the running task checkpoint and end within the grace, and before `latest`; `reason` decides its class."""
         order = self.orders[0] if self.orders else None
         if order is not None and not order.warned:
             order.warned = reason
-            self.kill_at = min(self.kill_at, time.monotonic() + self.grace_seconds)
+            self.kill_at = min(self.kill_at, latest, time.monotonic() + self.grace_seconds)
             self._signal(STOP if reason in ("stop", "cancel_all") else WARNING)
 
     def kill(self, reason: str) -> None:

@@ -1,5 +1,6 @@
 """What a job's time allows: a task starts only where it will probably end before the job must."""
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -32,8 +33,18 @@ class Timetable:
 
     @property
     def last_call(self) -> float:
-        """When running tasks must be told to checkpoint and end; a short job keeps most of its time for work."""
-        return self.ends - min(self.grace_seconds + END_SECONDS, MOST_RESERVED * (self.ends - self.begun))
+        """When running tasks must be told to checkpoint and end."""
+        return self.ends - self._reserved
+
+    @property
+    def last_moment(self) -> float:
+        """When what has not ended must be killed, so that the job can still say so."""
+        return self.ends - min(END_SECONDS, self._reserved / 3)
+
+    @property
+    def _reserved(self) -> float:
+        """For the end; a short job keeps most of its time for work."""
+        return min(self.grace_seconds + END_SECONDS, MOST_RESERVED * (self.ends - self.begun))
 
     @property
     def is_out_of_time(self) -> bool:
@@ -55,7 +66,9 @@ class Timetable:
         return 60.0 * float(task.resources.get("walltime_minutes", 60.0)) if known is None else known
 
     def learn(self, task: Task, seconds: float) -> bool:
-        """Take note of a committed task; True where its kind had no estimate before."""
+        """Take note of a committed task; True where its kind had no estimate before. Without an end of time nobody asks."""
+        if math.isinf(self.ends):
+            return False
         name = taskdir.shape_name(task.workload, task.resources)
         known = self.slowest.get(name)
         self.slowest[name] = max(seconds, known or 0.0)

@@ -102,7 +102,10 @@ class Data(Plugin):
         raise NotImplementedError
 
     def load(self) -> Any:
-        """Arrays of the training and the test split (see `workers/data/fashion_mnist.py`)."""
+        """Arrays of the training and the test split (see `workers/data/fashion_mnist.py`).
+
+        Files are opened through `workers.staging.local`, which knows of a copy on the node's own disk where a job has made one.
+        """
         raise NotImplementedError
 
 

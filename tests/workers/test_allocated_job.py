@@ -302,15 +302,15 @@ def test_a_job_in_which_nothing_but_such_tasks_is_left_has_itself_requeued(root,
 # -- warnings -------------------------------------------------------------------------------------------------------
 
 
-def has_checkpoint(root: Path) -> bool:
-    return bool(list(root.rglob("checkpoint-*.json")))
+def has_checkpoint(root: Path, tasks: int = 1) -> bool:
+    return len({path.parent for path in root.rglob("checkpoint-*.json")}) >= tasks
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
 def test_warned_with_progress_the_job_says_so_and_then_has_itself_requeued_and_goes_on(root, slurm, number):
     batch = slurm.batch(root, [progress(1, 3.0), progress(2, 3.0), noop(3)])
     slurm.start(batch)
-    wait_for(lambda: has_checkpoint(root), "a checkpoint")
+    wait_for(lambda: has_checkpoint(root, 2), "a checkpoint of both")
     batch.signal(number)
     batch.wait()
     assert batch.outcomes() == {key(1): "interrupted", key(2): "interrupted"}

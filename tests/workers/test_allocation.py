@@ -108,7 +108,7 @@ def test_only_a_running_job_is_requeued(slurm, inside):
     assert found.requeue() == ""
     assert slurm.calls == ["show job 77", "requeue 77"]
     slurm.state("CANCELLED")
-    assert found.requeue() == "the job is CANCELLED"
+    assert found.requeue() == "SLURM says that the job is CANCELLED"
     assert slurm.requeued == 1
 
 
@@ -118,7 +118,7 @@ def test_why_a_job_is_not_requeued(slurm, inside, monkeypatch):
     slurm.refuse()
     assert found.requeue() == "scontrol: error: no"
     monkeypatch.setenv("PATH", "/nowhere")
-    assert found.requeue() == "the job is not to be seen"
+    assert "No such file or directory: 'scontrol'" in found.requeue()
 
 
 # -- time -----------------------------------------------------------------------------------------------------------
@@ -159,6 +159,15 @@ def test_outside_of_slurm_everything_fits():
 def test_a_job_shorter_than_its_grace_keeps_most_of_its_time():
     found = timetable(60.0)
     assert found.last_call - time.monotonic() > 44
+
+
+def test_what_is_deaf_is_killed_while_the_job_can_still_say_so():
+    found = timetable(3600.0)
+    assert found.ends - found.last_moment == pytest.approx(15.0)
+    assert found.last_moment - found.last_call == pytest.approx(30.0)
+    assert Timetable().last_moment == float("inf")
+    short = timetable(20.0)
+    assert short.last_call < short.last_moment < short.ends
 
 
 def test_only_a_warning_near_the_end_is_one_of_the_time_limit():
