@@ -161,6 +161,10 @@ class Scene:
         runs = (runs[run] for token in self.tokens(name) if len(runs := self.runs(token)) > run)
         return {event["host"] for events in runs for event in events if event["event"] == "start"}
 
+    def reason(self, job_id: str) -> str:
+        """Why SLURM lets a job wait."""
+        return self.cluster.exec("squeue", "--noheader", f"--jobs={job_id}", "--format=%r", check=False).strip()
+
     def runs(self, token: str) -> list[list[Event]]:
         """The records of each run of a job; half a record, left by a job that was killed, is none."""
         folder = taskdir.batch_dir(self.root, token)
