@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -64,12 +65,13 @@ class Scene:
 
     def refresh(self) -> "Scene":
         """Read the records since the last call."""
-        for path in self.root.glob("batches/**/attempts.jsonl"):
-            run = path.parent.name
-            is_rerun = run.startswith("run-")
-            folder = path.parent.parent if is_rerun else path.parent
-            for event in self._new_events(path):
-                self._apply(event, folder, int(run[4:]) if is_rerun else 0)
+        # not Path.glob, which fails where a driver that lost a race takes its submission back meanwhile
+        for name, _, names in os.walk(self.root / "batches"):
+            if "attempts.jsonl" in names:
+                path = Path(name)
+                is_rerun = path.name.startswith("run-")
+                for event in self._new_events(path / "attempts.jsonl"):
+                    self._apply(event, path.parent if is_rerun else path, int(path.name[4:]) if is_rerun else 0)
         return self
 
     def running(self) -> list[Attempt]:
