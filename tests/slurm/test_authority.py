@@ -13,7 +13,8 @@ from tests.slurm.scene import Scene
 
 pytestmark = pytest.mark.xdist_group("authority")
 
-WORDS = ("launcher.tick_job=false", "progress=true")
+NO_TICKS = "launcher.tick_job=false"
+WORDS = (NO_TICKS, "progress=true")
 REQUEUED = ("signal", "hand", "slurm")
 
 
@@ -21,31 +22,35 @@ REQUEUED = ("signal", "hand", "slurm")
 def scene(session_cluster: Cluster) -> Iterator[Scene]:
     """Jobs that are requeued in all three ways, one that is cancelled meanwhile, and three drivers that never rest."""
     with Scene(cluster=session_cluster, folder=Path(mkdtemp(dir=session_cluster.shared))) as scene:
-        away = "launcher.exclude=n1"
-        scene.begin("signal", *WORDS, away, seconds=[6, 6])
-        scene.begin("hand", *WORDS, away, "launcher.tasks_per_job=1", seconds=[6, 6, 6])
-        scene.begin("slurm", *WORDS, "launcher.partition=low", "launcher.nodelist=n1", seconds=[6])
-        scene.begin("cancelled", *WORDS, away, seconds=[60])
-        scene.begin("shape", "launcher.tick_job=false", away, "launcher.slots=2", fail=["oom", "none"], fail_first=[1, 0], seconds=[0, 5])
-        for _ in range(3):
-            scene.start("tick", "--every", "0.3", into=subprocess.DEVNULL)
-        for name in (*REQUEUED, "cancelled"):
-            wait_until(lambda name=name: scene.checkpoints(name), 60, f"a checkpoint of {name}")
-        requeue(scene)
-        scene.drive()
+        begin(scene)
         yield scene
     session_cluster.reset()
 
 
-def requeue(scene: Scene) -> None:
-    cluster = scene.cluster
-    cluster.exec("scancel", "--signal=USR1", "--batch", scene.job_id("signal"))
+def begin(scene: Scene) -> None:
+    away, cluster = "launcher.exclude=n1", scene.cluster
+    scene.begin("shape", NO_TICKS, away, "launcher.slots=2", fail=["oom", "none"], fail_first=[1, 0], seconds=[0, 5])
+    scene.begin("cancelled", *WORDS, away, seconds=[60])
+    for _ in range(3):
+        scene.start("tick", "--every", "0.3", into=subprocess.DEVNULL)
+    scene.drive()
     # the last element: it alone has the number of its array
+    begun(scene, "hand", away, "launcher.tasks_per_job=1", seconds=[6, 6, 6])
     cluster.exec("scontrol", "requeue", f"{scene.job_id('hand')}_2")
-    cluster.exec("scontrol", "requeue", scene.job_id("cancelled"))
+    begun(scene, "signal", away, "launcher.slots=2", "launcher.tasks_per_job=2", seconds=[6, 6])
+    cluster.exec("scancel", "--signal=USR1", "--batch", scene.job_id("signal"))
+    begun(scene, "slurm", "launcher.partition=low", "launcher.nodelist=n1", seconds=[6])
     cluster.sbatch("true", "--partition=high", "--cpus-per-task=4", "--nodelist=n1")
-    cluster.wait_for(scene.job_id("cancelled"), "PENDING", seconds=30)
+    job = scene.job_id("cancelled")
+    cluster.exec("scontrol", "requeue", job)
+    cluster.wait_for(job, "PENDING", seconds=30)
     scene.command("cancel", "cancelled")
+
+
+def begun(scene: Scene, name: str, *words: str, seconds: list[int]) -> None:
+    scene.begin(name, *WORDS, *words, seconds=seconds)
+    for number in range(len(seconds)):
+        wait_until(lambda number=number: scene.checkpoints(name, number), 60, f"a checkpoint of {name}")
 
 
 @pytest.mark.parametrize("name", REQUEUED)
