@@ -54,8 +54,8 @@ class Batch:
 
     @property
     def seconds(self) -> float:
-        """From the newest run's first act to its last word so far, by the clock of its host."""
-        begun: float = self.receipt.get("time", self._last_time)
+        """From the newest run's start to its last word so far, by the clock of its host."""
+        begun: float = self.receipt.get("began", self.receipt.get("time", self._last_time))
         return max(0.0, self._last_time - begun)
 
     def refresh(self) -> "Batch":

@@ -73,11 +73,13 @@ def seconds_of(batch: "Batch", job: "JobState | None") -> float:
 def job_record(entry: Mapping[str, Any], batch: "Batch", job: "JobState | None") -> dict[str, Any]:
     """What the ledger keeps of a job when its batch is closed."""
     facts: dict[str, Any] = {"seconds": round(seconds_of(batch, job), 3) or None}
+    # a job that says itself that it is over is not asked for any more
+    facts |= {"job_id": (batch.receipt.get("slurm") or {}).get("job_id"), "nodes": [batch.receipt.get("host")]}
     if job is not None:
         facts |= {"job_id": job.job_id, "reason": job.reason, "cause": job.cause, "earlier": list(job.earlier)}
-        facts |= {"energy_joules": job.energy_joules, "nodes": list(job.nodes)}
+        facts |= {"energy_joules": job.energy_joules, "nodes": list(job.nodes) or facts["nodes"]}
     facts["hours"] = {measure: round(hours, 6) for measure, hours in of_batch(entry, batch, job).items() if hours}
-    return {name: value for name, value in facts.items() if value not in (None, [], "", {})}
+    return {name: value for name, value in facts.items() if value not in (None, [], [None], "", {})}
 
 
 # -- budgets ------------------------------------------------------------------------------------------------------------

@@ -87,7 +87,8 @@ class Journal:
     def _receipt(self, token: str, slurm: Mapping[str, Any] | None) -> dict[str, Any]:
         me = Process.of_pid(os.getpid())
         body = {"token": token, "job": str(me), "host": me.host, "boot": me.boot, "pid": me.pid, "pid_start": me.start, "time": time.time()}
-        return body | {"run": self.run} | ({"slurm": dict(slurm)} if slurm else {})
+        # a job of a scheduler is paid for from its first line of setup on
+        return body | {"run": self.run} | ({"slurm": dict(slurm), "began": round(me.began, 2)} if slurm else {})
 
     def record(self, event: dict[str, Any]) -> None:
         """Keep a line for the attempts; `write` puts it into the file."""

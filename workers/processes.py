@@ -4,6 +4,7 @@ import contextlib
 import functools
 import os
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,6 +68,12 @@ class Process:
     def alive(self) -> bool:
         """Whether it still runs; to be asked of processes of this machine only."""
         return self.boot == boot_id() and self.start > 0 and start_ticks(self.pid) == self.start
+
+    @property
+    def began(self) -> float:
+        """When it began, by this machine's clock; for a process of this boot. A script that became this process counts as it."""
+        alive_seconds = time.clock_gettime(time.CLOCK_BOOTTIME) - self.start / os.sysconf("SC_CLK_TCK")
+        return time.time() - max(0.0, alive_seconds)
 
     def signal(self, number: signal.Signals, *, group: bool = False) -> None:
         """Send it (or its process group) a signal if it lives."""

@@ -1,6 +1,8 @@
 """What was paid for is counted once, whether it was of use or not, and a budget stops what comes next."""
 
 import json
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +22,7 @@ from workers import files
 from workers.errors import ConfigError, UnknownName
 from workers.taskdir import Task
 
+REPOSITORY = Path(__file__).parents[2]
 SHAPE = {"nodes": 1, "cpus": 4, "gpus": 1, "memory_gib": 8.0, "walltime_minutes": 60.0}
 # four tasks at once on two GPUs
 PACKED = {
@@ -77,10 +80,10 @@ def test_a_job_is_expected_to_last_no_longer_than_its_limit_nor_shorter_than_its
 # -- what a batch says of itself --------------------------------------------------------------------------------------
 
 
-def run_of(folder: Path, run: int, begun: float, events: list[dict[str, Any]]) -> None:
+def run_of(folder: Path, run: int, begun: float, events: list[dict[str, Any]], **more: Any) -> None:
     name, below = ("receipt.json", folder) if run == 0 else (f"receipt-{run}.json", folder / f"run-{run}")
     below.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_bytes(files.encode({"token": folder.name, "time": begun, "host": "n1"}))
+    (folder / name).write_bytes(files.encode({"token": folder.name, "time": begun, "host": "n1", **more}))
     (below / "attempts.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
 
 
@@ -103,6 +106,25 @@ def test_a_job_that_ran_twice_is_paid_for_twice(tmp_path: Path) -> None:
         "hours": {"cpu_hours": pytest.approx(113 * 32 / 3600, rel=1e-5), "gpu_hours": pytest.approx(113 * 8 / 3600, rel=1e-5),
                   "node_hours": pytest.approx(113 * 4 / 3600, rel=1e-5)},
     }  # fmt: skip
+
+
+def test_a_job_is_paid_for_from_its_first_line_on_and_told_by_its_receipt_where_no_scheduler_was_asked(tmp_path: Path) -> None:
+    folder = tmp_path / "batches" / "w1-0123456789ab"
+    run_of(folder, 0, 1000.0, [{"event": "over", "reason": "finished", "time": 1100.0}], began=970.0, slurm={"job_id": "7_1"})
+    batch = Batch(tmp_path, folder.name).refresh()
+    found = cost.job_record({"request": GANG}, batch, None)
+    assert {name: found[name] for name in ("seconds", "job_id", "nodes")} == {"seconds": 130.0, "job_id": "7_1", "nodes": ["n1"]}
+
+
+def test_the_receipt_of_a_job_of_slurm_tells_when_its_script_began(tmp_path: Path) -> None:
+    """The shell of the script sleeps and becomes the process that links the receipt."""
+    script = (
+        "from pathlib import Path; from workers.journal import Journal\n"
+        f"print(Journal(Path({str(tmp_path)!r})).link_receipt('t', {{'job_id': '1', 'restart': 0}}))"
+    )
+    subprocess.run(["sh", "-c", 'sleep 1; exec "$0" -c "$1"', sys.executable, script], check=True, cwd=REPOSITORY)
+    receipt = files.read(tmp_path / "receipt.json")
+    assert 1.0 <= receipt["time"] - receipt["began"] < 30.0
 
 
 def test_a_local_batch_costs_its_ended_attempts_and_not_the_time_that_it_waited_for_slots(tmp_path: Path) -> None:
