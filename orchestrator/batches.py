@@ -16,6 +16,7 @@ Event = dict[str, Any]
 
 # a job that says so will not run again; one that was warned, or that had itself requeued, may
 FINAL = ("finished", "cancelled", "disk_full", "never_started")
+_FENCES_AT_ONCE = 16
 
 
 @dataclass(slots=True)
@@ -119,6 +120,18 @@ class Batch:
         files.make_dirs(self.folder)
         self.is_fenced = files.publish(self.folder / receipt_name(self.run + 1), files.encode({"fenced": True}))
         return self.is_fenced
+
+
+def fence(batches: Sequence[Batch]) -> None:
+    """Fence all of them; many at once, since each waits for its disk."""
+    if len(batches) < _FENCES_AT_ONCE:
+        for batch in batches:
+            batch.fence()
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(_FENCES_AT_ONCE) as pool:
+        list(pool.map(Batch.fence, batches))
 
 
 def write(root: Path, token: str, body: Event, jobs: Sequence[Sequence[Task]]) -> None:

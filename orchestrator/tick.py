@@ -78,7 +78,7 @@ def is_due(watch: Watch, name: str) -> bool:
     if any(watch.batch(token).is_over for token in tokens):
         return True
     watch.look(at_once=False)
-    return not tokens or any(_has_ended(watch, token) for token in tokens)
+    return not tokens or any(_seems_ended(watch, token) for token in tokens)
 
 
 # -- closing ------------------------------------------------------------------------------------------------------------
@@ -86,7 +86,7 @@ def is_due(watch: Watch, name: str) -> bool:
 
 def _close_ended(watch: Watch) -> int:
     """Record in one entry the end of each batch whose job is over, dead, or never began; unknown means alive."""
-    while ended := [token for token in watch.ledger.batches if _has_ended(watch, token)]:
+    while ended := _ended(watch):
         for token in ended:
             watch.batch(token).refresh()
         if ledgers.append(watch.store.root, watch.ledger, closing_entry(watch, ended)):
@@ -97,7 +97,23 @@ def _close_ended(watch: Watch) -> int:
     return 0
 
 
-def _has_ended(watch: Watch, token: str) -> bool:
+def _ended(watch: Watch) -> list[str]:
+    """Batches whose jobs will do no more.
+
+    A job that begins, or that its scheduler starts again, after this finds the fence; one that has begun meanwhile is alive.
+    """
+    seeming = [token for token in watch.ledger.batches if _seems_ended(watch, token)]
+    unsure = {token: watch.batch(token) for token in seeming if _needs_fence(watch, token)}
+    batch_files.fence(list(unsure.values()))
+    return [token for token in seeming if token not in unsure or unsure[token].is_fenced]
+
+
+def _needs_fence(watch: Watch, token: str) -> bool:
+    batch = watch.batch(token)
+    return not batch.is_over and (batch.run < 0 or watch.launcher(watch.ledger.batches[token]["launcher"]).restarts)
+
+
+def _seems_ended(watch: Watch, token: str) -> bool:
     entry, batch = watch.ledger.batches[token], watch.batch(token)
     if batch.is_over or batch.is_fenced:
         return True
@@ -108,10 +124,7 @@ def _has_ended(watch: Watch, token: str) -> bool:
         return False
     if batch.run < 0 and job is None and _may_yet_submit(entry["driver"], launcher):
         return False
-    if (job is None or job.doubtful) and not _is_believed(watch, token, launcher):
-        return False
-    # a job that begins, or that its scheduler starts again, after this finds the fence; one that has begun meanwhile is alive
-    return batch.fence() if batch.run < 0 or launcher.restarts else True
+    return not (job is None or job.doubtful) or _is_believed(watch, token, launcher)
 
 
 def _is_believed(watch: Watch, token: str, launcher: Launcher) -> bool:
