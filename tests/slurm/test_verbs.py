@@ -4,9 +4,6 @@ import json
 import math
 import os
 import re
-import stat
-import subprocess
-import sys
 import sysconfig
 import time
 from collections import Counter
@@ -20,7 +17,7 @@ import pytest
 from orchestrator import cli, verbs
 from orchestrator.dispatch import UNKNOWN_DIGITS
 from tests.slurm.cluster import REPOSITORY, Cluster, wait_until
-from tests.slurm.drivers import accepted, here, resume, settings, settle, status, submit
+from tests.slurm.drivers import accepted, here, interpreter_for_all, resume, settings, settle, status, submit
 from tests.slurm.scene import Scene
 from workers import taskdir
 
@@ -235,17 +232,6 @@ def test_jobs_get_what_was_asked_for(scene: Scene) -> None:
 def script(scene: Scene, name: str) -> str:
     """The text of the sweep's submission."""
     return (taskdir.batch_dir(scene.root, scene.submissions(name)[0]["token"]) / "submission.sh").read_text()
-
-
-def interpreter_for_all() -> str:
-    """One that any user may run: this one need not be, where it is in root's own home."""
-    here, system = os.path.realpath(sys.executable), "/usr/bin/python3"
-    if all(os.stat(folder).st_mode & stat.S_IXOTH for folder in Path(here).parents):
-        return sys.executable
-    version = "import sys; print(*sys.version_info[:2])"
-    if subprocess.run([system, "-c", version], capture_output=True, text=True).stdout.split() != [str(n) for n in sys.version_info[:2]]:
-        pytest.skip(f"other users may not run {here}, and {system} is no Python {sys.version_info[0]}.{sys.version_info[1]}")
-    return system
 
 
 def test_a_user_without_privileges_runs_a_sweep(cluster: Cluster, shared: Path) -> None:
