@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import code, ledger, where
+from orchestrator.launchers.launcher import SchedulerSilent
 from orchestrator.plan import Planned, prepare
 from orchestrator.status import Status, status
 from orchestrator.store import Store
@@ -255,23 +256,28 @@ def _append(watch: Watch, entry: dict[str, Any]) -> None:
 
 def _cancel_batches(watch: Watch, tokens: list[str], keys: set[str]) -> None:
     """Tell the jobs which of their tasks to drop; a job that has no other is ended."""
-    whole = []
-    for token in tokens:
-        chosen = [key for key in watch.ledger.batches[token]["keys"] if key in keys]
-        if not chosen:
-            continue
-        if len(chosen) == len(watch.ledger.batches[token]["keys"]):
-            whole.append(token)
-        # one that has not begun, and will not, needs no order
-        if (
-            token not in whole
-            or watch.batch(token).refresh().run >= 0
-            or not watch.launcher(watch.ledger.batches[token]["launcher"]).restarts
-        ):
-            folder = taskdir.batch_dir(watch.store.root, token)
-            files.make_dirs(folder)
-            files.publish(folder / f"cancel-{watch.ledger.number:08d}.json", files.encode({"keys": chosen}))
-    _cancel_jobs(watch, whole)
+    chosen = {token: found for token in tokens if (found := [key for key in watch.ledger.batches[token]["keys"] if key in keys])}
+    whole = [token for token, found in chosen.items() if len(found) == len(watch.ledger.batches[token]["keys"])]
+    # a job that is ended before it begins needs no order
+    later = [
+        token
+        for token in whole
+        if watch.launcher(watch.ledger.batches[token]["launcher"]).restarts and watch.batch(token).refresh().run < 0
+    ]
+    for token in chosen.keys() - set(later):
+        _order_to_drop(watch, token, chosen[token])
+    try:
+        _cancel_jobs(watch, whole)
+    except SchedulerSilent as error:
+        for token in later:
+            _order_to_drop(watch, token, chosen[token])
+        raise SchedulerSilent(f"{error}. The tasks are cancelled all the same: jobs that are queued drop them when they begin") from error
+
+
+def _order_to_drop(watch: Watch, token: str, keys: list[str]) -> None:
+    folder = taskdir.batch_dir(watch.store.root, token)
+    files.make_dirs(folder)
+    files.publish(folder / f"cancel-{watch.ledger.number:08d}.json", files.encode({"keys": keys}))
 
 
 def _cancel_jobs(watch: Watch, tokens: list[str]) -> None:

@@ -13,7 +13,7 @@ from orchestrator import code, cost
 from orchestrator import ledger as ledgers
 from orchestrator.closing import closing_entry
 from orchestrator.estimates import expected_seconds
-from orchestrator.launchers.launcher import ENDED, Launcher, Submission, SubmissionRefused, SubmissionUnknown
+from orchestrator.launchers.launcher import ENDED, Launcher, SchedulerSilent, Submission, SubmissionRefused, SubmissionUnknown
 from orchestrator.states import SweepStates
 from orchestrator.watch import Watch
 from workers import files, taskdir
@@ -160,8 +160,13 @@ def _submit_ready(watch: Watch, name: str) -> int:
             break
         launcher = watch.launcher(watch.sweep(name).launcher)
         seconds = expected_seconds(watch.sweep(name), watch.ledger.slowest)
-        submissions = _affordable(watch, name, launcher.cut(tasks, seconds, watch.ledger.bad_hosts()))
+        try:
+            submissions = _affordable(watch, name, launcher.cut(tasks, seconds, watch.ledger.bad_hosts()))
+        except SchedulerSilent as error:
+            watch.waiting[name] = str(error)
+            break
         if not submissions:
+            watch.waiting.setdefault(name, "no more of your jobs may be queued now: a limit of the cluster is reached")
             break
         for submission in _independent(submissions):
             token = _win_submission(watch, name, submission)

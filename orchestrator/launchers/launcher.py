@@ -90,7 +90,8 @@ class Launcher(Plugin):
     def cut(self, tasks: Sequence[Task], expected: Mapping[str, float], exclude: Sequence[str] = ()) -> list[Submission]:
         """Cut tasks, given inputs first, into jobs; here one job carries them all.
 
-        `expected`: seconds of a task by `taskdir.shape_name`, as far as they are known. `exclude`: hosts to stay away from.
+        `expected`: seconds of a task by `taskdir.shape_name`, as far as they are known. `exclude`: hosts to stay away from. Raises
+        SchedulerSilent where the scheduler must be asked for that, and gives no answer.
         """
         return [Submission(jobs=[list(tasks)])] if tasks else []
 

@@ -94,12 +94,9 @@ class Slurm(Launcher):
     # -- jobs -----------------------------------------------------------------------------------------------------------
 
     def cut(self, tasks: Sequence[Task], expected: Mapping[str, float], exclude: Sequence[str] = ()) -> list[Submission]:
-        """As `cut_all`, but no more jobs than may be queued now; nothing while the cluster cannot be asked."""
-        try:
-            cluster = self.cluster()
-            room = cluster.headroom(self.account, self.qos, self.partition) if cluster and has_sbatch() else None
-        except SchedulerSilent:
-            return []
+        """As `cut_all`, but no more jobs than may be queued now."""
+        cluster = self.cluster()
+        room = cluster.headroom(self.account, self.qos, self.partition) if cluster and has_sbatch() else None
         return list(self._within(room, self.cut_all(tasks, expected, exclude)))
 
     def cut_all(self, tasks: Sequence[Task], expected: Mapping[str, float], exclude: Sequence[str] = ()) -> list[Submission]:

@@ -263,3 +263,30 @@ def test_a_job_that_begins_after_it_was_given_up_leaves_at_once(store: Store, mo
     assert len(JOBS) == 2
     job.begin()
     assert not job.begun
+
+
+def test_a_cancel_that_the_scheduler_does_not_hear_reaches_the_jobs_when_they_begin(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = sent(store)
+
+    def deaf(*arguments: Any) -> None:
+        raise SchedulerSilent("slurmctld does not answer")
+
+    monkeypatch.setattr(Scripted, "cancel", deaf)
+    with pytest.raises(SchedulerSilent, match="drop them when they begin"):
+        submit.cancel("a", store)
+    (order,) = [name for name in files.names(taskdir.batch_dir(store.root, job.token)) if name.startswith("cancel-")]
+    assert files.read(taskdir.batch_dir(store.root, job.token) / order) == {"keys": Watch.of(store).sweep("a").keys}
+
+
+def test_a_sweep_that_cannot_be_sent_says_why(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def silent(*arguments: Any) -> Any:
+        raise SchedulerSilent("scontrol does not answer")
+
+    sweep = expand(compose(["name=a", "workload=noop", "index=0,1", "launcher=tests.protocol.scripted"]))
+    submit._activate(Watch.of(store), sweep, FROZEN, [], [])
+    monkeypatch.setattr(Scripted, "cut", silent)
+    ticking.tick(watch := Watch.of(store), ["a"])
+    assert watch.waiting == {"a": "scontrol does not answer"}
+    monkeypatch.setattr(Scripted, "cut", lambda *arguments: [])
+    ticking.tick(watch, ["a"])
+    assert "limit" in watch.waiting["a"]

@@ -80,7 +80,8 @@ def test_no_more_jobs_are_cut_than_may_be_queued_now(cluster):
 
 def test_nothing_is_cut_while_the_cluster_gives_no_answer(cluster):
     cluster.says("scontrol", err="Unable to contact slurm controller", code=1, to="partition")
-    assert Slurm().cut(tasks(3), {}) == []
+    with pytest.raises(SchedulerSilent, match="Unable to contact"):
+        Slurm().cut(tasks(3), {})
 
 
 def test_tasks_are_packed_for_the_nodes_of_the_partition(cluster):
