@@ -60,11 +60,10 @@ class Driver:
                 driver.release()
             return driver
         status = 1
+        sys.stdout = sys.stderr = log.open("a")
         try:
             os.setsid()
             os.close(start)
-            for number in (1, 2):
-                os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), number)
             os.read(held_by, 1)
             _submit(scene, words, fault, {**scene.environment, **(environment or {})}, sbatch_seconds)
             status = 0
@@ -72,7 +71,6 @@ class Driver:
             traceback.print_exc()
         finally:
             sys.stdout.flush()
-            sys.stderr.flush()
             os._exit(status)
 
     def release(self) -> None:
