@@ -9,7 +9,7 @@ import pytest
 from batches import noop
 
 from orchestrator import cli, show
-from orchestrator.launchers.launcher import ENDED, QUEUED, RUNNING, JobState, Submission, SubmissionRefused
+from orchestrator.launchers.launcher import ENDED, QUEUED, RUNNING, JobState, SchedulerSilent, Submission, SubmissionRefused
 from orchestrator.launchers.slurm import Slurm
 from orchestrator.plan import Plan, plan
 from orchestrator.slurm import ending, queue, recent
