@@ -78,6 +78,7 @@ class Batch:
 
     def _begin_run(self, receipt: Event) -> None:
         if self.run >= 0:
+            self._last_time = max(self._last_time, self._heartbeat().get("time", 0.0))
             self.earlier_seconds += self.seconds
             self.lost += [(self.run, event) for event in self.started.values()]
             self.over, self._offset, self.started, self.progress = "", 0, {}, {}
@@ -108,10 +109,14 @@ class Batch:
 
     def heartbeat(self) -> int:
         """A counter that rises while the job lives; 0 before its first."""
+        return int(self._heartbeat().get("count", 0))
+
+    def _heartbeat(self) -> Event:
         try:
-            return int(files.read(run_dir(self.folder, max(self.run, 0)) / "heartbeat.json")["count"])
+            body: Event = files.read(run_dir(self.folder, max(self.run, 0)) / "heartbeat.json")
         except (FileNotFoundError, Garbled):
-            return 0
+            return {}
+        return body
 
     def fence(self) -> bool:
         """Take the place of the next receipt, so that no job begins (or, requeued, goes on) any more; False: one has, after all."""

@@ -15,7 +15,7 @@ def lines(jobs: Sequence[Job], groups: Sequence[Group]) -> Iterator[tuple[str, s
         yield "jobs", ", ".join(_sum(group) for group in groups[:_MOST_GROUPS]) + (", ..." if len(groups) > _MOST_GROUPS else "")
     for group in groups:
         if group.explanation:
-            yield "wrong", _wrong(group)
+            yield ("note" if "nothing to mend" in group.explanation else "wrong"), _wrong(group)
     running = [job for job in jobs if job.state != "queued"]
     yield from (("job", _running(job)) for job in running[:_MOST_RUNNING])
     if len(running) > _MOST_RUNNING:

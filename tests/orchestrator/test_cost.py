@@ -96,15 +96,17 @@ def test_a_job_that_ran_twice_is_paid_for_twice(tmp_path: Path) -> None:
         5000.0,
         [{"event": "start", "key": "k", "attempt": "b", "time": 5001.0}, {"event": "over", "reason": "finished", "time": 5100.0}],
     )
+    # a run that was killed has beaten after its last word
+    (folder / "heartbeat.json").write_bytes(files.encode({"count": 2, "time": 1025.0}))
     batch = Batch(tmp_path, folder.name).refresh()
-    assert (batch.earlier_seconds, batch.seconds) == (10.0, 100.0)
-    assert cost.seconds_of(batch, None) == 110.0
+    assert (batch.earlier_seconds, batch.seconds) == (25.0, 100.0)
+    assert cost.seconds_of(batch, None) == 125.0
     # the scheduler has seen the newest run a little longer than it says itself
     job = JobState(state="ended", job_id="7", seconds=103.0, nodes=("n1",), energy_joules=5.0, reason="COMPLETED")
     assert cost.job_record({"request": GANG}, batch, job) == {
-        "seconds": 113.0, "job_id": "7", "reason": "COMPLETED", "energy_joules": 5.0, "nodes": ["n1"],
-        "hours": {"cpu_hours": pytest.approx(113 * 32 / 3600, rel=1e-5), "gpu_hours": pytest.approx(113 * 8 / 3600, rel=1e-5),
-                  "node_hours": pytest.approx(113 * 4 / 3600, rel=1e-5)},
+        "seconds": 128.0, "job_id": "7", "reason": "COMPLETED", "energy_joules": 5.0, "nodes": ["n1"],
+        "hours": {"cpu_hours": pytest.approx(128 * 32 / 3600, rel=1e-5), "gpu_hours": pytest.approx(128 * 8 / 3600, rel=1e-5),
+                  "node_hours": pytest.approx(128 * 4 / 3600, rel=1e-5)},
     }  # fmt: skip
 
 

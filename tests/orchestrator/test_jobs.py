@@ -73,6 +73,11 @@ def test_few_jobs_are_told_one_by_one_and_what_is_wrong_comes_before_what_runs()
     ]
 
 
+def test_what_needs_no_mending_is_a_note() -> None:
+    state = queued(1, "BeginTime", explanation="it waits for its begin time; there is nothing to mend")
+    assert [name for name, _ in told(FakeWatch(None, {BASE: state}))] == ["note"]
+
+
 def test_many_jobs_are_summed_up_and_their_number_is_not_hidden() -> None:
     states = {f"{BASE}/{i}": running(i) for i in range(20)} | {f"{BASE}/{i}": queued(i) for i in range(20, 5000)}
     states |= {f"{BASE}/{i}": queued(i, "JobHeldUser", explanation=f"you hold it: scontrol release 77_{i}") for i in range(5000, 10_000)}
