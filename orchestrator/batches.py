@@ -27,6 +27,7 @@ class Batch:
     first act; `is_fenced`: no job will begin this batch, or go on with it, any more. `started`: key -> start event of a task that
     has not ended in it, `lost`: (run, start event) of those that earlier runs left unended. `ended`: key -> end events.
     `progress`: key -> (done, total). `over`: why the newest run has ended by itself. `earlier_seconds`: how long the runs before it lasted.
+    `earlier_ends`: for each of them its host, and its last sign of life by the clock of that host.
     """
 
     root: Path
@@ -40,6 +41,7 @@ class Batch:
     over: str = ""
     is_fenced: bool = False
     earlier_seconds: float = 0.0
+    earlier_ends: list[tuple[str, float]] = field(default_factory=list)
     _last_time: float = 0.0
     _offset: int = 0
 
@@ -58,6 +60,16 @@ class Batch:
         """From the newest run's start to its last word so far, by the clock of its host."""
         begun: float = self.receipt.get("began", self.receipt.get("time", self._last_time))
         return max(0.0, self._last_time - begun)
+
+    @property
+    def host(self) -> str:
+        """Where the newest run is or was, by the name that its scheduler knows; empty before the first."""
+        return str(self.receipt.get("slurm", {}).get("node") or self.receipt.get("host", ""))
+
+    @property
+    def last_sign(self) -> float:
+        """When the newest run last showed that it lives, by the clock of its host."""
+        return max(self._last_time, float(self._heartbeat().get("time", 0.0)))
 
     def refresh(self) -> "Batch":
         """Read the receipts and events since the last call; a torn last line waits for its end."""
@@ -78,8 +90,9 @@ class Batch:
 
     def _begin_run(self, receipt: Event) -> None:
         if self.run >= 0:
-            self._last_time = max(self._last_time, self._heartbeat().get("time", 0.0))
+            self._last_time = self.last_sign
             self.earlier_seconds += self.seconds
+            self.earlier_ends.append((self.host, self._last_time))
             self.lost += [(self.run, event) for event in self.started.values()]
             self.over, self._offset, self.started, self.progress = "", 0, {}, {}
         self.run, self.receipt = self.run + 1, receipt

@@ -1,6 +1,5 @@
 """What the end of a job says of its tasks: from its own records first, then from what its scheduler knows."""
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -96,7 +95,7 @@ def _left(watch: Watch, token: str, start: Event, cause: str) -> Iterator[Event]
         return
     job = watch.jobs.get(token)
     said = f"its job {job.job_id} ended: {job.reason}" if job is not None and job.reason else "its job died and left no word"
-    event = start | {"class": cause or "killed", "message": said, "host": start.get("host") or _host(watch.batch(token))}
+    event = start | {"class": cause or "killed", "message": said, "host": start.get("host") or watch.batch(token).host}
     if cause == "host_oom":
         request = watch.ledger.batches[token].get("request", {})
         event |= {"memory_limit_gib": request.get("memory_gib", 0.0) / max(1, request.get("slots", 1))}
@@ -138,21 +137,15 @@ def _log(batch: Batch) -> str:
     return str(taskdir.batch_dir(batch.root, base) / (f"log-{element}" if element else "log"))
 
 
-def _lost_hosts(batch: Batch, job: JobState | None) -> dict[str, list[str]]:
-    """Hosts that failed under the job, with the keys that were at work there."""
-    found: dict[str, list[str]] = {}
+def _lost_hosts(batch: Batch, job: JobState | None) -> list[Event]:
+    """Hosts that failed under the job: when, by their own clocks, and the keys that were at work there."""
+    found: list[Event] = []
     if job is None:
         return found
+    for run, (cause, (host, time)) in enumerate(zip(job.earlier, batch.earlier_ends)):
+        if cause == "node_failure" and host:
+            found.append({"host": host, "time": time, "keys": sorted(start["key"] for one, start in batch.lost if one == run)})
     if job.cause == "node_failure":
-        for host in job.nodes or filter(None, [_host(batch)]):
-            found[host] = sorted(batch.started)
-    for run, cause in enumerate(job.earlier):
-        keys = sorted(start["key"] for one, start in batch.lost if one == run)
-        hosts = Counter(start.get("host", "") for one, start in batch.lost if one == run)
-        if cause == "node_failure" and (host := next(iter(hosts), "")):
-            found.setdefault(host, keys)
+        hosts = job.nodes or tuple(filter(None, [batch.host]))
+        found += [{"host": host, "time": batch.last_sign, "keys": sorted(batch.started)} for host in hosts]
     return found
-
-
-def _host(batch: Batch) -> str:
-    return str(batch.receipt.get("host", ""))

@@ -12,6 +12,9 @@ from workers.taskdir import commit_name
 # class of an outcome that says nothing about the task itself
 UNCHARGED = {"completed", "diverged", "superseded", "interrupted", "cancelled"}
 
+# jobs of one host whose last signs of life are no further apart died together
+SAME_FAILURE_SECONDS = 60.0
+
 
 @dataclass(slots=True)
 class Ledger:
@@ -22,7 +25,7 @@ class Ledger:
     `num_failed` counts them all.
     `cancelled`: sweep -> keys, or None for all. `paused`: sweep -> reason. `resumed`: sweep -> the entry that last resumed it.
     `settled`: sweeps that have nothing left to submit. `slowest`: shape name -> seconds of the slowest completed attempt.
-    `lost_hosts`: host -> for each time that it failed, the keys that it then had at work. `spent`: sweep -> what its closed jobs
+    `lost_hosts`: host -> for each time that it failed, when, and the keys that it then had at work. `spent`: sweep -> what its closed jobs
     have cost (`orchestrator.cost`).
     """
 
@@ -39,7 +42,7 @@ class Ledger:
     retracted: set[str] = field(default_factory=set)
     manifest: int = 0
     slowest: dict[str, float] = field(default_factory=dict)
-    lost_hosts: dict[str, list[list[str]]] = field(default_factory=dict)
+    lost_hosts: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     spent: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def to_body(self) -> dict[str, Any]:
@@ -102,8 +105,8 @@ class Ledger:
             for measure, hours in closing.get("job", {}).get("hours", {}).items():
                 spent = self.spent.setdefault(closing["sweep"], {})
                 spent[measure] = spent.get(measure, 0.0) + hours
-            for host, keys in closing.get("lost_hosts", {}).items():
-                self.lost_hosts.setdefault(host, []).append(keys)
+            for lost in closing.get("lost_hosts", []):
+                self._lost_host(lost["host"], lost["time"], lost["keys"])
         for sweep, keys in cancelled.items():
             self._cancellation(number, {"sweep": sweep, "keys": keys})
         for shape, seconds in entry.get("slowest", {}).items():
@@ -111,7 +114,16 @@ class Ledger:
 
     def bad_hosts(self) -> list[str]:
         """Hosts that failed twice or more, and not each time under one and the same task."""
-        return sorted(host for host, times in self.lost_hosts.items() if len(times) >= 2 and not set.intersection(*map(set, times)))
+        common = {host: set.intersection(*(set(one["keys"]) for one in times)) for host, times in self.lost_hosts.items()}
+        return sorted(host for host, times in self.lost_hosts.items() if len(times) >= 2 and not common[host])
+
+    def _lost_host(self, host: str, time: float, keys: list[str]) -> None:
+        """A host that fails takes all its jobs with it, and each of them tells."""
+        for one in self.lost_hosts.setdefault(host, []):
+            if abs(one["time"] - time) <= SAME_FAILURE_SECONDS:
+                one["keys"] = sorted({*one["keys"], *keys})
+                return
+        self.lost_hosts[host].append({"time": time, "keys": keys})
 
     def _pause(self, number: int, entry: dict[str, Any]) -> None:
         self.paused[entry["sweep"]] = entry["reason"]

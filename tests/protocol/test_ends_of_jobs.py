@@ -140,14 +140,14 @@ def test_what_a_run_lost_before_a_requeue_is_charged_by_its_own_cause(store: Sto
     told.end(last, "host_oom", earlier=("node_failure", "preempted"))
     ticking.tick(watch := Watch.of(store), ["a"])
     assert outcomes(store) == [["node_failure", "host_oom"], [], []]
-    assert watch.ledger.lost_hosts == {}, "of a run whose start names no host nothing is known"
+    assert [one["keys"] for one in watch.ledger.lost_hosts["h"]] == [[job.tasks[0].key]]
 
 
 def test_a_node_that_failed_is_remembered_though_its_job_finished_elsewhere(store: Store, told: Told) -> None:
     job = sent(store)
     job.begin()
     key = job.tasks[0].key
-    job._write({"event": "start", "key": key, "attempt": "a", "slot": 0, "host": "n1", "time": 0.0})
+    assert job.start_next()
     again = job.requeue()
     again.begin()
     while again.start_next():
@@ -155,14 +155,25 @@ def test_a_node_that_failed_is_remembered_though_its_job_finished_elsewhere(stor
     again.end()
     told.end(again, "", earlier=("node_failure",))
     ticking.tick(watch := Watch.of(store), ["a"])
-    assert watch.ledger.lost_hosts == {"n1": [[key]]}
+    assert [one["keys"] for one in watch.ledger.lost_hosts["h"]] == [[key]]
     assert outcomes(store) == [[], [], []]
 
 
 def test_a_host_is_left_out_after_two_failures_unless_one_task_was_there_each_time() -> None:
     ledger = Watch(Store(Path("/nowhere"))).ledger
-    ledger.lost_hosts = {"n1": [["a"], ["b"]], "n2": [["a"], ["a", "b"]], "n3": [["a"]], "n4": [[], ["a"]]}
+    for host, times in {"n1": ["a", "b"], "n2": ["a", "ab"], "n3": ["a"], "n4": ["", "a"]}.items():
+        for number, keys in enumerate(times):
+            ledger._lost_host(host, 1000.0 * number, list(keys))
     assert ledger.bad_hosts() == ["n1", "n4"]
+
+
+def test_jobs_that_died_together_count_as_one_failure_of_their_host() -> None:
+    """Else the neighbours of a task that crashes each of its nodes would have all of them left out."""
+    ledger = Watch(Store(Path("/nowhere"))).ledger
+    for time, key in ((0.0, "crash"), (9.0, "a"), (-9.0, "b"), (500.0, "crash"), (501.0, "c")):
+        ledger._lost_host("n1", time, [key])
+    assert [one["keys"] for one in ledger.lost_hosts["n1"]] == [["a", "b", "crash"], ["c", "crash"]]
+    assert ledger.bad_hosts() == []
 
 
 def test_a_job_that_failed_before_its_first_act_is_charged_to_all_its_tasks(store: Store, told: Told) -> None:
