@@ -19,6 +19,20 @@ FINAL = ("finished", "cancelled", "disk_full", "never_started")
 _FENCES_AT_ONCE = 16
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EarlierRun:
+    """A run that another one has followed. `last_sign`: of life, by the clock of its host. `number`: the scheduler's; it also counts
+    those that never began."""
+
+    host: str
+    last_sign: float
+    number: int
+
+    def cause(self, causes: Sequence[str]) -> str:
+        """What the scheduler says of this run, among all; empty: nothing."""
+        return causes[self.number] if self.number < len(causes) else ""
+
+
 @dataclass(slots=True)
 class Batch:
     """One batch as its files tell it; `refresh` reads only what is new.
@@ -27,7 +41,7 @@ class Batch:
     first act; `is_fenced`: no job will begin this batch, or go on with it, any more. `started`: key -> start event of a task that
     has not ended in it, `lost`: (run, start event) of those that earlier runs left unended. `ended`: key -> end events.
     `progress`: key -> (done, total). `over`: why the newest run has ended by itself. `earlier_seconds`: how long the runs before it lasted.
-    `earlier_ends`: for each of them its host, and its last sign of life by the clock of that host.
+    `earlier`: those runs.
     """
 
     root: Path
@@ -41,7 +55,7 @@ class Batch:
     over: str = ""
     is_fenced: bool = False
     earlier_seconds: float = 0.0
-    earlier_ends: list[tuple[str, float]] = field(default_factory=list)
+    earlier: list[EarlierRun] = field(default_factory=list)
     _last_time: float = 0.0
     _offset: int = 0
 
@@ -92,7 +106,8 @@ class Batch:
         if self.run >= 0:
             self._last_time = self.last_sign
             self.earlier_seconds += self.seconds
-            self.earlier_ends.append((self.host, self._last_time))
+            number = self.receipt.get("slurm", {}).get("restart", self.run)
+            self.earlier.append(EarlierRun(host=self.host, last_sign=self._last_time, number=number))
             self.lost += [(self.run, event) for event in self.started.values()]
             self.over, self._offset, self.started, self.progress = "", 0, {}, {}
         self.run, self.receipt = self.run + 1, receipt

@@ -81,7 +81,7 @@ def _charged(watch: Watch, token: str, key: str) -> Iterator[Event]:
     causes = job.earlier if job is not None else ()
     for run, start in batch.lost:
         if start["key"] == key:
-            yield from _left(watch, token, start, causes[run] if run < len(causes) else "")
+            yield from _left(watch, token, start, batch.earlier[run].cause(causes))
     if key in batch.started:
         yield from _left(watch, token, batch.started[key], job.cause if job is not None else "")
 
@@ -142,9 +142,10 @@ def _lost_hosts(batch: Batch, job: JobState | None) -> list[Event]:
     found: list[Event] = []
     if job is None:
         return found
-    for run, (cause, (host, time)) in enumerate(zip(job.earlier, batch.earlier_ends)):
-        if cause == "node_failure" and host:
-            found.append({"host": host, "time": time, "keys": sorted(start["key"] for one, start in batch.lost if one == run)})
+    for run, earlier in enumerate(batch.earlier):
+        if earlier.cause(job.earlier) == "node_failure" and earlier.host:
+            keys = sorted(start["key"] for one, start in batch.lost if one == run)
+            found.append({"host": earlier.host, "time": earlier.last_sign, "keys": keys})
     if job.cause == "node_failure":
         hosts = job.nodes or tuple(filter(None, [batch.host]))
         found += [{"host": host, "time": batch.last_sign, "keys": sorted(batch.started)} for host in hosts]

@@ -143,6 +143,23 @@ def test_what_a_run_lost_before_a_requeue_is_charged_by_its_own_cause(store: Sto
     assert [one["keys"] for one in watch.ledger.lost_hosts["h"]] == [[job.tasks[0].key]]
 
 
+def test_runs_are_told_apart_by_the_scheduler_s_numbers(store: Store, told: Told) -> None:
+    """One of them died before its first act."""
+    job = sent(store)
+    folder = taskdir.batch_dir(store.root, job.token)
+    files.make_dirs(folder)
+    for run, restart in enumerate((0, 2)):
+        slurm = {"job_id": "7", "restart": restart, "node": f"n{restart}"}
+        files.publish(folder / taskdir.receipt_name(run), files.encode({"job": job.token, "host": "h", "slurm": slurm}))
+        job.run = run
+        files.make_dirs(taskdir.run_dir(folder, run))
+        job.start_next()
+    told.end(job, "host_oom", earlier=("preempted", "node_failure"))
+    ticking.tick(watch := Watch.of(store), ["a"])
+    assert outcomes(store)[0] == ["host_oom"]
+    assert watch.ledger.lost_hosts == {}
+
+
 def test_a_node_that_failed_is_remembered_though_its_job_finished_elsewhere(store: Store, told: Told) -> None:
     job = sent(store)
     job.begin()
