@@ -246,7 +246,14 @@ def _run(words: Sequence[str], text: str, seconds: float) -> str:
     """What sbatch says; it reads the script from its standard input where no file is named."""
     try:
         done = subprocess.run(
-            ["sbatch", *words], input=text, capture_output=True, text=True, errors="replace", timeout=seconds, env=_environment(text)
+            ["sbatch", *words],
+            input=text,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=seconds,
+            env=_environment(text),
+            umask=files.UMASK,  # with it SLURM opens the job's log
         )
     except FileNotFoundError:
         raise SubmissionRefused(f"there is no sbatch on PATH on {os.uname().nodename}; submit where there is", temporary=True) from None

@@ -124,9 +124,10 @@ def test_whatever_a_job_writes_is_for_its_user_and_the_groups_eyes(cluster: Clus
             words = ["workload=cluster_package.seen", "index=0,1", "launcher.tick_job=true"]
             scene.submit(*words, "name=packed")
             scene.submit(*words, "name=array", "launcher.pack=never", "text=array")
+            submit(scene, *words, "name=api", "text=api")
         finally:
             os.umask(before)
-        wait_until(lambda: {"packed", "array"} <= scene.ledger.settled, 60, "both are done")
+        wait_until(lambda: {"packed", "array", "api"} <= scene.ledger.settled, 60, "all are done")
         wait_until(lambda: not cluster.exec("squeue", "-h", "-o", "%j"), 30, "no job is left")
         strict = umask & 0o070
         modes = {stat.S_IFDIR: 0o2750 & ~strict, stat.S_IFREG: 0o640 & ~strict}
