@@ -13,7 +13,7 @@ from workers.taskdir import commit_name
 UNCHARGED = {"completed", "diverged", "superseded", "interrupted", "cancelled"}
 
 # jobs of one host whose last signs of life are no further apart died together
-SAME_FAILURE_SECONDS = 60.0
+SAME_FAILURE_SECONDS = 20.0
 
 
 @dataclass(slots=True)
