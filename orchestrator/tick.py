@@ -42,6 +42,7 @@ def tick(watch: Watch, names: Iterable[str] | None = None) -> Done:
     """Reconcile the scheduler with the files and send what may run, for the sweeps `names` (default: all that are not settled)."""
     done = Done()
     watch.refresh().look()
+    _adopt(watch)
     done.closed = _close_ended(watch)
     wanted = [n for n in (names if names is not None else sorted(watch.ledger.sweeps)) if n not in watch.ledger.settled]
     for name in wanted:
@@ -295,9 +296,29 @@ def _launch(watch: Watch, token: str, submission: Submission, launcher: Launcher
             batch.fence()
         raise
     if launcher.restarts:
-        with files.replacing(batch_dir(root, token) / "job.json") as path:
-            path.write_bytes(files.encode({"job_id": job_id}))
+        _note_id(watch, token, job_id)
     return True
+
+
+def _note_id(watch: Watch, base: str, job_id: str) -> None:
+    with files.replacing(batch_dir(watch.store.root, base) / "job.json") as path:
+        path.write_bytes(files.encode({"job_id": job_id}))
+
+
+def _adopt(watch: Watch) -> None:
+    """Do for jobs that the scheduler has what their driver did not come to: it died right after they were taken, or had no answer."""
+    found: dict[str, str] = {}
+    for token, job in watch.jobs.items():
+        if job.state != ENDED and token in watch.ledger.batches:
+            found.setdefault(token.partition("/")[0], token)
+    for base, token in found.items():
+        entry = watch.ledger.batches[token]
+        launcher = watch.launcher(entry["launcher"])
+        known = not launcher.restarts or (batch_dir(watch.store.root, base) / "job.json").exists()
+        if not known and not _may_yet_submit(entry["driver"], launcher):
+            job_id = watch.jobs[token].job_id.partition("_")[0]
+            launcher.adopt(watch.store.root, base, job_id, code.path_of(watch.store, entry["snapshot"]))
+            _note_id(watch, base, job_id)
 
 
 def _note_refusal(watch: Watch, token: str, refusal: SubmissionRefused) -> None:

@@ -102,6 +102,10 @@ class Launcher(Plugin):
         """
         raise NotImplementedError
 
+    def adopt(self, root: Path, base: str, job_id: str, code_path: Path) -> None:
+        """Do what `submit` does after the scheduler has taken the jobs, where nobody did."""
+        return
+
     def states(self, root: Path, tokens: Sequence[str]) -> dict[str, JobState]:
         """What became of the jobs; a token that is absent has no record. Raises SchedulerSilent."""
         raise NotImplementedError

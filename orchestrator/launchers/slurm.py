@@ -117,9 +117,13 @@ class Slurm(Launcher):
         """One call of sbatch for the jobs, and one for the job that ticks after them."""
         text = sbatch.script(self, root, token, submission.request, len(submission.jobs), code_path)
         job_id = sbatch.submit(taskdir.batch_dir(root, token), "submission.sh", text)
-        if self.tick_job:
-            sbatch.submit_tick(root, token, self._tick_script(root, token, job_id, code_path))
+        self.adopt(root, token, job_id, code_path)
         return job_id
+
+    def adopt(self, root: Path, base: str, job_id: str, code_path: Path) -> None:
+        """Send the job that ticks after them."""
+        if self.tick_job and not (taskdir.batch_dir(root, base) / "tick.json").exists():
+            sbatch.submit_tick(root, base, self._tick_script(root, base, job_id, code_path))
 
     def scripts(self, root: Path, token: str, submission: Submission, code_path: Path) -> dict[str, str]:
         """The texts that `submit` would hand to sbatch."""
