@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from orchestrator import budget, cost, where
 from orchestrator import code as code_of
-from orchestrator import cost, where
 from orchestrator.compose import Composed, compose
 from orchestrator.cures import Means
 from orchestrator.dispatch import Hours, Jobs, add_scripts, jobs_of
@@ -166,7 +166,7 @@ def summarise(planned: Planned, *, every_script: bool = False) -> Plan:
         code=frozen.code,
         jobs=jobs,
         unchecked=planned.unchecked,
-        warnings=cost.shortfalls(watch, sweep.name, sweep.budget, _estimates(sweep, seconds, jobs)),
+        warnings=budget.shortfalls(watch, sweep.name, sweep.budget, _estimates(sweep, seconds, jobs)),
         next=_next(sweep.name, counts, planned.leaving),
     )
 

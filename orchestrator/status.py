@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from orchestrator import cost, where
+from orchestrator import budget, where
 from orchestrator.cures import REMEDIES
 from orchestrator.jobs import jobs, silences
 from orchestrator.states import STATES, SweepStates
@@ -94,7 +94,7 @@ def status(watch: Watch, name: str) -> Status:
 def _budget(watch: Watch, name: str) -> dict[str, tuple[float, float]]:
     if not watch.sweep(name).budget:
         return {}
-    books = cost.account(watch, name)
+    books = budget.account(watch, name)
     return {measure: (books.spent[measure], limit) for measure, limit in books.limits.items()}
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator import batches as batch_files
-from orchestrator import code, cost
+from orchestrator import budget, code
 from orchestrator import ledger as ledgers
 from orchestrator.closing import closing_entry
 from orchestrator.estimates import expected_seconds
@@ -183,7 +183,7 @@ def _submit_ready(watch: Watch, name: str) -> int:
 
 def _is_over_budget(watch: Watch, name: str) -> bool:
     """Whether what the sweep has cost forbids to send more; then it waits for the user."""
-    reason = cost.over_budget(watch, name)
+    reason = budget.over_budget(watch, name)
     if reason:
         _append(watch, {"kind": "pause", "sweep": name, "reason": reason})
     return bool(reason)
@@ -191,7 +191,7 @@ def _is_over_budget(watch: Watch, name: str) -> bool:
 
 def _affordable(watch: Watch, name: str, submissions: list[Submission]) -> list[Submission]:
     """The jobs that the sweep's budget has room for now; when some have ended, it may have room for more."""
-    chosen, held = cost.affordable(watch, name, submissions)
+    chosen, held = budget.affordable(watch, name, submissions)
     if held:
         watch.waiting[name] = held
     return chosen

@@ -216,13 +216,12 @@ def cost(name: str, root: Root = None, by: Sequence[str] = ()) -> "Cost":
     """What the tasks of a sweep have cost by axis, workload and cause, or by what `by` names; and what its budget leaves."""
     from dataclasses import replace
 
-    from orchestrator import cost as costs
-    from orchestrator import cost_table
+    from orchestrator import budget, cost_table
     from orchestrator.watch import Watch
 
     store = _store(root)
     found = cost_table.table(load(name, store.root, mixed_code=True), by)
-    books = costs.account(Watch.of(store), name)
+    books = budget.account(Watch.of(store), name)
     return replace(found, limits=books.limits, spent=books.spent, at_work=books.at_work)
 
 
