@@ -60,18 +60,18 @@ class Scene:
 
     # -- commands -------------------------------------------------------------------------------------------------
 
-    def begin(self, name: str, *words: str, workload: str = "noop", number: int = 0, **axes: Sequence[Any]) -> None:
-        """Submit a sweep of `number` tasks, or of one for each place of the axes, and do not wait."""
+    def begin(self, name: str, *words: str, workload: str = "noop", number: int = 0, **axes: Sequence[Any]) -> str:
+        """Submit a sweep of `number` tasks, or of one for each place of the axes, and do not wait; what the command printed."""
         self.first[name] = 100 * len(self.first)
         number = number or max(map(len, axes.values()))
         zipped = points(index=range(self.first[name], self.first[name] + number), **axes)
         # a setting with one value is no axis
-        self.submit(f"workload={workload}", f"name={name}", *(zipped if number > 1 else zipped[:-1]), *words)
+        return self.submit(f"workload={workload}", f"name={name}", *(zipped if number > 1 else zipped[:-1]), *words)
 
-    def submit(self, *words: str, without: str = "") -> None:
-        """The command, with the settings that all sweeps of a scene have but for those that are given, and for `without`."""
+    def submit(self, *words: str, without: str = "") -> str:
+        """What the command printed, with the settings that all sweeps of a scene have but for those that are given, and for `without`."""
         given = {word.partition("=")[0] for word in words} | {without}
-        self.command("submit", *(word for word in QUICK if word.partition("=")[0] not in given), *words)
+        return self.command("submit", *(word for word in QUICK if word.partition("=")[0] not in given), *words)
 
     def start(self, *words: str, into: int | IO[str] = subprocess.PIPE) -> subprocess.Popen[str]:
         """The command line in a process of its own; `into`: where it prints."""

@@ -58,6 +58,7 @@ def begin_all(scene: Scene) -> None:
     for by in ("watchdog", "cgroup", "none"):
         words = (f"launcher.limit_memory_by={by}", "launcher.slots=3", *alone)
         scene.begin(f"oom_{by}", *words, fail=["none", "oom", "none"], fail_first=[0, 1, 0], seconds=[3, 0, 3])
+    scene.begin("later", "launcher.sbatch={begin: now+1hour}", "launcher.tasks_per_job=1", *alone, number=2)
     scene.begin("held", "launcher.sbatch={hold: true}", *alone, number=1)
     gpus = ("resources.gpus=1", "launcher.tasks_per_gpu=2", *alone)
     scene.begin("cuda", *gpus, cuda_oom_above=[32, "null", "null"], fail=["none", "none", "cuda_oom"], seconds=[0, 1, 0])
@@ -81,7 +82,7 @@ def begin_what_is_ended_by_others(scene: Scene) -> None:
 
 def end_them(scene: Scene) -> None:
     wait_until(lambda: scene.checkpoints("mine") and scene.classes("mine").get(1), 60, "a checkpoint, and the other task is done")
-    scene.cluster.exec("scancel", f"{scene.job_id('mine')}_0")
+    scene.cluster.exec("scancel", f"{scene.job_id('mine')}_0", f"{scene.job_id('later')}_1")
     for name in ("low", "cancel", "grace"):
         wait_until(lambda name=name: scene.checkpoints(f"preempted_{name}"), 60, f"a checkpoint in partition {name}")
     # whoever preempts wants all of the node
@@ -170,6 +171,14 @@ def test_scancel_takes_tasks_out_of_the_sweep_until_it_is_resumed(scene: Scene) 
     assert scene.starts("mine") == {0: 2, 1: 1}
     again = [event for event in scene.events("mine", "end") if event["key"] == scene.key("mine", 0)][-1]
     assert again["resumed_at"] > 0, "it goes on from its checkpoint"
+
+
+def test_an_element_that_scancel_takes_from_the_queue_leaves_no_record_and_is_cancelled_all_the_same(scene: Scene) -> None:
+    job = scene.job_id("later")
+    wait_until(lambda: scene.counts("later") == {"queued": 1, "cancelled": 1}, 30, "one of two is cancelled")
+    scene.cluster.exec("scontrol", "update", f"jobid={job}", "starttime=now")
+    assert scene.wait_until_settled("later") == {"completed": 1, "cancelled": 1}
+    assert scene.starts("later") == {0: 1}
 
 
 def test_a_held_job_is_explained_with_the_command_that_releases_it(scene: Scene) -> None:

@@ -56,6 +56,17 @@ def power(scene: Scene) -> None:
     scene.cluster.kill_node(host)
     wait_until(lambda: scene.hosts("power", run=1), 90, "the first job runs again")
     scene.cluster.restore_node(host)
+    for name in ("power", "train"):
+        scene.wait_until_settled(name, 200)
+    gate = scene.folder / "gate"
+    scene.begin("again", *WAITING, f"launcher.nodelist={host}", workload="fault_package.dice", gate=[gate] * 2, fair=[True] * 2)
+    scene.wait_for_running("again", 2)
+    scene.cluster.kill_node(host)
+    gate.touch()
+    wait_until(lambda: scene.cluster.state(scene.job_id("again")) != "RUNNING", 90, "SLURM has noticed")
+    scene.cluster.restore_node(host)
+    scene.wait_until_settled("again", 200)
+    scene.begin("after", NO_TICKS, seconds=[0, 0])
 
 
 def network(scene: Scene) -> None:
@@ -99,6 +110,7 @@ def crash(scene: Scene) -> None:
     """Whatever node the first task begins on loses its power."""
     packed = ("launcher.slots=2", "launcher.tasks_per_job=5", "resources.walltime_minutes=10", NO_TICKS)
     scene.begin("crash", *packed, seconds=[500, 1, 12, 1, 1])
+    scene.begin("beside", "launcher.tasks_per_job=1", "progress=true", NO_TICKS, seconds=[30, 30, 30])
     scene.drive()
     killed = set[str]()
     while "crash" not in scene.ledger.settled:
@@ -135,7 +147,7 @@ def daemons(scene: Scene) -> None:
     saved, since = scene.cluster.state_folder / "controller/job_state", time.time()
     wait_until(lambda: saved.stat().st_mtime > since, 60, "slurmctld has saved its state")
     scene.cluster.kill_daemon("slurmctld")
-    scene.begin("refused", NO_TICKS, seconds=[0.1, 0.1])
+    scene.said["submitted"] = scene.begin("refused", NO_TICKS, seconds=[0.1, 0.1])
     scene.said["down"] = scene.command("status", "controller")
     gate.touch()
     wait_until(lambda: len(scene.classes("controller")) == 4, 60, "its tasks are done")
@@ -263,7 +275,17 @@ def test_a_power_cut_loses_nothing_and_computes_nothing_twice(act: Callable[[str
     assert [len(scene.runs(token)) for token in scene.tokens("power")] == [2]
     assert scene.wait_until_settled("train", 200) == {"completed": 1}
     assert scene.starts("train") == {0: 2}
-    assert set(scene.ledger.lost_hosts) == scene.hosts("power")
+
+
+def test_a_node_that_fails_twice_is_left_out(act: Callable[[str], Scene]) -> None:
+    scene = act("power")
+    assert scene.wait_until_settled("after") == {"completed": 2}
+    (host,) = scene.hosts("power")
+    first, second = scene.ledger.lost_hosts[host]
+    keys = {scene.key("power", 2), scene.key("power", 3), scene.key("train")}
+    assert (set(first["keys"]), set(second["keys"])) == (keys, set(scene.numbers("again"))), "a power cut counts once, for all jobs"
+    assert scene.submissions("after")[0]["request"]["exclude"] == [host]
+    assert scene.hosts("after") != {host}
 
 
 def test_a_node_without_network_computes_on_but_nothing_is_published_twice(act: Callable[[str], Scene]) -> None:
@@ -291,6 +313,7 @@ def test_a_task_that_crashes_its_node_fails_alone(act: Callable[[str], Scene]) -
     scene = act("crash")
     assert scene.wait_until_settled("crash", 600) == {"completed": 4, "failed": 1}
     assert scene.charged("crash") == {0: ["node_failure"] * 6}
+    assert scene.counts("beside") == {"completed": 3}
     assert scene.ledger.bad_hosts() == []
     assert "its nodes failed again and again" in scene.status("crash")["next"]
 
@@ -314,7 +337,8 @@ def test_slurmctld_killed_and_started_again_costs_nothing(act: Callable[[str], S
     scene = act("daemons")
     assert scene.counts("controller") == {"completed": 4}
     assert once(scene.starts("controller"))
-    assert "slurm" in scene.said["down"].lower()
+    assert "nothing is concluded: squeue gave no answer" in scene.said["down"]
+    assert "its job is looked for by its name" in scene.said["submitted"]
     assert scene.counts("refused") == {"completed": 2}
     assert once(scene.starts("refused"))
 
