@@ -154,6 +154,8 @@ class Job:
             self._obey()
             self._schedule()
             self.journal.write()
+            if self.journal.is_short_of_room and not self.over:
+                self._stop("disk_full")  # further tasks would take what is left for the last word
             if not self.seating.busy and (self.over or self.failed_starts >= MAX_FAILED_STARTS or self.agenda.peek() is None):
                 return
             self._beat("running" if self.seating.places.held else "queued")

@@ -38,11 +38,13 @@ class Journal:
     """What the job says about itself. Nothing here may stop it: on a full disk records wait until there is room.
 
     `folder`: of the batch. `run`: which run of the job this is; `is_superseded`: a later one has begun, or may not begin any more.
+    `is_short_of_room`: the reserve is in use.
     """
 
     folder: Path
     run: int = 0
     is_superseded: bool = False
+    is_short_of_room: bool = False
     heartbeats: int = 0
     _descriptor: int = -1
     _size: int = 0
@@ -101,7 +103,10 @@ class Journal:
         try:
             if self._descriptor < 0:
                 self._open()
-            return self._append() or (self._give_up_reserve() and self._append())
+            if self._append():
+                return True
+            self.is_short_of_room = True
+            return self._give_up_reserve() and self._append()
         except OSError:
             return False
 
