@@ -234,7 +234,7 @@ class Scene:
 
     # -- waiting --------------------------------------------------------------------------------------------------
 
-    def wait_until_settled(self, name: str, seconds: float = 120) -> dict[str, int]:
+    def wait_until_settled(self, name: str, seconds: float = 240) -> dict[str, int]:
         """Until the ledger says that the sweep has nothing left to do; states -> tasks. Somebody ticks, where somebody ever did."""
 
         def is_settled() -> bool:
@@ -258,7 +258,7 @@ class Scene:
         counts: dict[str, int] = self.status(name)["counts"]
         return counts
 
-    def wait_for_running(self, name: str, number: int = 1, seconds: float = 60) -> None:
+    def wait_for_running(self, name: str, number: int = 1, seconds: float = 120) -> None:
         """Until so many of its tasks run."""
         wait_until(lambda: self.num_running(name) >= number, seconds, f"{number} tasks of {name} run")
 

@@ -11,16 +11,18 @@ from tests.slurm.cluster import Cluster, wait_until
 from tests.slurm.scene import Scene, once
 from workers import taskdir
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("slow_cures")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200), pytest.mark.xdist_group("slow_cures")]
 
 Act = Callable[[Scene], None]
 
 NO_TICKS = "launcher.tick_job=false"
-# some twenty seconds that are no work for the machine
+# forty seconds that are no work for the machine
 TRAIN = (
-    *("workload=train", "name=train", "model=cure_package.patient", "num_steps=2000", "train_size=200", "num_evaluations=4"),
+    *("workload=train", "name=train", "model=cure_package.patient", "num_steps=4000", "train_size=200", "num_evaluations=4"),
     *("checkpoint_every_seconds=0.5", "resources.memory_gib=1", "launcher.grace_seconds=5", NO_TICKS),
 )
+# what all waits end with on a machine that has nothing else to do is a fraction of this
+WAIT = 300
 # tasks that wait for a file
 WAITING = ("resources.walltime_minutes=8", NO_TICKS)
 
@@ -34,13 +36,13 @@ def calm(scene: Scene) -> None:
     scene.begin("limit", *packed, seconds=[55, 2, 55, 2])
     scene.begin("frozen", "launcher.partition=short", "progress=true", NO_TICKS, seconds=[50])
     scene.begin("deaf", "resources.walltime_minutes=4", "launcher.grace_seconds=90", NO_TICKS, fail=["hang"], fail_first=[1])
-    scene.submit(*TRAIN, "launcher.partition=low", "launcher.nodelist=n2", "resources.walltime_minutes=0.3")
+    scene.submit(*TRAIN, "launcher.partition=low", "launcher.nodelist=n2", "resources.walltime_minutes=0.5")
     scene.drive()
-    wait_until(lambda: scene.checkpoints("frozen"), 60, "a checkpoint of the job that freezes")
+    wait_until(lambda: scene.checkpoints("frozen"), WAIT, "a checkpoint of the job that freezes")
     scene.cluster.exec("scancel", "--signal=STOP", "--batch", scene.job_id("frozen"))
     scene.wait_for_running("deaf")
     scene.cluster.exec("scontrol", "update", f"jobid={scene.job_id('deaf')}", "timelimit=1")
-    wait_until(lambda: scene.checkpoints("train"), 100, "a checkpoint of the training")
+    wait_until(lambda: scene.checkpoints("train"), WAIT, "a checkpoint of the training")
     scene.cluster.sbatch("true", "--partition=high", "--cpus-per-task=4", "--nodelist=n2")
 
 
@@ -49,23 +51,23 @@ def power(scene: Scene) -> None:
     packed = ("launcher.tasks_per_job=4", "launcher.slots=2", "resources.walltime_minutes=3", NO_TICKS)
     scene.begin("power", *packed, "progress=true", seconds=[1, 1, 40, 40])
     scene.drive()
-    wait_until(lambda: scene.checkpoints("power", 2), 60, "a checkpoint")
+    wait_until(lambda: scene.checkpoints("power", 2), WAIT, "a checkpoint")
     (host,) = scene.hosts("power")
     scene.submit(*TRAIN, f"launcher.nodelist={host}", "resources.walltime_minutes=5")
-    wait_until(lambda: scene.checkpoints("train"), 100, "a checkpoint of the training")
+    wait_until(lambda: scene.checkpoints("train"), WAIT, "a checkpoint of the training")
     scene.cluster.kill_node(host)
-    wait_until(lambda: scene.hosts("power", run=1), 90, "the first job runs again")
+    wait_until(lambda: scene.hosts("power", run=1), WAIT, "the first job runs again")
     scene.cluster.restore_node(host)
     for name in ("power", "train"):
-        scene.wait_until_settled(name, 200)
+        scene.wait_until_settled(name, WAIT)
     gate = scene.folder / "gate"
     scene.begin("again", *WAITING, f"launcher.nodelist={host}", workload="fault_package.dice", gate=[gate] * 2, fair=[True] * 2)
     scene.wait_for_running("again", 2)
     scene.cluster.kill_node(host)
     gate.touch()
-    wait_until(lambda: scene.cluster.state(scene.job_id("again")) != "RUNNING", 90, "SLURM has noticed")
+    wait_until(lambda: scene.cluster.state(scene.job_id("again")) != "RUNNING", WAIT, "SLURM has noticed")
     scene.cluster.restore_node(host)
-    scene.wait_until_settled("again", 200)
+    scene.wait_until_settled("again", WAIT)
     scene.begin("after", NO_TICKS, seconds=[0, 0])
 
 
@@ -79,11 +81,11 @@ def network(scene: Scene) -> None:
     (host,) = scene.hosts("zombie")
     scene.cluster.cut_node(host)
     first.touch()
-    wait_until(lambda: scene.classes("zombie").get(0), 30, "the zombie has committed")
+    wait_until(lambda: scene.classes("zombie").get(0), WAIT, "the zombie has committed")
     scene.cluster.on(host, "pkill", "-STOP", "-f", f"workers {scene.root}")
-    wait_until(lambda: scene.hosts("zombie", run=1), 100, "the job runs elsewhere")
+    wait_until(lambda: scene.hosts("zombie", run=1), WAIT, "the job runs elsewhere")
     second.touch()
-    wait_until(lambda: taskdir.differences(scene.root), 60, "both have tried to publish what they computed")
+    wait_until(lambda: taskdir.differences(scene.root), WAIT, "both have tried to publish what they computed")
     scene.cluster.restore_node(host)
 
 
@@ -95,11 +97,11 @@ def double(scene: Scene) -> None:
     scene.wait_for_running("double", 2)
     scene.cluster.cut_node("n1")
     job = scene.job_id("double")
-    wait_until(lambda: scene.cluster.state(job) == "PENDING", 60, "SLURM has noticed")
-    wait_until(lambda: "UnavailableNodes" in scene.reason(job), 60, "the job may start again")
+    wait_until(lambda: scene.cluster.state(job) == "PENDING", WAIT, "SLURM has noticed")
+    wait_until(lambda: "UnavailableNodes" in scene.reason(job), WAIT, "the job may start again")
     scene.said["away"] = scene.command("status", "double")
     scene.cluster.restore_node("n1")
-    wait_until(lambda: "held" in scene.reason(job), 60, "SLURM holds the job")
+    wait_until(lambda: "held" in scene.reason(job), WAIT, "SLURM holds the job")
     scene.said["held"] = scene.command("status", "double")
     gate.touch()
     scene.cluster.exec("scontrol", "update", "nodename=n1", "state=resume")
@@ -119,21 +121,21 @@ def crash(scene: Scene) -> None:
                 killed.add(event["attempt"])
                 scene.cluster.kill_node(event["host"])
                 job = scene.job_id("crash")
-                wait_until(lambda job=job: scene.cluster.state(job) != "RUNNING", 90, "SLURM has noticed")
+                wait_until(lambda job=job: scene.cluster.state(job) != "RUNNING", WAIT, "SLURM has noticed")
                 scene.cluster.restore_node(event["host"])
         scene.drive()
 
 
 def alone(scene: Scene) -> None:
     """After its submission nobody looks: a chain of four shapes, of which one fills its memory, another one needs more than its time."""
-    train = ("num_steps=50,4000", "checkpoint_every_seconds=0.5", "model=cure_package.patient", "train_size=200")
+    train = ("num_steps=50,6000", "checkpoint_every_seconds=0.5", "model=cure_package.patient", "train_size=200")
     words = [f"spectrum.gram.train.{word}" for word in train]
-    scene.submit("workload=cure_package.largest", "name=chain", *words, "resources.walltime_minutes=0.5", without="resources.memory_gib")
+    scene.submit("workload=cure_package.largest", "name=chain", *words, "resources.walltime_minutes=0.75", without="resources.memory_gib")
     long = scene.keys("chain", "train")[-1]
-    wait_until(lambda: scene.checkpoints("chain", long), 90, "a checkpoint of the long training")
+    wait_until(lambda: scene.checkpoints("chain", long), WAIT, "a checkpoint of the long training")
     (host,) = {event["host"] for event in scene.begun("chain", long)}
     scene.cluster.kill_node(host)
-    wait_until(lambda: len(scene.begun("chain", long)) > 1, 120, "it runs again")
+    wait_until(lambda: len(scene.begun("chain", long)) > 1, WAIT, "it runs again")
     scene.cluster.restore_node(host)
 
 
@@ -145,12 +147,12 @@ def daemons(scene: Scene) -> None:
     scene.wait_for_running("controller", 4)
     # what is not yet in its saved state, SLURM would start a second time
     saved, since = scene.cluster.state_folder / "controller/job_state", time.time()
-    wait_until(lambda: saved.stat().st_mtime > since, 60, "slurmctld has saved its state")
+    wait_until(lambda: saved.stat().st_mtime > since, WAIT, "slurmctld has saved its state")
     scene.cluster.kill_daemon("slurmctld")
     scene.said["submitted"] = scene.begin("refused", NO_TICKS, seconds=[0.1, 0.1])
     scene.said["down"] = scene.command("status", "controller")
     gate.touch()
-    wait_until(lambda: len(scene.classes("controller")) == 4, 60, "its tasks are done")
+    wait_until(lambda: len(scene.classes("controller")) == 4, WAIT, "its tasks are done")
     scene.cluster.restore_daemon("slurmctld")
     scene.wait_until_settled("controller")
     scene.wait_until_settled("refused")
@@ -166,9 +168,9 @@ def purged(scene: Scene) -> None:
     scene.begin("purged", *WAITING, "launcher.use_sacct=false", workload="fault_package.dice", gate=[gate] * 2, fair=[True] * 2)
     scene.wait_for_running("purged", 2)
     scene.cluster.exec("scancel", "--signal=KILL", "--batch", scene.job_id("purged"))
-    wait_until(lambda: scene.cluster.state(scene.job_id("purged")) not in ("RUNNING", "COMPLETING"), 60, "the job is dead")
+    wait_until(lambda: scene.cluster.state(scene.job_id("purged")) not in ("RUNNING", "COMPLETING"), WAIT, "the job is dead")
     gate.touch()
-    wait_until(lambda: not scene.cluster.state(scene.job_id("purged")).isalpha(), 180, "SLURM has forgotten the job")
+    wait_until(lambda: not scene.cluster.state(scene.job_id("purged")).isalpha(), WAIT, "SLURM has forgotten the job")
     scene.drive()
 
 
@@ -221,7 +223,7 @@ def act(possible: None) -> Iterator[Callable[[str], Scene]]:
 
 def test_packed_tasks_write_checkpoints_before_slurm_s_limit_and_go_on_in_a_requeued_run(act: Callable[[str], Scene]) -> None:
     scene = act("calm")
-    assert scene.wait_until_settled("limit", 200) == {"completed": 4}
+    assert scene.wait_until_settled("limit", WAIT) == {"completed": 4}
     assert scene.charged("limit") == {}
     assert scene.starts("limit") == {0: 2, 1: 1, 2: 2, 3: 1}
     (token,) = scene.tokens("limit")
@@ -234,7 +236,7 @@ def test_packed_tasks_write_checkpoints_before_slurm_s_limit_and_go_on_in_a_requ
 def test_a_job_that_wakes_up_too_late_still_writes_checkpoints_and_has_itself_requeued(act: Callable[[str], Scene]) -> None:
     """It was stopped; SLURM wakes it to tell it that its time is over."""
     scene = act("calm")
-    assert scene.wait_until_settled("frozen", 200) == {"completed": 1}
+    assert scene.wait_until_settled("frozen", WAIT) == {"completed": 1}
     assert scene.charged("frozen") == {}
     assert len(scene.runs(scene.tokens("frozen")[0])) >= 2
     assert all(event["resumed_at"] for event in scene.events("frozen", "end")[1:])
@@ -243,7 +245,7 @@ def test_a_job_that_wakes_up_too_late_still_writes_checkpoints_and_has_itself_re
 def test_a_job_that_slurm_ends_at_its_limit_gets_twice_the_time(act: Callable[[str], Scene]) -> None:
     """Its task is deaf, and the limit comes before its own, so that only SLURM says what happened."""
     scene = act("calm")
-    assert scene.wait_until_settled("deaf", 200) == {"completed": 1}
+    assert scene.wait_until_settled("deaf", WAIT) == {"completed": 1}
     assert scene.charged("deaf") == {0: ["timeout"]}
     assert scene.closings("deaf")[0]["job"]["reason"] == "TIMEOUT"
     assert [task.resources["walltime_minutes"] for task in scene.sent("deaf")] == [4, 8]
@@ -251,7 +253,7 @@ def test_a_job_that_slurm_ends_at_its_limit_gets_twice_the_time(act: Callable[[s
 
 def test_a_training_meets_its_limit_again_and_again_and_is_preempted_in_between(act: Callable[[str], Scene]) -> None:
     scene = act("calm")
-    assert scene.wait_until_settled("train", 200) == {"completed": 1}
+    assert scene.wait_until_settled("train", WAIT) == {"completed": 1}
     assert set(scene.charged("train")[0]) == {"timeout_progress"}
     assert len(scene.classes("train")[0]) >= 3
     assert "PREEMPTED" in scene.cluster.accounted(scene.job_id("train", 0), all_runs=True)
@@ -260,7 +262,7 @@ def test_a_training_meets_its_limit_again_and_again_and_is_preempted_in_between(
 def test_a_training_gives_the_same_numbers_however_it_was_interrupted(act: Callable[[str], Scene]) -> None:
     one, other = act("calm"), act("power")
     for scene in (one, other):
-        scene.wait_until_settled("train", 200)
+        scene.wait_until_settled("train", WAIT)
     assert one.values("train") == other.values("train")
 
 
@@ -269,11 +271,11 @@ def test_a_training_gives_the_same_numbers_however_it_was_interrupted(act: Calla
 
 def test_a_power_cut_loses_nothing_and_computes_nothing_twice(act: Callable[[str], Scene]) -> None:
     scene = act("power")
-    assert scene.wait_until_settled("power", 200) == {"completed": 4}
+    assert scene.wait_until_settled("power", WAIT) == {"completed": 4}
     assert scene.starts("power") == {0: 1, 1: 1, 2: 2, 3: 2}
     assert all(event["resumed_at"] for event in scene.events("power", "end")[-2:])
     assert [len(scene.runs(token)) for token in scene.tokens("power")] == [2]
-    assert scene.wait_until_settled("train", 200) == {"completed": 1}
+    assert scene.wait_until_settled("train", WAIT) == {"completed": 1}
     assert scene.starts("train") == {0: 2}
 
 
@@ -291,7 +293,7 @@ def test_a_node_that_fails_twice_is_left_out(act: Callable[[str], Scene]) -> Non
 def test_a_node_without_network_computes_on_but_nothing_is_published_twice(act: Callable[[str], Scene]) -> None:
     """What the zombie has committed is not computed again; of what both have computed, one result counts."""
     scene = act("network")
-    assert scene.wait_until_settled("zombie", 200) == {"completed": 2}
+    assert scene.wait_until_settled("zombie", WAIT) == {"completed": 2}
     assert scene.starts("zombie") == {0: 1, 1: 2}
     assert [len(scene.runs(token)) for token in scene.tokens("zombie")] == [2]
     ((key, _),) = scene.status("zombie")["differences"]
@@ -313,7 +315,7 @@ def test_a_task_that_crashes_its_node_fails_alone(act: Callable[[str], Scene]) -
     scene = act("crash")
     assert scene.wait_until_settled("crash", 600) == {"completed": 4, "failed": 1}
     assert scene.charged("crash") == {0: ["node_failure"] * 6}
-    assert scene.counts("beside") == {"completed": 3}
+    assert scene.wait_until_settled("beside", WAIT) == {"completed": 3}
     assert scene.ledger.bad_hosts() == []
     assert "its nodes failed again and again" in scene.status("crash")["next"]
 
@@ -326,7 +328,9 @@ def test_the_jobs_ticks_alone_carry_a_chain_to_its_end(act: Callable[[str], Scen
     wait_until(lambda: "chain" in scene.ledger.settled, 400, "the chain is settled")
     assert scene.counts("chain") == {"completed": 8}
     charged = scene.charged("chain")
-    assert {cause for causes in charged.values() for cause in causes} >= {"host_oom", "timeout_progress"}
+    assert {cause for causes in charged.values() for cause in causes} >= {"host_oom"}
+    assert "requeued" in {event["reason"] for event in scene.events("chain", "over")}
+    assert scene.ledger.lost_hosts
     assert scene.driver is None
 
 
@@ -351,6 +355,6 @@ def test_without_slurmdbd_a_sweep_is_cured_all_the_same(act: Callable[[str], Sce
 
 def test_a_job_that_nobody_remembers_is_given_up_and_sent_again(act: Callable[[str], Scene]) -> None:
     scene = act("purged")
-    assert scene.wait_until_settled("purged", 120) == {"completed": 2}
+    assert scene.wait_until_settled("purged", WAIT) == {"completed": 2}
     assert scene.charged("purged") == {0: ["killed"], 1: ["killed"]}
     assert scene.starts("purged") == {0: 2, 1: 2}
