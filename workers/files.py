@@ -186,6 +186,11 @@ def set_umask() -> None:
     os.umask(UMASK)
 
 
+def opener(path: str, flags: int) -> int:
+    """For `open(..., opener=opener)`: a file that this creates has the mode of a store's."""
+    return os.open(path, flags, FILE_MODE)
+
+
 def _keep_from_others(path: Path) -> None:
     # a library has created it, with whatever the umask of the process lets through
     mode = stat.S_IMODE(os.stat(path).st_mode)

@@ -113,7 +113,7 @@ class Journal:
     def _open(self) -> None:
         with contextlib.suppress(OSError, DiskFull):
             files.ops.create(self.run_folder / _RESERVE, os.urandom(RESERVE_BYTES))
-        self._descriptor = os.open(self.run_folder / "attempts.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        self._descriptor = os.open(self.run_folder / "attempts.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, files.FILE_MODE)
 
     def _append(self) -> bool:
         data = b"".join(self._unwritten)

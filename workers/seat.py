@@ -17,6 +17,7 @@ from typing import Any
 from workers import limits
 from workers.child import MAX_MESSAGE, STACK_DUMP, STOP, WARNING
 from workers.execute import newer
+from workers.files import FILE_MODE
 from workers.limits import Group
 from workers.slots import Slot
 from workers.taskdir import Task
@@ -106,7 +107,7 @@ class Seat:
     def start(self, root: Path, code: str, folder: Path, nodes: Sequence[str] = ()) -> None:
         """Start the child in a session of its own, in its cgroup, and tell it its limits; `nodes`: those of its job."""
         self.channel, self._childs_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        log = os.open(folder / self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        log = os.open(folder / self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, FILE_MODE)
         high = fcntl.fcntl(self._childs_end.fileno(), fcntl.F_DUPFD_CLOEXEC, 10)
         try:
             self.pid = os.posix_spawn(

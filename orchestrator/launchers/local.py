@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from orchestrator.launchers import _processes
 from orchestrator.launchers.launcher import JobState, Launcher, Submission
-from workers import limits, taskdir
+from workers import files, limits, taskdir
 from workers.processes import Process
 from workers.settings import setting
 
@@ -38,7 +38,7 @@ class Local(Launcher):
     def submit(self, root: Path, token: str, submission: Submission, code_path: Path) -> str:
         """Start a detached shell: the job, then a tick."""
         path = os.pathsep.join(filter(None, (str(code_path), os.environ.get("PYTHONPATH"))))
-        with (taskdir.batch_dir(root, token) / "log").open("ab") as log:
+        with open(taskdir.batch_dir(root, token) / "log", "ab", opener=files.opener) as log:
             # Popen, not kept: the shell outlives this process on purpose.
             shell = subprocess.Popen(
                 ["sh", "-c", _COMMANDS, _processes.JOB, sys.executable, str(root.absolute()), token],
