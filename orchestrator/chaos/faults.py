@@ -123,7 +123,7 @@ class Chaos:
         if one is None or (fault.kind == POWER and self._restore_at):
             return
         receipt = self._receipt(one)
-        # who is hit is looked up first: afterwards they no longer run
+        # who is hit is looked up first: afterwards they may no longer run
         if fault.kind == KILL:
             victims, struck = [one], reach.signal_task(receipt, one.log, reach.KILL)
         elif fault.kind == OOM:
@@ -132,8 +132,10 @@ class Chaos:
             victims = self.scene.in_the_same_job(one)
             struck = reach.requeue(receipt)
         else:
-            victims = [other for other in self.scene.running() if self._receipt(other).get("host") == receipt.get("host")]
             struck = self._cut_power(str(receipt.get("host", "")))
+            # here afterwards: the cut takes its time, and what has no end by then never will
+            self.scene.refresh()
+            victims = [other for other in self.scene.running() if self._receipt(other).get("host") == receipt.get("host")]
         fault.tries += 1
         if struck:
             fault.strikes += 1
