@@ -11,7 +11,7 @@ from pathlib import Path
 from workers.processes import start_ticks
 
 WATCH_SECONDS = 0.1
-OOM_SECONDS = 5.0
+OOM_SECONDS = 15.0
 _MIB = 2**20
 
 
