@@ -140,7 +140,8 @@ def status(scene: Scene, name: str = "w") -> Status:
 def settings(words: Sequence[str]) -> list[str]:
     """With those that make a trial quick, where the words do not say otherwise."""
     given = {word.partition("=")[0] for word in words}
-    return [*(word for word in QUICK if word.partition("=")[0] not in given), *words]
+    quick = [*(word for word in QUICK if not word.startswith("launcher.doubt_seconds")), "launcher.doubt_seconds=2"]
+    return [*(word for word in quick if word.partition("=")[0] not in given), *words]
 
 
 # -- until all is done --------------------------------------------------------------------------------------------------

@@ -73,24 +73,24 @@ def faulty_sbatch(scene: Scene, fault: str) -> dict[str, str]:
     return {"PATH": f"{folder}:{scene.environment['PATH']}"}
 
 
-@pytest.mark.parametrize("words", [SINGLE, ARRAY], ids=["single", "array"])
-def test_no_task_runs_twice_whatever_becomes_of_sbatch(scene: Callable[[], Scene], words: tuple[str, ...]) -> None:
-    scenes = {fault: scene() for fault in FAULTS}
-    environments = {fault: faulty_sbatch(one, fault) for fault, one in scenes.items()}
-    began = {
-        fault: Driver.of(one, words, environment=environments[fault], sbatch_seconds=2 if "hangs" in fault else None)
-        for fault, one in scenes.items()
-    }
-    assert {fault for fault, driver in began.items() if not driver.wait()} == set(DEADLY)
-    late = scenes["late"]
-    (abandoned,) = [entry["token"] for entry in late.entries("submission")]
+def test_no_task_runs_twice_whatever_becomes_of_sbatch(scene: Callable[[], Scene]) -> None:
+    forms = {"single": SINGLE, "array": ARRAY}
+    scenes = {(form, fault): scene() for form in forms for fault in FAULTS}
+    began = {}
+    for (form, fault), one in scenes.items():
+        seconds = 2 if "hangs" in fault else None
+        began[form, fault] = Driver.of(one, forms[form], environment=faulty_sbatch(one, fault), sbatch_seconds=seconds)
+    assert {fault for (_, fault), driver in began.items() if not driver.wait()} == set(DEADLY)
+    abandoned = {form: scenes[form, "late"].entries("submission")[0]["token"] for form in forms}
     settle([(one, "w") for one in scenes.values()])
     # sbatch was alive all the time, and hands over only now what has long been given up
-    (late.folder / "bin/go").touch()
-    wait_until(lambda: accepted(late)[abandoned], 30, "the late job is there")
-    (job_id,) = accepted(late)[abandoned]
-    late.cluster.wait_for(job_id, "COMPLETED")
-    for fault, one in scenes.items():
+    for form, token in abandoned.items():
+        late = scenes[form, "late"]
+        (late.folder / "bin/go").touch()
+        wait_until(lambda late=late, token=token: accepted(late)[token], 30, "the late job is there")
+        (job_id,) = accepted(late)[token]
+        late.cluster.wait_for(job_id, "COMPLETED")
+    for (_, fault), one in scenes.items():
         assert_each_once(one)
         taken = [len(ids) for ids in accepted(one).values()]
         assert sum(taken) == (2 if fault == "late" else 1), f"{fault}: {accepted(one)}"
