@@ -108,21 +108,25 @@ def test_no_more_elements_run_at_once_than_max_jobs(scene: Scene) -> None:
 
 
 def test_cancel_takes_what_is_told_and_no_more_and_resume_brings_it_back(scene: Scene) -> None:
-    gates = {name: gate(scene, name) for name in ("packed", "array", "whole")}
+    gates = {name: gate(scene, name) for name in ("packed", "array", "whole", "again")}
     submit(scene, *SEEN, "name=packed", "index=range(0,3)", f"gate={gates['packed']}", "launcher.slots=3")
     submit(scene, *SEEN, "name=array", "index=range(0,3)", f"gate={gates['array']}", "launcher.pack=never")
     submit(scene, *SEEN, "name=whole", "index=0,1", f"gate={gates['whole']}", "launcher.slots=2")
+    submit(scene, *SEEN, "name=again", "index=0,1", f"gate={gates['again']}", "launcher.slots=2")
     submit(scene, "workload=noop", QUIET, "name=queued", "index=range(0,3)", LATER)
-    for name, number in (("packed", 3), ("array", 3), ("whole", 2)):
+    for name, number in (("packed", 3), ("array", 3), ("whole", 2), ("again", 2)):
         are_there(gates[name], number)
     with here(scene):
-        for name, where in (("packed", "index=1"), ("array", "index=1"), ("whole", None), ("queued", None)):
-            assert len(verbs.cancel(name, where, scene.root)) == (3 if name == "queued" else 2 if name == "whole" else 1)
+        for name, where, number in (
+            ("packed", "index=1", 1), ("array", "index=1", 1), ("whole", None, 2), ("again", None, 2), ("queued", None, 3),
+        ):  # fmt: skip
+            assert len(verbs.cancel(name, where, scene.root)) == number
     # what waits is gone at once, what runs goes after it has saved its state
     assert not is_queued(scene, scene.job_id("queued"))
     assert status(scene, "queued").counts == {"cancelled": 3}
     # whoever resumes before anybody knows that the job has ended is not overruled by its end
-    resume(scene, "queued")
+    for name in ("queued", "again"):
+        resume(scene, name)
     for job_id in (scene.job_id("whole"), f"{scene.job_id('array')}_1"):
         wait_until(lambda job_id=job_id: not is_queued(scene, job_id), 30, f"the end of {job_id}")
     assert status(scene, "whole").counts == {"cancelled": 2}
@@ -134,13 +138,14 @@ def test_cancel_takes_what_is_told_and_no_more_and_resume_brings_it_back(scene: 
         assert sorted(scene.starts(name).items()) == [(0, 1), (1, 1), (2, 1)]
     for name in gates:
         gates[name].touch()
-        resume(scene, name)
+        if name != "again":
+            resume(scene, name)
     settle([(scene, name) for name in gates])
-    assert [scene.counts(name) for name in gates] == [{"completed": 3}, {"completed": 3}, {"completed": 2}]
+    assert [scene.counts(name) for name in gates] == [{"completed": 3}, {"completed": 3}, {"completed": 2}, {"completed": 2}]
     wait_until(lambda: status(scene, "queued").counts == {"queued": 3} and len(scene.submissions("queued")) == 2, 30, "all is sent again")
     # only what was cancelled ran again, from its checkpoint
     assert scene.starts("packed") == scene.starts("array") == {0: 1, 1: 2, 2: 1}
-    assert scene.charged("packed") == scene.charged("array") == scene.charged("whole") == {}
+    assert [scene.charged(name) for name in gates] == [{}] * 4
 
 
 def test_logs_are_of_one_task_also_where_a_job_has_many_or_never_began(scene: Scene) -> None:
