@@ -95,6 +95,24 @@ def test_a_job_that_was_quicker_than_the_fence_is_alive(tmp_path: Path) -> None:
     assert not batch.is_fenced
 
 
+def test_of_many_fenced_at_once_those_that_had_begun_are_alive(tmp_path: Path) -> None:
+    many = [Batch(tmp_path, f"w-1/{number}").refresh() for number in range(40)]
+    begun = many[::7]
+    for batch in begun:
+        receipt(batch, 0)
+    batches.fence(many)
+    assert [batch for batch in many if not batch.is_fenced] == begun
+
+
+def test_a_fold_knows_which_tasks_of_open_jobs_were_told_to_end() -> None:
+    ledger = Ledger()
+    ledger.apply(1, {"kind": "submission", "token": "w-1", "sweep": "w", "jobs": [["a", "b"], ["c"], ["d"]]})
+    ledger.apply(2, {"kind": "cancellation", "sweep": "w", "keys": ["a", "c", "e"]})
+    ledger.apply(3, {"kind": "cancellation", "sweep": "other", "keys": ["d"]})
+    for one in (ledger, Ledger.from_body(files.plain(ledger.to_body()))):
+        assert {token: batch.get("told") for token, batch in one.batches.items()} == {"w-1/0": ["a"], "w-1/1": ["c"], "w-1/2": None}
+
+
 def test_a_fold_with_open_arrays_reads_back_and_writes_each_submission_once() -> None:
     ledger = Ledger()
     for token, jobs in (("w-1", [["a"], ["b"]]), ("w-2", [["c"]])):
