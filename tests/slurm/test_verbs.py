@@ -180,9 +180,10 @@ def test_status_says_where_jobs_are_why_they_wait_and_what_they_use(scene: Scene
     shown = scene.command("status", "runs")
     assert f"{scene.job_id('runs')} (slurm) on n3: 0 of 2 ended, 2 running, time 0:00:" in shown
     assert "NOBODY, since launcher.tick_job is false: run `eigensweep tick" in shown
+    # SLURM has no reason before it has tried to start a job
+    wait_until(lambda: {job["reason"] for job in status(scene, "waits").jobs} <= {"Resources", "Priority"}, 30, "the reason to wait")
     waiting = {name: status(scene, name).jobs for name in ("waits", "later", "held")}
     assert {job["state"] for jobs in waiting.values() for job in jobs} == {"queued"}
-    assert {job["reason"] for job in waiting["waits"]} <= {"Resources", "Priority"}
     place, length = waiting["waits"][0]["position"]
     assert 1 <= place <= length
     assert waiting["later"][0]["reason"] == "BeginTime"
