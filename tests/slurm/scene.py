@@ -220,6 +220,11 @@ class Scene:
         folder = taskdir.task_dir(self.root, self.ledger.name_of(self.key(name, which))) / "attempts"
         return sorted(step for path in folder.glob("*/*") if (step := taskdir.checkpoint_step(path.name)) >= 0)
 
+    def log(self, token: str) -> str:
+        """What a job itself printed."""
+        base, _, element = token.partition("/")
+        return (taskdir.batch_dir(self.root, base) / (f"log-{element}" if element else "log")).read_text()
+
     def logs(self, name: str, number: int = 0) -> str:
         """What `eigensweep logs` shows of a task."""
         return "\n".join(verbs.logs(name, self.key(name, number), self.root))

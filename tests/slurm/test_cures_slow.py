@@ -16,9 +16,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200), pytest.mark.xdist_gro
 Act = Callable[[Scene], None]
 
 NO_TICKS = "launcher.tick_job=false"
-# forty seconds that are no work for the machine
+# a minute that are no work for the machine
 TRAIN = (
-    *("workload=train", "name=train", "model=cure_package.patient", "num_steps=4000", "train_size=200", "num_evaluations=4"),
+    *("workload=train", "name=train", "model=cure_package.patient", "num_steps=6000", "train_size=200", "num_evaluations=4"),
     *("checkpoint_every_seconds=0.5", "resources.memory_gib=1", "launcher.grace_seconds=5", NO_TICKS),
 )
 # what all waits end with on a machine that has nothing else to do is a fraction of this
@@ -33,7 +33,7 @@ WAITING = ("resources.walltime_minutes=8", NO_TICKS)
 def calm(scene: Scene) -> None:
     """Nothing breaks: time limits, of SLURM's jobs and of tasks, and a preempted training."""
     packed = ("launcher.partition=short", "launcher.slots=2", "launcher.tasks_per_job=4", "progress=true", NO_TICKS)
-    scene.begin("limit", *packed, seconds=[55, 2, 55, 2])
+    scene.begin("limit", *packed, seconds=[2, 2, 55, 55])
     scene.begin("frozen", "launcher.partition=short", "progress=true", NO_TICKS, seconds=[50])
     scene.begin("deaf", "resources.walltime_minutes=4", "launcher.grace_seconds=90", NO_TICKS, fail=["hang"], fail_first=[1])
     scene.submit(*TRAIN, "launcher.partition=low", "launcher.nodelist=n2", "resources.walltime_minutes=0.5")
@@ -95,13 +95,17 @@ def double(scene: Scene) -> None:
     scene.begin("double", *WAITING, "launcher.nodelist=n1", workload="fault_package.dice", gate=[gate] * 2, fair=[True] * 2)
     scene.drive()
     scene.wait_for_running("double", 2)
-    scene.cluster.cut_node("n1")
     job = scene.job_id("double")
-    wait_until(lambda: scene.cluster.state(job) == "PENDING", WAIT, "SLURM has noticed")
-    wait_until(lambda: "UnavailableNodes" in scene.reason(job), WAIT, "the job may start again")
-    scene.said["away"] = scene.command("status", "double")
-    scene.cluster.restore_node("n1")
-    wait_until(lambda: "held" in scene.reason(job), WAIT, "SLURM holds the job")
+    # where the node is quick to kill what it should not have, SLURM finds no second job, and the job just runs again
+    for run in range(1, 4):
+        scene.cluster.cut_node("n1")
+        wait_until(lambda: scene.cluster.state(job) == "PENDING", WAIT, "SLURM has noticed")
+        wait_until(lambda: "UnavailableNodes" in scene.reason(job), WAIT, "the job may start again")
+        scene.said["away"] = scene.command("status", "double")
+        scene.cluster.restore_node("n1")
+        wait_until(lambda run=run: "held" in scene.reason(job) or scene.hosts("double", run), WAIT, "SLURM holds the job, or it runs")
+        if not scene.hosts("double", run):
+            break
     scene.said["held"] = scene.command("status", "double")
     gate.touch()
     scene.cluster.exec("scontrol", "update", "nodename=n1", "state=resume")
@@ -225,11 +229,12 @@ def test_packed_tasks_write_checkpoints_before_slurm_s_limit_and_go_on_in_a_requ
     scene = act("calm")
     assert scene.wait_until_settled("limit", WAIT) == {"completed": 4}
     assert scene.charged("limit") == {}
-    assert scene.starts("limit") == {0: 2, 1: 1, 2: 2, 3: 1}
-    (token,) = scene.tokens("limit")
-    assert len(scene.runs(token)) == 2
-    long = {scene.key("limit", number) for number in (0, 2)}
-    assert all(event["resumed_at"] > 200 for event in scene.runs(token)[1] if event["event"] == "end" and event["key"] in long)
+    assert scene.starts("limit") == {0: 1, 1: 1, 2: 2, 3: 2}
+    token, *more = scene.tokens("limit")
+    assert not more, scene.log(token)
+    assert len(scene.runs(token)) == 2, scene.log(token)
+    long = {scene.key("limit", number) for number in (2, 3)}
+    assert all(event["resumed_at"] > 100 for event in scene.runs(token)[1] if event["event"] == "end" and event["key"] in long)
     assert scene.cluster.accounted(scene.job_id("limit"), all_runs=True) == ["REQUEUED", "COMPLETED"]
 
 
@@ -307,8 +312,7 @@ def test_a_job_of_which_slurm_finds_a_second_is_explained_and_mended_by_the_comm
     assert "Duplicate jobid" in held
     assert "scontrol update nodename=" in held and f"scontrol release {scene.job_id('double')}" in held
     assert scene.wait_until_settled("double") == {"completed": 2}
-    assert scene.starts("double") == {0: 2, 1: 2}
-    assert [len(scene.runs(token)) for token in scene.tokens("double")] == [2]
+    assert [value for (value,) in scene.values("double").values()] == [6.0, 6.0]
 
 
 def test_a_task_that_crashes_its_node_fails_alone(act: Callable[[str], Scene]) -> None:
