@@ -47,15 +47,19 @@ def token_of(attempt: str) -> str | None:
 # -- jobs ---------------------------------------------------------------------------------------------------------------
 
 
-def job_row(token: str, closed: Closed) -> Row | None:
-    """The row of a job that a scheduler was asked for; None: of the embedded launchers, which nobody has to pay."""
+def job_row(token: str, closed: Closed, found: list[Row]) -> Row | None:
+    """The row of a job that a scheduler was asked for, with the attempts `found` in it; None: of the embedded launchers, which nobody
+    has to pay."""
     request, job = closed.entry.get("request") or {}, closed.job
     hours = cost.of_job(request, job.get("seconds", 0.0))
     if not hours or not job.get("seconds"):
         return None
     asked = {name: request.get(name) for name in ("nodes", "cpus", "gpus", "memory_gib", "slots")}
+    # where the scheduler did not say it, the job itself may have measured what its attempts share
+    measured = sum(row["energy_joules"] or 0.0 for row in found) or None
     return {
-        **{name: job.get(name) for name in ("job_id", "reason", "seconds", "energy_joules")},
+        **{name: job.get(name) for name in ("job_id", "reason", "seconds")},
+        "energy_joules": job.get("energy_joules") or measured,
         **asked,
         **hours,
         "batch": token,

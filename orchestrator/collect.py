@@ -170,7 +170,7 @@ def read_closed(store: Store, news: News, costs: Costs) -> tuple[list[Row], list
         found = attempts.rows(store.root, token, closed.entry, closed)
         costs.add(token, closed.entry, found)
         of_attempts += found
-        job = attempts.job_row(token, closed)
+        job = attempts.job_row(token, closed, found)
         if job is not None:
             of_jobs.append(job if found else job | {"idle_tasks": json.dumps(closed.keys)})
     return of_attempts, of_jobs

@@ -135,6 +135,20 @@ def test_overhead_and_energy_are_shared_by_time_and_slots(store: Store, packed: 
     assert [joules[key] for key in packed] == pytest.approx([240.0, 120.0, 180.0, 60.0])
 
 
+def test_the_energy_that_a_job_has_measured_itself_is_its_own_where_the_scheduler_says_none(store: Store, keys: list[str]) -> None:
+    submit(store, [keys], PACKED)
+    name = f"{BASE}-0-0-abcdef"
+    over = {"event": "over", "reason": "finished", "time": 9.0, "energy_joules": 50.0}
+    write_run(store, BASE, 0, [start(keys[0], name, 1.0), end(keys[0], name, "completed", 8.0, **SHARE), over])
+    commit(store, keys[0], ["w1"], attempt=name)
+    close(store, BASE, seconds=10.0)
+    compact(store, ledgers.read(store.root))
+    results = load("w1", store.root)
+    assert results.jobs().collect()["energy_joules"].to_list() == [50.0]
+    assert results.attempts().collect()["energy_joules"].to_list() == [50.0]
+    assert cost_table.table(results).total.joules == 50.0
+
+
 def test_the_group_of_an_axis_value_has_tasks_attempts_and_what_was_wasted(store: Store, packed: list[str]) -> None:
     by_width = {row["width"]: row for row in load("w1", store.root).cost("width").to_dicts()}
     assert [by_width[width]["tasks"] for width in (32, 64)] == [2, 2]
