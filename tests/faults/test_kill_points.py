@@ -14,6 +14,7 @@ import pytest
 from orchestrator import verbs
 from orchestrator.store import Store
 from orchestrator.watch import Watch
+from tests.faults.stage import Stage
 from workers import files, taskdir
 from workers.files import KillingOps
 
@@ -110,6 +111,8 @@ def survives(tmp_path: Path, who: str, after: str, step: int) -> int:
         in_a_fork(root, None, None)
         in_a_fork(root, None, None, "resume")
         assert_whole(root)
+        # the shell of each job ends with a tick, which writes
+        Stage(root).wait_until_quiet()
         shutil.rmtree(root)
         hits += killed
         if not killed and (who == "driver" or number > MOST_POINTS_OF_A_JOB):

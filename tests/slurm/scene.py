@@ -240,12 +240,14 @@ class Scene:
     # -- waiting --------------------------------------------------------------------------------------------------
 
     def wait_until_settled(self, name: str, seconds: float = 240) -> dict[str, int]:
-        """Until the ledger says that the sweep has nothing left to do; states -> tasks. Somebody ticks, where somebody ever did."""
+        """Until the ledger says that the sweep has nothing left to do and no job; states -> tasks. Somebody ticks, where somebody ever did."""
 
         def is_settled() -> bool:
             if self.driver is not None:
                 self.drive()
-            return name in self.ledger.settled
+            ledger = self.ledger
+            # its last task may be committed before its last job is closed, and only then is charged what that job did
+            return name in ledger.settled and all(entry["sweep"] != name for entry in ledger.batches.values())
 
         try:
             wait_until(is_settled, seconds, f"{name} is settled")
