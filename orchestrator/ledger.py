@@ -52,8 +52,9 @@ class Ledger:
 
     @classmethod
     def from_body(cls, body: dict[str, Any]) -> "Ledger":
-        """The fold that `to_body` wrote."""
-        values: dict[str, Any] = {name: set(value) if name in ("settled", "retracted") else value for name, value in body.items()}
+        """The fold that `to_body` wrote; what a newer version has added to it is left out."""
+        known = {name: value for name, value in body.items() if name in cls.__slots__}
+        values: dict[str, Any] = {name: set(value) if name in ("settled", "retracted") else value for name, value in known.items()}
         return cls(**values | {"batches": spread(body["batches"])})
 
     def name_of(self, key: str) -> str:

@@ -41,6 +41,7 @@ def test_reading_in_steps_gives_the_fold_of_reading_at_once(root: Path) -> None:
         ledgers.read(root, stepwise)
     assert stepwise == writer == ledgers.read(root)
     assert Ledger.from_body(writer.to_body()) == writer
+    assert Ledger.from_body(writer.to_body() | {"of_a_newer_version": {}}) == writer
 
 
 def test_a_batch_is_open_until_it_is_closed_and_its_failures_count_until_resumed(root: Path) -> None:
