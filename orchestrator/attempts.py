@@ -11,7 +11,7 @@ from typing import Any
 from orchestrator import cost, schema
 from workers import files
 from workers.errors import Garbled
-from workers.taskdir import Commit, batch_dir, receipt_name, run_dir
+from workers.taskdir import Commit, batch_dir, job_path, receipt_name, run_dir
 
 Row = dict[str, Any]
 Event = dict[str, Any]
@@ -176,9 +176,7 @@ def _share_energy(found: list[Row], joules: float) -> None:
 def _job_id(root: Path, token: str, closed: Closed | None) -> str | None:
     """The scheduler's name of the job: `123`, or `123_4` of an array; None for a process of this machine."""
     base, _, element = token.partition("/")
-    number = str(
-        (closed.job if closed is not None else {}).get("job_id") or _document(batch_dir(root, base) / "job.json").get("job_id", "")
-    )
+    number = str((closed.job if closed is not None else {}).get("job_id") or _document(job_path(root, base)).get("job_id", ""))
     if not number or ":" in number:
         return None
     return number if not element or "_" in number else f"{number}_{element}"

@@ -258,11 +258,14 @@ def _cancel_batches(watch: Watch, tokens: list[str], keys: set[str]) -> None:
     """Tell the jobs which of their tasks to drop; a job that has no other is ended."""
     chosen = {token: found for token in tokens if (found := [key for key in watch.ledger.batches[token]["keys"] if key in keys])}
     whole = [token for token, found in chosen.items() if len(found) == len(watch.ledger.batches[token]["keys"])]
-    # a job that is ended before it begins needs no order
+    # a job that is ended before it begins needs no order; one whose id nobody knows may come yet, and cannot be ended
+    known = {base for base in {token.partition("/")[0] for token in whole} if taskdir.job_path(watch.store.root, base).exists()}
     later = [
         token
         for token in whole
-        if watch.launcher(watch.ledger.batches[token]["launcher"]).restarts and watch.batch(token).refresh().run < 0
+        if watch.launcher(watch.ledger.batches[token]["launcher"]).restarts
+        and token.partition("/")[0] in known
+        and watch.batch(token).refresh().run < 0
     ]
     for token in chosen.keys() - set(later):
         _order_to_drop(watch, token, chosen[token])

@@ -18,7 +18,7 @@ from orchestrator.states import SweepStates
 from orchestrator.watch import Watch
 from workers import files, taskdir
 from workers.processes import Process
-from workers.taskdir import Task, batch_dir
+from workers.taskdir import Task, job_path
 
 SETTLE_PAUSE_SECONDS = 2.0
 
@@ -301,7 +301,7 @@ def _launch(watch: Watch, token: str, submission: Submission, launcher: Launcher
 
 
 def _note_id(watch: Watch, base: str, job_id: str) -> None:
-    with files.replacing(batch_dir(watch.store.root, base) / "job.json") as path:
+    with files.replacing(job_path(watch.store.root, base)) as path:
         path.write_bytes(files.encode({"job_id": job_id}))
 
 
@@ -314,7 +314,7 @@ def _adopt(watch: Watch) -> None:
     for base, token in found.items():
         entry = watch.ledger.batches[token]
         launcher = watch.launcher(entry["launcher"])
-        known = not launcher.restarts or (batch_dir(watch.store.root, base) / "job.json").exists()
+        known = not launcher.restarts or job_path(watch.store.root, base).exists()
         if not known and not _may_yet_submit(entry["driver"], launcher):
             job_id = watch.jobs[token].job_id.partition("_")[0]
             launcher.adopt(watch.store.root, base, job_id, code.path_of(watch.store, entry["snapshot"]))

@@ -137,6 +137,11 @@ def receipt_name(run: int) -> str:
     return f"receipt-{run}.json" if run else "receipt.json"
 
 
+def job_path(root: Path, base: str) -> Path:
+    """Where the id that the scheduler gave to a submission is kept, once it is known."""
+    return batch_dir(root, base) / "job.json"
+
+
 def run_dir(folder: Path, run: int) -> Path:
     """Where a run of the batch at `folder` writes: a requeued job in a folder of its own, for the run before may still be alive."""
     return folder / f"run-{run}" if run else folder

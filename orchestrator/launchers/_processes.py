@@ -20,7 +20,7 @@ JOB = "eigensweep-job"  # a word of the command line of each job's shell
 
 def write_job(root: Path, token: str, process: Process, **more: float) -> None:
     """Keep the job's id beside the batch."""
-    with files.replacing(taskdir.batch_dir(root, token) / "job.json") as path:
+    with files.replacing(taskdir.job_path(root, token)) as path:
         path.write_bytes(files.encode({"job_id": str(process), **more}))
 
 
@@ -53,7 +53,7 @@ def receipt_process(folder: Path) -> Process | None:
 
 def launched_process(root: Path, token: str) -> Process | None:
     """The process that was started for the batch: by its job.json, or, where the driver died before it, by its command line."""
-    job = _document(taskdir.batch_dir(root, token) / "job.json").get("job_id")
+    job = _document(taskdir.job_path(root, token)).get("job_id")
     if job:
         return Process.parse(str(job))
     mine = {JOB, token, str(root.absolute())}

@@ -297,6 +297,6 @@ def has_sbatch() -> bool:
 def _job_id(root: Path, base: str) -> str:
     """The scheduler's id of a submission; empty where its answer was lost."""
     try:
-        return str(files.read(taskdir.batch_dir(root, base) / "job.json")["job_id"])
+        return str(files.read(taskdir.job_path(root, base))["job_id"])
     except (FileNotFoundError, Garbled):
         return ""

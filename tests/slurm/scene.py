@@ -147,7 +147,7 @@ class Scene:
     def job_id(self, name: str, number: int = -1) -> str:
         """SLURM's id of a submission of the sweep."""
         token = self.submissions(name)[number]["token"]
-        path = taskdir.batch_dir(self.root, token) / "job.json"
+        path = taskdir.job_path(self.root, token)
         wait_until(path.exists, 30, f"{path} is there")
         return str(files.read(path)["job_id"])
 
@@ -240,7 +240,7 @@ class Scene:
     # -- waiting --------------------------------------------------------------------------------------------------
 
     def wait_until_settled(self, name: str, seconds: float = 240) -> dict[str, int]:
-        """Until the ledger says that the sweep has nothing left to do and no job; states -> tasks. Somebody ticks, where somebody ever did."""
+        """Until the ledger knows of nothing left to do and of no job; states -> tasks. Somebody ticks, where somebody ever did."""
 
         def is_settled() -> bool:
             if self.driver is not None:

@@ -76,7 +76,7 @@ def begin_all(scene: Scene) -> None:
 def begin_what_is_ended_by_others(scene: Scene) -> None:
     for name in ("low", "cancel", "grace"):
         words = (f"launcher.partition={name}", "launcher.nodelist=n1", "progress=true", TICKS)
-        scene.begin(f"preempted_{name}", *words, seconds=[8])
+        scene.begin(f"preempted_{name}", *words, seconds=[12])
     scene.begin("mine", APART, TICKS, "launcher.tasks_per_job=1", "progress=true", seconds=[8, 0.1])
 
 

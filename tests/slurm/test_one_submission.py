@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import code
+from orchestrator import code, verbs
 from orchestrator.batches import Batch
 from orchestrator.plan import prepare
 from orchestrator.store import Store
@@ -40,6 +40,7 @@ FAULTS = {
     "limit": f'echo "{LIMIT}" >&2; exit 1',
     "garbles its answer": '{real} "$@" | tr 0-9 x',
 }
+WAITS = 'until [ -e {folder}/go ]; do sleep 0.1; done; exec {real} "$@"'
 # more than a submission has operations
 MOST_POINTS = 500
 DEADLY = ("before", "during", "after", "late")
@@ -64,11 +65,11 @@ def imported() -> None:
 
 
 def faulty_sbatch(scene: Scene, fault: str) -> dict[str, str]:
-    """An environment whose sbatch has the fault."""
+    """An environment whose sbatch has the fault, given by its name or in shell."""
     folder = scene.folder / "bin"
     folder.mkdir()
     names = {"folder": folder, "real": scene.cluster.bin / "sbatch"}
-    (folder / "sbatch").write_text(WRAPPER.format(**names, fault=FAULTS[fault].format(**names)))
+    (folder / "sbatch").write_text(WRAPPER.format(**names, fault=FAULTS.get(fault, fault).format(**names)))
     (folder / "sbatch").chmod(0o755)
     return {"PATH": f"{folder}:{scene.environment['PATH']}"}
 
@@ -96,6 +97,22 @@ def test_no_task_runs_twice_whatever_becomes_of_sbatch(scene: Callable[[], Scene
         assert sum(taken) == (2 if fault == "late" else 1), f"{fault}: {accepted(one)}"
         if fault in FOUND_BY_NAME:
             assert taken == [1], f"{fault}: a job that SLURM had was not found by its name"
+
+
+@pytest.mark.parametrize("words", [SINGLE, ARRAY], ids=["single", "array"])
+def test_what_is_cancelled_before_sbatch_has_answered_never_begins(scene: Callable[[], Scene], words: tuple[str, ...]) -> None:
+    one = scene()
+    driver = Driver.of(one, words, environment=faulty_sbatch(one, WAITS))
+    wait_until(lambda: one.entries("submission"), 30, "the driver is at sbatch")
+    with here(one):
+        assert len(verbs.cancel("w", root=one.root)) == 2
+    (one.folder / "bin/go").touch()
+    assert driver.wait()
+    ((job_id,),) = accepted(one).values()
+    one.cluster.wait_for(job_id, "COMPLETED")
+    settle([(one, "w")])
+    assert one.starts("w") == {}
+    assert one.counts("w") == {"cancelled": 2}
 
 
 def freeze(scenes: list[Scene], words: tuple[str, ...]) -> None:
