@@ -210,7 +210,10 @@ class Slurm(Launcher):
             problems += [problem for one in alone for problem in check(cluster, self, one.request)]
             if self.tick_job and self.tick_partition:
                 there = replace(self, partition=self.tick_partition, constraint=None, gpu_type=None)
-                problems += [f"launcher.tick_partition: {problem}" for problem in check(cluster, there, _TICK_REQUEST)]
+                found = (
+                    problem.replace("launcher.partition=", "launcher.tick_partition=") for problem in check(cluster, there, _TICK_REQUEST)
+                )
+                problems += [f"launcher.tick_partition: {problem}" for problem in found]
             if not problems and has_sbatch():
                 texts = [sbatch.script(self, root, "check", one.request, 1, root) for one in alone[:_TRIED]]
                 told = dict.fromkeys(filter(None, map(sbatch.refusal, texts)))
@@ -232,7 +235,7 @@ class Slurm(Launcher):
             cluster, why = self.cluster(), "there is no sbatch on PATH"
         except SchedulerSilent as error:
             if submitting:
-                raise
+                raise SchedulerSilent(f"{error}; nothing was submitted: run the same `eigensweep submit` again once it answers") from None
             cluster, why = None, str(error)
         if cluster is None:
             return None, f"not checked against a cluster: {why}, and the site has no `partitions:` to plan by"

@@ -29,7 +29,7 @@ def call(argv: Sequence[str], timeout_seconds: float = 60.0) -> str:
     code, out, err = _run(argv, timeout_seconds)
     # squeue ends with 0 for a user it does not know: an empty answer, and no knowledge
     if code or (not out.strip() and "error:" in err):
-        raise SchedulerSilent(f"{argv[0]} gave no answer ({_told(code, err or out)}); nothing is concluded, and it is asked again later")
+        raise SchedulerSilent(f"{argv[0]} gave no answer ({_told(code, err or out)})")
     return out
 
 
@@ -59,7 +59,7 @@ def _run(argv: Sequence[str], timeout_seconds: float) -> tuple[int, str, str]:
         except BaseException as error:
             os.killpg(process.pid, signal.SIGKILL)
             if isinstance(error, subprocess.TimeoutExpired):
-                raise SchedulerSilent(f"{argv[0]} gave no answer in {timeout_seconds:g} s; it is asked again later") from None
+                raise SchedulerSilent(f"{argv[0]} gave no answer in {timeout_seconds:g} s") from None
             raise
     return process.returncode, out, err
 

@@ -207,7 +207,7 @@ def test_many_jobs_are_ended_in_few_words(cluster, root: Path):
     ("given", "resources", "message"),
     [
         ({"partition": "debgu"}, {}, "no partition 'debgu' on this cluster; did you mean 'debug'"),
-        ({"tick_partition": "nosuch"}, {}, "launcher.tick_partition: no partition 'nosuch'"),
+        ({"tick_partition": "nosuch"}, {}, "launcher.tick_partition: no partition 'nosuch'.*: launcher.tick_partition="),
         ({"account": "nosuch"}, {}, "no account 'nosuch' among yours"),
         ({}, {"memory_gib": 900.0}, "900 GiB on one node is more than a node of partition 'debug' has"),
         ({"shared": ("/nowhere",)}, {}, "the nodes do not see the store: .* is in none of the folders that the nodes see"),
@@ -251,9 +251,11 @@ def test_without_a_cluster_nothing_can_be_submitted(no_cluster, root: Path, shar
         Slurm(partitions=GIB_PARTITIONS, **shared).check_jobs(root, tasks(1), submitting=True)
 
 
-def test_a_plan_works_while_the_cluster_gives_no_answer(cluster, root: Path, shared):
+def test_a_plan_works_while_the_cluster_gives_no_answer_and_a_submission_says_that_it_did_nothing(cluster, root: Path, shared):
     cluster.says("scontrol", err="Unable to contact slurm controller", code=1, to="partition")
     assert "not checked against a cluster: scontrol gave no answer" in Slurm(**shared).check_jobs(root, tasks(1), submitting=False)
+    with pytest.raises(SchedulerSilent, match="nothing was submitted: run the same `eigensweep submit` again"):
+        Slurm(**shared).check_jobs(root, tasks(1), submitting=True)
 
 
 def test_what_one_task_can_have_is_what_the_largest_node_has(cluster):
