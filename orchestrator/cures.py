@@ -37,25 +37,27 @@ REMEDIES = {
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What there is to cure with: `most_memory_gib()` for one task, `alone_has_all`: at no cost where it is alone."""
+    """What there is to cure with: `most_memory_gib()` for one task, `alone_has_all`: at no cost where it is alone; types of larger GPUs."""
 
     most_memory_gib: Callable[[], float]
     alone_has_all: bool = True
+    larger_gpu_types: Sequence[str] = ()
 
     @classmethod
     def of(cls, launcher: Launcher) -> "Means":
         """Those of a launcher, which is asked only where somebody needs more."""
-        return cls(launcher.most_memory_gib, launcher.alone_has_all)
+        return cls(launcher.most_memory_gib, launcher.alone_has_all, launcher.larger_gpus())
 
 
 @dataclass(frozen=True, slots=True)
 class Prospect:
     """What comes next for a task that is not committed: it may run (in `resources`, perhaps `alone`, its micro-batch halved `halvings`
-    times), or has `failed` for a reason."""
+    times, on a GPU of type `gpu_type` rather than on that which the launcher names), or has `failed` for a reason."""
 
     resources: Resources
     alone: bool = False
     halvings: int = 0
+    gpu_type: str = ""
     failed: str = ""
 
 
@@ -72,8 +74,8 @@ def prospect(outcomes: Sequence[Outcome], resources: Resources, code: str, means
     for cause, number in causes.items():
         if number > BUDGETS[cause]:
             return Prospect(resources, failed=cause)
-    # alone on its GPU it had all of it, so a further attempt must need less
-    if causes["cuda_oom"] > 1 and not can_halve:
+    need = _after_cuda_oom(causes["cuda_oom"], means.larger_gpu_types, can_halve=can_halve)
+    if need is None:
         return Prospect(resources, failed="cuda_oom")
     shape, alone = _after_host_oom(counted, resources, means)
     if alone is None:
@@ -82,7 +84,22 @@ def prospect(outcomes: Sequence[Outcome], resources: Resources, code: str, means
         shape = replace(shape, walltime_minutes=2 * shape.walltime_minutes)
     # what was beside a task whose nodes fail may be a victim of it, or it one of theirs
     alone = alone or causes["cuda_oom"] > 0 or causes["node_failure"] > 1
-    return Prospect(shape, alone=alone, halvings=max(0, causes["cuda_oom"] - 1))
+    halvings, gpu_type = need
+    return Prospect(shape, alone=alone, halvings=halvings, gpu_type=gpu_type)
+
+
+def _after_cuda_oom(number: int, larger: Sequence[str], *, can_halve: bool) -> tuple[int, str] | None:
+    """Halvings of the micro-batch and type of the GPU, after one alone on its GPU; None: there is nothing that would help.
+
+    Alone it had the whole GPU, so a further attempt must need less or have more. The last one has the largest GPU that there is.
+    """
+    further = max(0, number - 1)
+    is_last = number == BUDGETS["cuda_oom"]
+    halvings = min(further, BUDGETS["cuda_oom"] - 1 - bool(larger)) if can_halve else 0
+    step = further - halvings
+    if step > len(larger):
+        return None
+    return halvings, (larger[-1] if is_last else larger[step - 1]) if step else ""
 
 
 def _after_host_oom(outcomes: Sequence[Outcome], resources: Resources, means: Means) -> tuple[Resources, bool | None]:

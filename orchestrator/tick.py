@@ -248,6 +248,7 @@ def _task(watch: Watch, name: str, index: int, states: SweepStates) -> Task:
         alone=prospect.alone,
         num_failed=ledger.num_failed.get(key, 0),
         halvings=prospect.halvings,
+        gpu_type=prospect.gpu_type,
     )
 
 

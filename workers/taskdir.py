@@ -20,7 +20,8 @@ Columns = dict[str, list[Any]]
 class Task:
     """One unit of work as it crosses the border to the nodes: plain values only.
 
-    `alone`: nothing else runs beside it in its job. `halvings`: how often its micro-batch is to be halved.
+    `alone`: nothing else runs beside it in its job. `halvings`: how often its micro-batch is to be halved. `gpu_type`: of a larger GPU
+    than the launcher's, which the task was found to need.
     """
 
     key: str
@@ -35,6 +36,7 @@ class Task:
     alone: bool = False
     num_failed: int = 0
     halvings: int = 0
+    gpu_type: str = ""
 
     @property
     def commit_name(self) -> str:

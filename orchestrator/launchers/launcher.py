@@ -137,6 +137,10 @@ class Launcher(Plugin):
         """The exact texts that `submit` would hand to the scheduler, by file name."""
         return {}
 
+    def larger_gpus(self) -> Sequence[str]:
+        """Types of GPUs with more memory than those that tasks are given, smallest first."""
+        return ()
+
     def most_memory_gib(self) -> float:
         """Memory that one task can have at most where the jobs run; what needs more has failed for good."""
         return float("inf")

@@ -48,6 +48,7 @@ class Local(Launcher):
                 cwd=root,
                 env={**os.environ, "PYTHONPATH": path},
                 start_new_session=True,
+                umask=files.UMASK,  # Python may write byte code of the frozen source before it comes to set its own
             )
         process = Process.of_pid(shell.pid)
         shell.returncode = 0

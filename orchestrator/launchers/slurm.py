@@ -43,6 +43,7 @@ class Slurm(Launcher):
     qos: str | None = setting(None)
     constraint: str | None = setting(None, help="features of nodes, as sbatch takes them: 'icelake&ib'")
     gpu_type: str | None = setting(None, help="as the cluster names it, such as a100")
+    larger_gpu_types: tuple[str, ...] = setting((), help="of more memory, smallest first: for tasks that fill a GPU of the other type")
     nodelist: str | None = setting(None)
     exclude: str | None = setting(None, help="nodes to stay away from: 'n3,n[7-9]'")
     reservation: str | None = setting(None)
@@ -80,8 +81,9 @@ class Slurm(Launcher):
         """Refuse what would not stand in a script as it is meant."""
         for name in (*sbatch.SETTINGS, "tick_partition"):
             sbatch.refuse_unfit(name, getattr(self, name))
-        if self.gpu_type and not _GPU_TYPE.fullmatch(self.gpu_type):
-            raise ConfigError(f"gpu_type must be one name, such as a100, got {self.gpu_type!r}; the number comes from resources.gpus")
+        for name, types in (("gpu_type", [self.gpu_type] if self.gpu_type else []), ("larger_gpu_types", self.larger_gpu_types)):
+            if wrong := [one for one in types if not _GPU_TYPE.fullmatch(one)]:
+                raise ConfigError(f"{name} must be names, such as a100, got {wrong[0]!r}; the number comes from resources.gpus")
         sbatch.check_further(self.sbatch or {})
         sbatch.check_setup(self.setup)
         if self.python:
@@ -102,7 +104,9 @@ class Slurm(Launcher):
     def cut_all(self, tasks: Sequence[Task], expected: Mapping[str, float], exclude: Sequence[str] = ()) -> list[Submission]:
         """As `packing.cut`, on the nodes of the cluster and in calls of the size that it allows."""
         cluster = self._cluster_or_none()
-        return packing.cut(tasks, self, lambda one: self._node(cluster, one), expected, chunk=self._chunk(cluster), exclude=exclude)
+        return packing.cut(
+            tasks, self, lambda one, gpu_type: self._node(cluster, one, gpu_type), expected, chunk=self._chunk(cluster), exclude=exclude
+        )
 
     def _within(self, room: int | None, submissions: list[Submission]) -> Iterator[Submission]:
         """Those for which there is room, each with the job that ticks after it."""
@@ -133,7 +137,7 @@ class Slurm(Launcher):
 
     def _tick_script(self, root: Path, token: str, job_id: str, code_path: Path) -> str:
         there = replace(self, partition=self.tick_partition or self.partition)
-        return sbatch.tick_script(self, root, token, job_id, code_path, there._node(self._cluster_or_none(), Resources()))
+        return sbatch.tick_script(self, root, token, job_id, code_path, there._node(self._cluster_or_none(), Resources(), ""))
 
     def states(self, root: Path, tokens: Sequence[str]) -> dict[str, JobState]:
         """By one call of squeue and one of sacct, for all tokens."""
@@ -186,6 +190,10 @@ class Slurm(Launcher):
         except SchedulerSilent:
             return None
 
+    def larger_gpus(self) -> Sequence[str]:
+        """As given."""
+        return self.larger_gpu_types
+
     def most_memory_gib(self) -> float:
         """Of the largest node of the partition."""
         return max((one.memory_gib for one in self._partitions(self._cluster_or_none()).values()), default=float("inf"))
@@ -206,8 +214,9 @@ class Slurm(Launcher):
         cluster, unchecked = self._known_cluster(submitting)
         problems = self._hidden_from_nodes(root)
         if cluster is not None:
-            alone = packing.cut(tasks, self, lambda resources: self._node(cluster, resources), {})
+            alone = packing.cut(tasks, self, lambda resources, gpu_type: self._node(cluster, resources, gpu_type), {})
             problems += [problem for one in alone for problem in check(cluster, self, one.request)]
+            problems += list(self._missing_larger_gpus(cluster, [one.request for one in alone]))
             if self.tick_job and self.tick_partition:
                 there = replace(self, partition=self.tick_partition, constraint=None, gpu_type=None)
                 found = (
@@ -241,6 +250,15 @@ class Slurm(Launcher):
             return None, f"not checked against a cluster: {why}, and the site has no `partitions:` to plan by"
         return cluster, "" if has_sbatch() else f"not checked against a cluster, only against the site's `partitions:`: {why}"
 
+    def _missing_larger_gpus(self, cluster: "Cluster", requests: Sequence[dict[str, Any]]) -> Iterator[str]:
+        """What the cluster does not offer of the GPUs that tasks may come to need."""
+        from orchestrator.slurm.check import check
+
+        for gpu_type in self.larger_gpu_types:
+            for request in requests:
+                for problem in check(cluster, self, request | {"gpu_type": gpu_type}) if request["gpus"] else ():
+                    yield f"launcher.larger_gpu_types: {problem.replace('launcher.gpu_type=', 'launcher.larger_gpu_types=')}"
+
     def _hidden_from_nodes(self, root: Path) -> list[str]:
         """Why the nodes would not see the store or the interpreter."""
         problems = []
@@ -259,13 +277,13 @@ class Slurm(Launcher):
         limits = [MOST_JOBS_PER_CALL, cluster.max_array_size if cluster else None, self.chunk]
         return max(1, min(limit for limit in limits if limit))
 
-    def _node(self, cluster: "Cluster | None", resources: Resources) -> packing.Node:
+    def _node(self, cluster: "Cluster | None", resources: Resources, gpu_type: str) -> packing.Node:
         """The smallest kind of node on which such a task fits."""
         nodes = [
             packing.Node(
                 cpus=min(kind.cpus, partition.cpus_per_node),
                 memory_gib=min(kind.memory_gib, partition.memory_gib),
-                gpus=self._gpus(kind.gpus),
+                gpus=_gpus(kind.gpus, gpu_type),
                 minutes=partition.max_minutes,
             )
             for name, partition in self._partitions(cluster).items()
@@ -278,11 +296,6 @@ class Slurm(Launcher):
             default=packing.Node(),
         )
 
-    def _gpus(self, by_type: Mapping[str, int] | None) -> int | None:
-        if by_type is None:
-            return None
-        return by_type.get(self.gpu_type, 0) if self.gpu_type else sum(by_type.values())
-
     def _partitions(self, cluster: "Cluster | None") -> "dict[str, Partition]":
         """Those that the jobs may go to, by name."""
         if cluster is None:
@@ -290,6 +303,13 @@ class Slurm(Launcher):
         # as sbatch itself does
         names = (self.partition or os.environ.get("SBATCH_PARTITION") or cluster.default_partition).split(",")
         return {name: cluster.partitions[name] for name in names if name in cluster.partitions}
+
+
+def _gpus(by_type: Mapping[str, int] | None, gpu_type: str) -> int | None:
+    """Of a node; without a type all of them."""
+    if by_type is None:
+        return None
+    return by_type.get(gpu_type, 0) if gpu_type else sum(by_type.values())
 
 
 def has_sbatch() -> bool:

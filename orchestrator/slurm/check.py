@@ -55,7 +55,7 @@ def check(cluster: Cluster, settings: "Slurm", request: Mapping[str, Any]) -> li
         account=settings.account or _of_environment("ACCOUNT"),
         qos=settings.qos or _of_environment("QOS"),
         constraint=settings.constraint or _of_environment("CONSTRAINT"),
-        gpu_type=settings.gpu_type,
+        gpu_type=request.get("gpu_type") or settings.gpu_type,
     )
 
 

@@ -44,17 +44,18 @@ class _Unit:
 
 @dataclass(slots=True)
 class _Bucket:
-    """Units of one shape. `packed`: several of them share a job."""
+    """Units of one shape. `packed`: several of them share a job. `gpu_type`: empty where any will do."""
 
     resources: Resources
     packed: bool
+    gpu_type: str = ""
     units: list[_Unit] = field(default_factory=list)
 
 
 def cut(
     tasks: Sequence[Task],
     settings: "Slurm",
-    node_of: Callable[[Resources], Node],
+    node_of: Callable[[Resources, str], Node],
     seconds: Mapping[str, float],
     *,
     chunk: int = 1000,
@@ -63,12 +64,13 @@ def cut(
     """Submissions of at most `chunk` jobs, tasks in the order given (inputs first).
 
     A task whose inputs are in `tasks` goes into the job that computes all of them if its shape is theirs; else it is left out, for a
-    time when they are committed. `seconds`: estimates by `taskdir.shape_name`; a shape without one takes its whole walltime.
+    time when they are committed. `node_of`: what a node has for a shape and a type of GPU. `seconds`: estimates by
+    `taskdir.shape_name`; a shape without one takes its whole walltime.
     """
     found: list[Submission] = []
     order = {task.commit_name: number for number, task in enumerate(tasks)}
     for bucket in _buckets(tasks, settings, seconds):
-        node = node_of(bucket.resources)
+        node = node_of(bucket.resources, bucket.gpu_type)
         slots = _slots(bucket, settings, node)
         jobs = _jobs(bucket.units, settings, slots) if bucket.packed else [[unit] for unit in bucket.units]
         request = _request(bucket, jobs, settings, min(slots, max(map(len, jobs))), node, exclude)
@@ -95,7 +97,8 @@ def _buckets(tasks: Sequence[Task], settings: "Slurm", seconds: Mapping[str, flo
             shapes[shape] = Resources.from_plain(task.resources)
         estimate = estimate_of(task, seconds)
         packed = _is_packed(task, shapes[shape], settings, estimate)
-        bucket = buckets.setdefault((shape, task.alone, packed), _Bucket(shapes[shape], packed))
+        gpu_type = (task.gpu_type or settings.gpu_type or "") if shapes[shape].gpus else ""
+        bucket = buckets.setdefault((shape, task.alone, packed, gpu_type), _Bucket(shapes[shape], packed, gpu_type))
         unit = _unit_of(task, bucket, places, settings, estimate)
         places[task.commit_name] = None if unit is None else (bucket, unit)
     return [bucket for bucket in buckets.values() if bucket.units]
@@ -212,6 +215,7 @@ def _request(bucket: _Bucket, jobs: list[list[_Unit]], settings: "Slurm", slots:
         "nodes": resources.nodes,
         "cpus": slots * resources.cpus,
         "gpus": _gpus(slots, resources, settings),
+        "gpu_type": bucket.gpu_type,
         "memory_gib": _memory_gib(slots, resources, settings, node),
         "minutes": _minutes(resources, jobs, slots, settings, node),
         "slots": slots,

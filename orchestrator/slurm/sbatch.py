@@ -65,7 +65,7 @@ def script(settings: "Slurm", root: Path, base: str, request: Mapping[str, Any],
         "ntasks_per_node": 1,
         "cpus_per_task": request["cpus"],
         "mem": _mem(request["memory_gib"]),
-        "gres": _gres(settings, request["gpus"]),
+        "gres": _gres(settings, request),
         "exclude": ",".join(dict.fromkeys([*([settings.exclude] if settings.exclude else []), *request["exclude"]])),
         "array_parallelism": request["at_once"],
         "map_count": num_jobs if is_array else None,
@@ -117,8 +117,8 @@ def _further(settings: "Slurm") -> dict[str, Any]:
     return {key: value for key, value in given.items() if value is not None and value is not False and key != "gres"}
 
 
-def _gres(settings: "Slurm", gpus: int) -> str:
-    own = [f"gpu:{settings.gpu_type}:{gpus}" if settings.gpu_type else f"gpu:{gpus}"] if gpus else []
+def _gres(settings: "Slurm", request: Mapping[str, Any]) -> str:
+    own = [":".join(filter(None, ["gpu", request["gpu_type"], str(request["gpus"])]))] if request["gpus"] else []
     other = (settings.sbatch or {}).get("gres")
     return ",".join([*own, *([str(other)] if other else [])])
 

@@ -69,6 +69,8 @@ class Stage:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
+            # as a terminal starts it, also where the tests run under nohup
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
         )
         self.drivers.append(driver)
         return driver

@@ -87,3 +87,15 @@ def test_a_cuda_oom_runs_alone_then_with_half_the_micro_batch_where_that_is_neut
     assert after(2) == (False, 0, "cuda_oom"), "alone it had the whole GPU"
     assert [after(number, can_halve=True) for number in (1, 2, 3)] == [(True, 0, ""), (True, 1, ""), (True, 2, "")]
     assert after(4, can_halve=True) == (False, 0, "cuda_oom")
+
+
+def test_where_the_site_lists_larger_gpus_they_come_last_and_the_last_chance_has_the_largest() -> None:
+    def after(number: int, larger: tuple[str, ...], *, can_halve: bool = False) -> tuple[int, str] | str:
+        found = prospect([outcome("cuda_oom")] * number, SHAPE, "now", Means(lambda: 8.0, True, larger), can_halve=can_halve)
+        assert found.failed or found.alone
+        return found.failed or (found.halvings, found.gpu_type)
+
+    assert [after(number, ("h100",)) for number in (1, 2, 3)] == [(0, ""), (0, "h100"), "cuda_oom"]
+    assert [after(number, ("a100", "h100", "h200")) for number in (1, 2, 3, 4)] == [(0, ""), (0, "a100"), (0, "h200"), "cuda_oom"]
+    halved = [after(number, ("h100", "h200"), can_halve=True) for number in (1, 2, 3, 4)]
+    assert halved == [(0, ""), (1, ""), (1, "h200"), "cuda_oom"]

@@ -17,7 +17,9 @@ ONE = {"nodes": 1, "cpus": 1, "gpus": 0, "memory_gib": 1.0, "walltime_minutes": 
 NODE = Node(cpus=16, memory_gib=64.0, gpus=4, minutes=24 * 60)
 
 
-def task(number: int, *, inputs: tuple[int, ...] = (), alone: bool = False, workload: str = "noop", **resources: float) -> Task:
+def task(
+    number: int, *, inputs: tuple[int, ...] = (), alone: bool = False, workload: str = "noop", gpu_type: str = "", **resources: float
+) -> Task:
     return Task(
         key=key(number),
         workload=workload,
@@ -26,6 +28,7 @@ def task(number: int, *, inputs: tuple[int, ...] = (), alone: bool = False, work
         inputs={str(one): key(one) for one in inputs},
         resources={**ONE, **resources},
         alone=alone,
+        gpu_type=gpu_type,
     )
 
 
@@ -34,7 +37,7 @@ def cut_tasks(
 ) -> list[Submission]:
     """Submissions where every task takes so long; None: nobody knows."""
     known = {} if seconds is None else {shape_name(one.workload, one.resources): seconds for one in tasks}
-    return cut(tasks, Slurm(**launcher), lambda resources: node, known, chunk=chunk)  # type: ignore[arg-type]
+    return cut(tasks, Slurm(**launcher), lambda resources, gpu_type: node, known, chunk=chunk)  # type: ignore[arg-type]
 
 
 def numbers(found: list[Submission]) -> list[list[str]]:
@@ -51,6 +54,7 @@ def test_long_tasks_get_a_job_each():
         "nodes": 1,
         "cpus": 1,
         "gpus": 0,
+        "gpu_type": "",
         "memory_gib": 1.25,
         "minutes": 125,
         "slots": 1,
@@ -61,6 +65,12 @@ def test_long_tasks_get_a_job_each():
         "packed": False,
         "at_once": 64,
     }
+
+
+def test_a_task_that_needs_a_larger_gpu_goes_where_there_is_one():
+    found = cut_tasks([task(1, gpus=1), task(2, gpus=1, gpu_type="h100"), task(3)], gpu_type="a100", slots=2)
+    asked = [(numbers([one]), one.request["gpus"], one.request["gpu_type"]) for one in found]
+    assert asked == [([[key(1)]], 1, "a100"), ([[key(2)]], 1, "h100"), ([[key(3)]], 0, "")]
 
 
 def test_short_tasks_share_jobs_that_last_about_as_long_as_asked():
@@ -199,7 +209,7 @@ def test_arrays_of_a_shape_together_run_no_more_jobs_at_once_than_asked_for():
 
 
 def test_hosts_to_stay_away_from_are_asked_for():
-    (found,) = cut([task(1)], Slurm(), lambda resources: NODE, {}, exclude=["n3"])
+    (found,) = cut([task(1)], Slurm(), lambda resources, gpu_type: NODE, {}, exclude=["n3"])
     assert found.request["exclude"] == ["n3"]
 
 
@@ -239,7 +249,7 @@ launchers = st.builds(
 @settings(max_examples=300, deadline=None)
 def test_whatever_the_tasks_jobs_keep_what_they_promise(tasks: list[Task], launcher: Slurm, seconds: float | None, chunk: int):
     known = {} if seconds is None else {shape_name(one.workload, one.resources): seconds for one in tasks}
-    found = cut(tasks, launcher, lambda resources: NODE, known, chunk=chunk)
+    found = cut(tasks, launcher, lambda resources, gpu_type: NODE, known, chunk=chunk)
     order = {one.key: number for number, one in enumerate(tasks)}
     job_of = {one.key: (i, j) for i, submission in enumerate(found) for j, job in enumerate(submission.jobs) for one in job}
     sent = [one.key for submission in found for job in submission.jobs for one in job]

@@ -22,6 +22,7 @@ REQUEST = {
     "nodes": 1,
     "cpus": 8,
     "gpus": 0,
+    "gpu_type": "",
     "memory_gib": 2.25,
     "minutes": 12,
     "slots": 8,
@@ -48,7 +49,7 @@ FULL = dict(
 CASES = {
     "one_job": (Slurm(python="/opt/venv/bin/python"), "/scratch/me/store", 1, {}),
     "array": (Slurm(python="/opt/venv/bin/python", partition="cpu"), "/scratch/me/store", 1000, {"at_once": 32}),
-    "every_setting": (Slurm(**FULL), "/scratch/me/store", 7, {"gpus": 2, "nodes": 1, "exclude": ["n7", "n8"]}),  # type: ignore[arg-type]
+    "every_setting": (Slurm(**FULL), "/scratch/me/store", 7, {"gpus": 2, "gpu_type": "a100", "nodes": 1, "exclude": ["n7", "n8"]}),  # type: ignore[arg-type]
     "gang": (Slurm(python="/opt/venv/bin/python", partition="gpu"), "/scratch/me/store", 1, {"nodes": 4, "gpus": 4, "packed": False}),
     "container": (Slurm(container=("apptainer", "exec", "--nv", "/images/entk 1.sif")), "/scratch/me/store", 2, {}),
     "nasty": (
@@ -158,7 +159,7 @@ def test_a_job_has_its_own_frozen_code_before_the_callers_path(monkeypatch: pyte
         ({"setup": ["#SBATCH --time=3"]}, r"an option of sbatch; give it as sbatch: \{time: VALUE\}"),
         ({"setup": ["true\n  #SBATCH --array=0-3"]}, r"sbatch: \{array: VALUE\}"),
         ({"setup": ["a\0b"]}, "setup must be lines of shell"),
-        ({"gpu_type": "a100:4"}, "gpu_type must be one name"),
+        ({"gpu_type": "a100:4"}, "gpu_type must be names"),
         ({"grace_seconds": 0}, "grace_seconds must be at least 1"),
     ],
 )

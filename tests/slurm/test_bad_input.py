@@ -23,6 +23,10 @@ BAD = {
     "unknown account": (["launcher.account=chemistry"], ["no account 'chemistry'", "physics", "ml", "tiny"]),
     "unknown qos": (["launcher.qos=fast"], ["no QOS 'fast'", "normal", "short"]),
     "unknown GPU type": (["launcher.gpu_type=h100", "resources.gpus=1"], ["no GPU type 'h100'", "a100", "v100"]),
+    "unknown larger GPU type": (
+        ["launcher.larger_gpu_types=[v100,h100]", "resources.gpus=1"],
+        ["launcher.larger_gpu_types: no GPU type 'h100'", "a100", "v100"],
+    ),
     "unknown constraint": (["launcher.constraint=icelake"], ["no feature 'icelake'", "a100", "rack1", "rack2", "v100"]),
     "features of no node": (["launcher.constraint='a100&v100'"], ["'a100&v100'", "has 0 such", "1 node of 4 CPUs"]),
     "GPU type against constraint": (

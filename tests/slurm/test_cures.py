@@ -62,6 +62,8 @@ def begin_all(scene: Scene) -> None:
     scene.begin("held", "launcher.sbatch={hold: true}", *alone, number=1)
     gpus = ("resources.gpus=1", "launcher.tasks_per_gpu=2", *alone)
     scene.begin("cuda", *gpus, cuda_oom_above=[32, "null", "null"], fail=["none", "none", "cuda_oom"], seconds=[0, 1, 0])
+    larger = ("launcher.gpu_type=v100", "launcher.larger_gpu_types=[a100]", "resources.gpus=1", *alone)
+    scene.begin("larger", *larger, fail=["cuda_oom"], fail_first=[3])
     scene.begin("wrong", "launcher.slots=1", *alone, fail=["exception"] * 12)
     package = scene.folder / "own_study"
     package.mkdir()
@@ -115,6 +117,16 @@ def test_a_full_gpu_is_met_alone_first_and_then_with_half_the_micro_batch(scene:
     sent = scene.sent("cuda", 2)
     assert [(task.alone, task.halvings) for task in sent] == [(False, 0), (True, 0), (True, 1), (True, 2)]
     assert "cuda_oom" in scene.logs("cuda", 2)
+
+
+def test_a_gpu_that_is_full_with_half_the_micro_batch_too_is_left_for_a_larger_one(scene: Scene) -> None:
+    assert scene.wait_until_settled("larger") == {"completed": 1}
+    assert scene.classes("larger") == {0: ["cuda_oom"] * 3 + ["completed"]}
+    assert [(task.halvings, task.gpu_type) for task in scene.sent("larger")] == [(0, ""), (0, ""), (1, ""), (1, "a100")]
+    asked = [one["request"]["gpu_type"] for one in scene.submissions("larger")]
+    assert asked == ["v100"] * 3 + ["a100"]
+    features = dict(line.split() for line in scene.cluster.exec("sinfo", "-hNp", "debug", "-o", "%N %f").splitlines())
+    assert [features[event["host"]].split(",")[0] for event in scene.events("larger", "start")] == asked
 
 
 # -- the user's own errors ---------------------------------------------------------------------------------------------

@@ -13,11 +13,11 @@ from tests.slurm.cluster import CLUSTER, REPOSITORY, Cluster, wait_until
 
 
 def test_each_node_has_its_own_name_and_tmp_and_sees_the_shared_folder(cluster: Cluster, shared: Path) -> None:
-    script = f"hostname > {shared}/$SLURM_ARRAY_TASK_ID; touch /tmp/$(hostname); ls -x /tmp >> {shared}/$SLURM_ARRAY_TASK_ID"
+    script = f"hostname > {shared}/$SLURM_ARRAY_TASK_ID; touch /tmp/is-$(hostname); ls /tmp/is-* >> {shared}/$SLURM_ARRAY_TASK_ID"
     job = cluster.sbatch(script, "--array=1-4", "--cpus-per-task=4")
     cluster.wait_for(job, "COMPLETED")
     seen = {tuple((shared / str(element)).read_text().split()) for element in range(1, 5)}
-    assert seen == {(f"n{node}", f"n{node}") for node in range(1, 5)}
+    assert seen == {(f"n{node}", f"/tmp/is-n{node}") for node in range(1, 5)}
 
 
 def test_commands_on_path_reach_the_cluster_and_keep_directory_and_input(cluster: Cluster, shared: Path) -> None:
