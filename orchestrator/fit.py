@@ -1,6 +1,6 @@
-"""Fits a scaling law to a table of runs, with intervals from a bootstrap over seeds and warnings about what the data cannot tell."""
+"""Fits a scaling law to a table of runs, with intervals, and with what the data cannot tell."""
 
-# B resamples, N runs, P internal parameters, S seeds (clusters), M points asked for; arrays float64
+# B resamples, N runs, V variables, P internal parameters, M points asked for; arrays float64
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import huber
+from orchestrator.fitting import checks, intervals
+from orchestrator.fitting.checks import HeldOut
+from orchestrator.fitting.estimators import ESTIMATORS, Estimated, Estimator, estimate
+from orchestrator.fitting.intervals import Resampled
+from orchestrator.fitting.problem import Problem
+from orchestrator.fitting.table import AUTO, Runs, read
 from orchestrator.laws.law import Array, Law
 from workers import plugins
 from workers.errors import ConfigError, UnknownName, nearest
@@ -16,8 +21,7 @@ from workers.errors import ConfigError, UnknownName, nearest
 if TYPE_CHECKING:
     import polars as pl
 
-# delta of the Huber loss on log residuals; None: 1.345 robust standard deviations of the residuals themselves
-ESTIMATORS: Mapping[str, float | None] = {"huber": None, "hoffmann": 1e-3, "least_squares": math.inf}
+__all__ = ["ESTIMATORS", "Fit", "Parameter", "fit"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,93 +45,229 @@ class Parameter:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Fit:
-    """A fitted law. `extrapolation_error`: relative error at the largest x of the same fit made without it.
+    """A fitted law. `parameters` has its terms, `derived` what follows from them; `columns`: variable -> column.
 
-    `num_seeds` clusters were resampled; `excluded` counts the rows left out, by reason; `choice` says which runs these are.
+    `objective` is the minimised sum (of squares halved, of Huber's losses, or of absolute values); of `num_starts`, `num_agree` ended
+    at this minimum. `condition`: of J'J in units of each parameter. `unit`: what was resampled, "seed" or "run", or nothing.
+    `excluded` counts the rows left out, by reason; `choice` says which runs these are.
     """
 
     law: Law
-    x: str
+    columns: Mapping[str, str]
     y: str
     group: str | None
+    weights: str | None
+    where: str | None
     choice: Mapping[str, Any]
-    estimator: str
+    estimator: Estimator
     delta: float
     confidence: float
     parameters: Mapping[str, Parameter]
+    derived: Mapping[str, Parameter]
+    fixed: Mapping[str, float]
     num_points: int
-    num_seeds: int
+    num_clusters: int
     num_bootstrap: int
+    unit: str
     excluded: Mapping[str, int]
-    x0: float
-    x_min: float
-    x_max: float
+    reference: Mapping[str, float]
+    ranges: Mapping[str, tuple[float, float]]
     r_squared: float
     residual_sd: float
-    extrapolation_error: float
+    robust_sd: float
+    objective: float
+    converged: bool
+    num_starts: int
+    num_agree: int
+    condition: float
+    held_out: HeldOut
+    digest: str
     warnings: Sequence[str]
     _y0: float = field(repr=False)
-    _theta_P: Array = field(repr=False)
-    _replicate_BP: Array = field(repr=False)
-    _widening: float = field(repr=False)
+    _estimated: Estimated = field(repr=False)
+    _resampled: Resampled = field(repr=False)
+    _runs: Runs = field(repr=False)
 
-    def predict(self, x: Any) -> Array:
-        """The law at `x`, in the units of y; shape of `x`, at least 1-D."""
+    # -- of a law of one variable -------------------------------------------------------------------------------------
+
+    @property
+    def x(self) -> str:
+        """Column of the first variable."""
+        return next(iter(self.columns.values()))
+
+    @property
+    def x0(self) -> float:
+        """Reference of the first variable."""
+        return next(iter(self.reference.values()))
+
+    @property
+    def x_min(self) -> float:
+        """Least value of the first variable."""
+        return next(iter(self.ranges.values()))[0]
+
+    @property
+    def x_max(self) -> float:
+        """Largest value of the first variable."""
+        return next(iter(self.ranges.values()))[1]
+
+    # -- the law ------------------------------------------------------------------------------------------------------
+
+    def predict(self, x: Any = None, **values: Any) -> Array:
+        """The law in the units of y, at `x` or at a value or array for each variable: `predict(n=1e9, d=2e10)`; at least 1-D."""
         import numpy as np
 
-        u_M = np.log(np.atleast_1d(np.asarray(x, dtype=float)) / self.x0)
-        y_M: Array = self._y0 * np.exp(self.law.log_value(self._theta_P[None], u_M)[0][0])
+        u_MV = self._points(x, values)
+        y_M: Array = self._y0 * np.exp(self.law.log_value(self._estimated.solved.theta_P[None], u_MV)[0][0])
         return y_M
 
-    def band(self, x: Any) -> tuple[Array, Array]:
-        """Pointwise interval of the law itself (not of a new run) at `x`; NaN where there is no interval."""
+    def band(self, x: Any = None, **values: Any) -> tuple[Array, Array]:
+        """Pointwise interval of the law itself (not of a new run) at points as for `predict`; NaN where there is no interval."""
         import numpy as np
 
-        u_M = np.log(np.atleast_1d(np.asarray(x, dtype=float)) / self.x0)
-        if not len(self._replicate_BP):
-            return np.full(len(u_M), math.nan), np.full(len(u_M), math.nan)
-        best_M = self.law.log_value(self._theta_P[None], u_M)[0][0]
-        deviation_BM = self.law.log_value(self._replicate_BP, u_M)[0] - best_M
-        low_M, high_M = np.quantile(deviation_BM, _tails(self.confidence), axis=0) * self._widening
-        return self._y0 * np.exp(best_M + low_M), self._y0 * np.exp(best_M + high_M)
+        u_MV, replicate_BP = self._points(x, values), self._resampled.replicate_BP
+        if not len(replicate_BP):
+            return np.full(len(u_MV), math.nan), np.full(len(u_MV), math.nan)
+        best_M = self.law.log_value(self._estimated.smooth_P[None], u_MV)[0][0]
+        deviation_BM = self.law.log_value(replicate_BP, u_MV)[0] - best_M
+        low_M, high_M = np.quantile(deviation_BM, intervals.tails(self.confidence), axis=0) * self._resampled.widening
+        y_M = self.predict(x, **values)
+        return y_M * np.exp(low_M), y_M * np.exp(high_M)
+
+    def _points(self, x: Any, values: Mapping[str, Any]) -> Array:
+        import numpy as np
+
+        given = {**({next(iter(self.columns)): x} if x is not None else {}), **values}
+        if set(given) != set(self.columns):
+            raise ConfigError(
+                f"a point of the {self.law.plugin_name()} law has {', '.join(self.columns)}; got {', '.join(given) or 'none'}"
+            )
+        columns = np.broadcast_arrays(*(np.atleast_1d(np.asarray(given[name], dtype=float)).ravel() for name in self.columns))
+        u_MV: Array = np.log(np.column_stack(columns) / np.array(list(self.reference.values())))
+        return u_MV
 
     def equation(self, *, intervals: bool = True) -> str:
         """The fitted law as one line of text."""
         values = {name: parameter.text(interval=intervals) for name, parameter in self.parameters.items()}
-        return self.law.equation(values, self.x, self.y, f"{self.x0:.4g}")
+        reference = {name: f"{value:.4g}" for name, value in self.reference.items()}
+        return self.law.equation(values, self.columns, self.y, reference)
 
-    def __str__(self) -> str:
-        return self.summary()
+    # -- what it does not know ----------------------------------------------------------------------------------------
 
     def interval_method(self) -> str:
         """One sentence on what the intervals are, or why there are none."""
         if not self.num_bootstrap:
-            return "no intervals: no x has runs of two seeds, so noise cannot be told from misfit"
-        return (
-            f"{self.confidence:.0%} intervals from {self.num_bootstrap} Bayesian-bootstrap resamples of {self.num_seeds} whole seeds, "
-            f"widened x{self._widening:.2f} to Student's t with {self.num_seeds - 1} degrees of freedom"
-        )
+            why = (
+                "noise cannot be told from misfit with one seed and so few runs" if self._resampled.asked else "no resamples were asked for"
+            )
+            return f"no intervals: {why}"
+        widened = f"widened x{self._resampled.widening:.2f} to Student's t with {self._resampled.freedom:g} degrees of freedom"
+        what = "whole seeds" if self.unit == "seed" else "runs, corrected for their leverage"
+        resamples = f"{self.num_bootstrap} Bayesian-bootstrap resamples of {self.num_clusters} {what}"
+        return f"{self.confidence:.0%} intervals from {resamples}, {widened}"
+
+    def profile(self, name: str, *, num: int = 41, span: float = 3.0) -> "pl.DataFrame":
+        """The least objective with the parameter `name` held: value, objective, `rise` above the minimum in units of the noise, others.
+
+        `rise` is 2 (objective - least) / s^2, with s the scale of the residuals: below 3.84 the data do not tell such a value from the best
+        at 95 %. A flat direction is a long range of small rises. The range: `span` half-widths of the interval, or unit steps.
+        """
+        import numpy as np
+        import polars as pl
+
+        names = self.law.parameters()
+        if name not in names:
+            raise UnknownName(f"no parameter {name!r}{nearest(name, names)} The {self.law.plugin_name()} law has {', '.join(names)}")
+        at, term = names.index(name), self.law.terms()[names.index(name)]
+        problem, best_P = self._estimated.smooth, self._estimated.smooth_P
+        half = span * (float(np.std(self._resampled.replicate_BP[:, at])) * 2 if self.num_bootstrap else 0.0)
+        half = max(half, 0.05 * max(1.0, abs(float(best_P[at]))))
+        values_G = np.unique(np.clip(np.append(best_P[at] + np.linspace(-half, half, num), best_P[at]), term.low, term.high))
+        loss_G, theta_GP = intervals.profile(problem, best_P, at, values_G)
+        least = float(loss_G.min())
+        x0 = list(self.reference.values())
+        columns = {one.name: one.reported(theta_GP[:, i], self._y0, x0) for i, one in enumerate(self.law.terms())}
+        return pl.DataFrame({"value": columns.pop(name), "objective": loss_G, "rise": 2 * (loss_G - least) / self._scale() ** 2, **columns})
+
+    def _scale(self) -> float:
+        """Of the residuals that the objective is made of."""
+        if math.isinf(self.delta):
+            return max(self.residual_sd, 1e-12)
+        # of Huber's psi: the variance of a location estimate over that of least squares, at the residuals themselves
+        import numpy as np
+
+        residual_N = self._estimated.smooth.residuals(self._estimated.smooth_P[None])[0][0]
+        delta = self._estimated.smooth.delta
+        inside = float((np.abs(residual_N) <= delta).mean())
+        freedom = len(residual_N) / max(len(residual_N) - len(self.parameters), 1)
+        return max(float(np.sqrt((np.clip(residual_N, -delta, delta) ** 2).mean() * freedom / max(inside, 1e-3))), 1e-12)
+
+    def sensitivity(self) -> "pl.DataFrame":
+        """The parameters by other choices: estimator and delta, without outliers, without the largest and the smallest runs; a row each."""
+        import numpy as np
+        import polars as pl
+
+        problem, theta_P = self._estimated.smooth, self._estimated.solved.theta_P
+        scale_N = self.law.scale(problem.u_NV)
+        far_N = checks.outliers(problem, theta_P, self.robust_sd)
+        choices: list[tuple[str, Problem, Estimator]] = [
+            (str(other), problem, other)
+            for other in (
+                Estimator.of(name, "linear" if self.estimator.linear else "log", weighted=self.estimator.weighted) for name in _TRIED
+            )
+        ]
+        choices.append((f"without {int(far_N.sum())} outliers", problem.of(~far_N), self.estimator))
+        for what, kept_N in (("largest", scale_N < np.quantile(scale_N, 0.9)), ("smallest", scale_N > np.quantile(scale_N, 0.1))):
+            choices.append((f"without the {what} tenth", problem.of(kept_N), self.estimator))
+        rows = [self._row_of("as fitted", theta_P, self.delta, len(problem.v_N))]
+        for what, part, estimator in choices:
+            if len(part.v_N) > int(problem.free_P.sum()):
+                found = estimate(part, theta_P, estimator)
+                rows.append(self._row_of(what, found.solved.theta_P, found.delta, len(part.v_N)))
+        return pl.DataFrame(rows)
+
+    def _row_of(self, what: str, theta_P: Array, delta: float, num_points: int) -> dict[str, Any]:
+        values = _reported(self.law, theta_P[None], self._y0, self.reference)
+        return {"choice": what, "delta": delta, "num_points": num_points, **{name: float(one[0]) for name, one in values.items()}}
+
+    def residuals(self) -> "pl.DataFrame":
+        """One row a run that was fitted: its variables, observed, predicted, and the logarithm of predicted over observed."""
+        import numpy as np
+        import polars as pl
+
+        predicted_N = self.predict(**{name: self._runs.x_NV[:, i] for i, name in enumerate(self.columns)})
+        columns = {column: self._runs.x_NV[:, i] for i, column in enumerate(self.columns.values())}
+        residual_N = np.log(predicted_N / self._runs.y_N)
+        return pl.DataFrame({**columns, "observed": self._runs.y_N, "predicted": predicted_N, "residual": residual_N})
+
+    def replicates(self) -> "pl.DataFrame":
+        """The resampled fits: a column a parameter, derived ones too. Not widened (see `interval_method`)."""
+        import polars as pl
+
+        return pl.DataFrame(_reported(self.law, self._resampled.replicate_BP, self._y0, self.reference))
+
+    # -- tables and texts ---------------------------------------------------------------------------------------------
 
     def rows(self) -> list[dict[str, Any]]:
         """One row a parameter, for tables."""
         common = {
             **self.choice,
             "law": self.law.plugin_name(),
-            "x": self.x,
+            "x": ", ".join(self.columns.values()),
             "y": self.y,
             "x0": self.x0,
-            "estimator": self.estimator,
+            "estimator": str(self.estimator),
             "delta": self.delta,
             "confidence": self.confidence,
             "num_points": self.num_points,
-            "num_seeds": self.num_seeds,
+            "num_seeds": self.num_clusters,
             "num_excluded": sum(self.excluded.values()),
             "r_squared": self.r_squared,
-            "extrapolation_error": self.extrapolation_error,
+            "extrapolation_error": self.held_out.error,
             "warnings": "; ".join(self.warnings),
         }
         return [
-            {"parameter": name, "value": one.value, "low": one.low, "high": one.high, **common} for name, one in self.parameters.items()
+            {"parameter": name, "value": one.value, "low": one.low, "high": one.high, **common}
+            for name, one in {**self.parameters, **self.derived}.items()
         ]
 
     def to_csv(self, path: str | Path) -> Path:
@@ -137,86 +277,171 @@ class Fit:
         pl.DataFrame(self.rows()).write_csv(path)
         return Path(path)
 
+    def plot(self, ax: Any = None) -> Any:
+        """Runs, law and band along its variable, or predicted against observed where there are several; the Axes."""
+        from orchestrator.figures.fitted import fitted
+
+        return fitted(self, ax=ax)
+
+    def __str__(self) -> str:
+        return self.summary()
+
     def summary(self) -> str:
         """The fit as lines of text, warnings last."""
         left_out = ", ".join(f"{count} {reason}" for reason, count in self.excluded.items()) or "none"
         chosen = ", ".join(f"{name}={value}" for name, value in self.choice.items())
+        spans = ", ".join(f"{self.columns[name]} from {low:g} to {high:g}" for name, (low, high) in self.ranges.items())
+        clusters = f"{self.num_clusters} {'seeds' if self.group else 'runs of their own'}"
         lines = [
-            f"{self.law.plugin_name()} law of {self.y} against {self.x}" + (f" ({chosen})" if chosen else ""),
+            f"{self.law.plugin_name()} law of {self.y} against {', '.join(self.columns.values())}" + (f" ({chosen})" if chosen else ""),
             f"  {self.equation()}",
-            *(f"  {name:<12} {parameter}" for name, parameter in self.parameters.items()),
-            f"  {self.num_points} runs, {self.num_seeds} seeds, {self.x} from {self.x_min:g} to {self.x_max:g}; left out: {left_out}",
-            f"  R^2 of logarithms {self.r_squared:.4f}, residual sd {self.residual_sd:.2%}, "
-            f"error at the held-out largest {self.x} {self.extrapolation_error:+.1%}",
-            f"  estimator {self.estimator}, delta {self.delta:.3g} on log residuals; {self.interval_method()}",
+            *(f"  {name:<12} {parameter}" for name, parameter in {**self.parameters, **self.derived}.items()),
+            f"  {self.num_points} runs, {clusters}, {spans}; left out: {left_out}",
+            f"  R^2 of logarithms {self.r_squared:.4f}, residual sd {self.residual_sd:.2%}, objective {self.objective:.6g}; "
+            f"error at the {self.held_out.num_points} held-out largest runs {self.held_out.error:+.1%}",
+            f"  estimator {self.estimator}, delta {self.delta:.3g}; {self.num_agree} of {self.num_starts} starts agree, "
+            f"condition {self.condition:.2g}",
+            f"  {self.interval_method()}",
             *(f"  warning: {warning}" for warning in self.warnings),
         ]
         return "\n".join(lines)
 
 
+# whose parameters stand beside the chosen estimator's
+_TRIED = ("lad", "1e-4", "hoffmann", "huber", "least_squares")
+
+
 def fit(
     table: Any,
-    *,
-    x: str,
-    y: str,
     law: str | Law = "power",
-    group: str | None = "seed",
+    *,
+    y: str | None = None,
+    loss: str | None = None,
+    group: str | None = AUTO,
+    weights: str | None = None,
+    where: str | None = None,
+    estimator: str | float = "huber",
+    space: str = "log",
+    fixed: Mapping[str, float] | None = None,
+    reference: Mapping[str, float] | None = None,
     num_bootstrap: int = 1000,
     confidence: float = 0.95,
-    estimator: str = "huber",
     random_seed: int = 0,
     choice: Mapping[str, Any] | None = None,
+    **columns: str,
 ) -> Fit:
-    """Fit `law` to columns `x` and `y` of a polars, pandas or Arrow table or of a dict of columns, one row a run.
+    """Fit a law to a polars, pandas or Arrow table, a dict of columns, or a Parquet or CSV file, one row a run.
 
-    `group` names the column of seeds, whose runs are resampled together. Rows that diverged (status, NaN) or are not positive are
-    left out and counted. `choice` is a note of which runs these are, e.g. {"model": "mlp"}.
+    `columns` names the law's variables: `fit(table, "chinchilla", n="num_params", d="tokens_seen", loss="loss")`; y or loss names the
+    target. Runs of one `group` are resampled together: by default a column `seed` where there is one; None: each run is alone.
+    `weights`: a column, such as 1 / variance. `where`: a condition on the columns, in SQL. `estimator`: huber (delta 1.345 robust standard
+    deviations), hoffmann (1e-3), least_squares, lad, or a delta; of residuals in `space` log or linear. `fixed`: parameter -> value.
+    `reference`: variable -> x0, default the geometric mean. Rows that diverged, are not finite, not positive, or exact copies are left
+    out and counted. `choice`: a note of which runs these are. Raises ConfigError or UnknownName, with what the table has.
     """
-    _check(estimator, confidence)
-    law = _law(law)
-    x_N, y_N, seed_N, excluded = _runs(table, x, y, group)
-    _check_enough(x_N, law, x)
     import numpy as np
 
-    x0, y0 = math.exp(np.log(x_N).mean()), math.exp(np.log(y_N).mean())
-    u_N, v_N = np.log(x_N / x0), np.log(y_N / y0)
-    theta_P, delta = _robust(law, u_N, v_N, estimator)
-    replicate_BP, widening, lost = _bootstrap(law, u_N, v_N, delta, theta_P, seed_N, num_bootstrap, confidence, random_seed)
-    residual_N = law.log_value(theta_P[None], u_N)[0][0] - v_N
-    parameters = _parameters(law, theta_P, replicate_BP, widening, confidence, y0)
+    if not 0 < confidence < 1:
+        raise ConfigError(f"confidence must be between 0 and 1, got {confidence}; 0.95 is usual")
+    law = _law(law)
+    used, y = _columns(law, columns, y, loss)
+    chosen = Estimator.of(estimator, space, weighted=weights is not None)
+    runs = read(table, list(used.values()), y, group=group, weights=weights, where=where)
+    held = _held(law, fixed or {})
+    checks.check_enough(law, runs, used, len(law.terms()) - len(held))
+    x0 = _reference(law, runs, used, reference)
+    y0 = math.exp(float(np.log(runs.y_N).mean()))
+    given_P = np.array([one.internal(held[one.name], y0, list(x0.values())) if one.name in held else 0.0 for one in law.terms()])
+    problem = Problem(
+        law=law,
+        u_NV=np.log(runs.x_NV / np.array(list(x0.values()))),
+        v_N=np.log(runs.y_N / y0),
+        weight_N=runs.weight_N / runs.weight_N.mean() if weights else runs.weight_N,
+        free_P=np.array([one.name not in held for one in law.terms()]),
+        linear=chosen.linear,
+    )
+    found = estimate(problem, given_P, chosen)
+    return _assembled(law, used, y, runs, chosen, found, x0, y0, held, weights, where, num_bootstrap, confidence, random_seed, choice or {})
+
+
+def _assembled(
+    law: Law,
+    columns: Mapping[str, str],
+    y: str,
+    runs: Runs,
+    estimator: Estimator,
+    found: Estimated,
+    x0: Mapping[str, float],
+    y0: float,
+    held: Mapping[str, float],
+    weights: str | None,
+    where: str | None,
+    num_bootstrap: int,
+    confidence: float,
+    random_seed: int,
+    choice: Mapping[str, Any],
+) -> Fit:
+    import numpy as np
+
+    problem, theta_P = found.smooth, found.solved.theta_P
+    resampled = intervals.resample(
+        problem,
+        found.smooth_P,
+        runs.x_NV,
+        runs.cluster_N,
+        seeds=runs.group is not None,
+        number=num_bootstrap,
+        confidence=confidence,
+        random_seed=random_seed,
+    )
+    every = _parameters(law, found, resampled, confidence, y0, x0)
+    parameters = {name: every[name] for name in law.parameters()}
+    residual_N = law.log_value(theta_P[None], problem.u_NV)[0][0] - problem.v_N
+    conditioned = checks.condition(problem, found.smooth_P)
+    starts = (found.solved.num_starts, found.solved.num_agree)
+    far_N = checks.outliers(problem, theta_P, found.robust_sd)
+    notes = list(checks.notes_of_fit(law, theta_P, problem.free_P, conditioned, starts, int(far_N.sum())))
+    num_free = int(problem.free_P.sum())
     return Fit(
         law=law,
-        x=x,
+        columns=columns,
         y=y,
-        group=group,
-        choice=dict(choice or {}),
+        group=runs.group,
+        weights=weights,
+        where=where,
+        choice=dict(choice),
         estimator=estimator,
-        delta=delta,
+        delta=found.delta,
         confidence=confidence,
         parameters=parameters,
-        num_points=len(x_N),
-        num_seeds=len(set(seed_N.tolist())),
-        num_bootstrap=len(replicate_BP),
-        excluded=excluded,
-        x0=x0,
-        x_min=float(x_N.min()),
-        x_max=float(x_N.max()),
-        r_squared=_r_squared(residual_N, v_N),
-        residual_sd=float(np.sqrt((residual_N**2).sum() / max(len(x_N) - len(theta_P), 1))),
-        extrapolation_error=_extrapolation_error(law, x_N, v_N, estimator),
-        warnings=_warnings(law, x_N, seed_N, x, parameters, excluded, lost),
+        derived={name: one for name, one in every.items() if name not in parameters},
+        fixed=dict(held),
+        num_points=len(runs.y_N),
+        num_clusters=len(np.unique(runs.cluster_N)),
+        num_bootstrap=len(resampled.replicate_BP),
+        unit=resampled.unit,
+        excluded=runs.excluded,
+        reference=x0,
+        ranges={name: (float(runs.x_NV[:, i].min()), float(runs.x_NV[:, i].max())) for i, name in enumerate(columns)},
+        r_squared=_r_squared(residual_N, problem.v_N),
+        residual_sd=float(np.sqrt((residual_N**2).sum() / max(len(residual_N) - num_free, 1))),
+        robust_sd=found.robust_sd,
+        objective=found.objective,
+        converged=found.solved.converged,
+        num_starts=starts[0],
+        num_agree=starts[1],
+        condition=conditioned[0],
+        held_out=checks.held_out(problem, theta_P),
+        digest=runs.digest,
+        warnings=checks.warnings(law, runs, columns, every, resampled, num_free, notes),
         _y0=y0,
-        _theta_P=theta_P,
-        _replicate_BP=replicate_BP,
-        _widening=widening,
+        _estimated=found,
+        _resampled=resampled,
+        _runs=runs,
     )
 
 
-def _check(estimator: str, confidence: float) -> None:
-    if estimator not in ESTIMATORS:
-        raise UnknownName(f"no estimator {estimator!r}{nearest(estimator, ESTIMATORS)} There are {', '.join(ESTIMATORS)}")
-    if not 0 < confidence < 1:
-        raise ConfigError(f"confidence must be between 0 and 1, got {confidence}; 0.95 is usual")
+# -- what was asked for -------------------------------------------------------------------------------------------------
 
 
 def _law(law: str | Law) -> Law:
@@ -224,165 +449,84 @@ def _law(law: str | Law) -> Law:
     return made
 
 
-def _check_enough(x_N: Array, law: Law, x: str) -> None:
-    distinct, needed = len(set(x_N.tolist())), len(law.parameters())
-    if distinct < needed:
+def _columns(law: Law, given: Mapping[str, str], y: str | None, loss: str | None) -> tuple[dict[str, str], str]:
+    """The column of each variable, and that of the target."""
+    variables, name = law.variables(), law.plugin_name()
+    if loss is not None and "loss" in variables:
+        given, loss = {**given, "loss": loss}, None
+    if (y is None) == (loss is None):
+        raise ConfigError(f"which column is to be fitted? Name it by y=...{' (or loss=...)' if 'loss' not in variables else ''}, once")
+    if unknown := [one for one in given if one not in variables]:
+        raise UnknownName(f"the {name} law has no variable {unknown[0]!r}{nearest(unknown[0], variables)} It has {', '.join(variables)}")
+    if missing := [one for one in variables if one not in given]:
         raise ConfigError(
-            f"the {law.plugin_name()} law has {needed} parameters and needs as many distinct values of {x}; the finite, positive rows have "
-            f"{distinct}. Add values with `eigensweep add`, or choose a law with fewer parameters (law.irreducible=false)"
+            f"the {name} law needs a column for each of {', '.join(variables)}: {' '.join(f'{one}=COLUMN' for one in missing)}"
         )
+    return {one: given[one] for one in variables}, y or loss or ""
 
 
-def _runs(table: Any, x: str, y: str, group: str | None) -> tuple[Array, Array, Any, dict[str, int]]:
-    """x, y and seed labels (N,) of the usable rows, and how many were left out by reason."""
-    import numpy as np
-    import polars as pl
-
-    frame = _frame(table)
-    for name in filter(None, (x, y, group)):
-        if name not in frame.columns:
-            hint = "; group=None where runs are not repeated" if name == group else ""
-            raise UnknownName(f"no column {name!r}{nearest(name, frame.columns)} The table has: {', '.join(frame.columns)}{hint}")
-    x_N, y_N = (frame[name].cast(pl.Float64).fill_null(math.nan).to_numpy() for name in (x, y))
-    diverged_N = (
-        (frame["status"].cast(pl.String).fill_null("") == "diverged").to_numpy()
-        if "status" in frame.columns
-        else np.zeros(len(frame), bool)
-    )
-    finite_N = np.isfinite(x_N) & np.isfinite(y_N)
-    positive_N = (np.nan_to_num(x_N) > 0) & (np.nan_to_num(y_N) > 0)
-    counts = {
-        "diverged": int(diverged_N.sum()),
-        "not finite": int((~diverged_N & ~finite_N).sum()),
-        "not positive": int((~diverged_N & finite_N & ~positive_N).sum()),
-    }
-    good_N = ~diverged_N & finite_N & positive_N
-    seed_N = (
-        np.unique(frame[group].cast(pl.String).fill_null("").to_numpy(), return_inverse=True)[1] if group else np.zeros(len(frame), int)
-    )
-    return x_N[good_N], y_N[good_N], seed_N[good_N], {reason: count for reason, count in counts.items() if count}
+def _held(law: Law, fixed: Mapping[str, float]) -> dict[str, float]:
+    names = law.parameters()
+    for name in fixed:
+        if name not in names:
+            raise UnknownName(f"no parameter {name!r} to fix{nearest(name, names)} The {law.plugin_name()} law has {', '.join(names)}")
+    if len(fixed) == len(names):
+        raise ConfigError(f"all {len(names)} parameters of the {law.plugin_name()} law are fixed: leave at least one free")
+    return {name: float(value) for name, value in fixed.items()}
 
 
-def _frame(table: Any) -> "pl.DataFrame":
-    import polars as pl
-
-    if isinstance(table, pl.LazyFrame):
-        return table.collect()
-    if isinstance(table, pl.DataFrame):
-        return table
-    if isinstance(table, Mapping):
-        return pl.DataFrame(dict(table), strict=False)
-    if type(table).__module__.startswith("pandas"):
-        return pl.from_pandas(table)
-    made = pl.from_arrow(table)
-    return made.to_frame() if isinstance(made, pl.Series) else made
-
-
-def _robust(law: Law, u_N: Array, v_N: Array, estimator: str) -> tuple[Array, float]:
-    """Internal parameters (P,) and the delta of the loss that they minimise."""
-    given = ESTIMATORS[estimator]
-    if given is not None:
-        return huber.best(law, u_N, v_N, given), given
-    theta_P = huber.best(law, u_N, v_N, 1e-3)
-    delta = math.inf
-    # the scale from a nearly-L1 fit, then once more from the fit with that scale
-    for _ in range(2):
-        residual_N = law.log_value(theta_P[None], u_N)[0][0] - v_N
-        delta = max(huber.TUNING * huber.robust_sd(residual_N, len(theta_P)), 1e-9)
-        theta_P = huber.best(law, u_N, v_N, delta)
-    return theta_P, delta
-
-
-def _bootstrap(
-    law: Law, u_N: Array, v_N: Array, delta: float, theta_P: Array, seed_N: Any, num_bootstrap: int, confidence: float, random_seed: int
-) -> tuple[Array, float, int]:
-    """Replicates (B, P), the factor by which their deviations are widened, and how many did not converge.
-
-    Whole seeds get Dirichlet weights (Rubin 1981), smooth where resampling three seeds has ten outcomes. The widening undoes
-    the weights' variance, (S - 1) / (S (S + 1)) of the seeds' instead of 1 / S, and puts Student's t with S - 1 degrees of freedom
-    for the normal: exact for a linear estimator on a balanced grid, where each seed is one replicate of the whole curve.
-    """
-    import numpy as np
-    from scipy import stats
-
-    num_seeds = len(set(seed_N.tolist()))
-    if num_bootstrap <= 0 or not _repeated(u_N, seed_N):
-        return np.empty((0, len(theta_P))), 1.0, 0
-    label_N = np.unique(seed_N, return_inverse=True)[1]
-    draw_BS = np.random.default_rng(random_seed).exponential(size=(num_bootstrap, num_seeds))
-    weight_BN = (num_seeds * draw_BS / draw_BS.sum(axis=1, keepdims=True))[:, label_N]
-    replicate_BP, converged_B = huber.refit(law, u_N, v_N, delta, weight_BN, theta_P)
-    upper = _tails(confidence)[1]
-    widening = math.sqrt((num_seeds + 1) / (num_seeds - 1)) * float(stats.t.ppf(upper, num_seeds - 1) / stats.norm.ppf(upper))
-    return replicate_BP[converged_B], widening, int((~converged_B).sum())
-
-
-def _repeated(u_N: Array, seed_N: Any) -> bool:
-    """Whether any x has runs of two seeds."""
-    pairs = set(zip(u_N.tolist(), seed_N.tolist(), strict=True))
-    return len(pairs) > len(set(u_N.tolist()))
-
-
-def _parameters(law: Law, theta_P: Array, replicate_BP: Array, widening: float, confidence: float, y0: float) -> dict[str, Parameter]:
+def _reference(law: Law, runs: Runs, columns: Mapping[str, str], given: Mapping[str, float] | None) -> dict[str, float]:
+    """x0 of each variable."""
     import numpy as np
 
-    low_P = high_P = np.full(len(theta_P), math.nan)
-    if len(replicate_BP):
-        # widened as internal parameters, so that an amplitude stays positive and a bound stays a bound
-        quantiles = np.quantile(replicate_BP - theta_P, _tails(confidence), axis=0) * widening
-        low_P, high_P = np.clip(theta_P + quantiles, *law.bounds())
-    values, lows, highs = (law.reported(one[None], y0) for one in (theta_P, low_P, high_P))
-    return {
-        name: Parameter(value=float(values[name][0]), low=float(lows[name][0]), high=float(highs[name][0])) for name in law.parameters()
-    }
+    means = [1.0] * len(columns) if law.own_units else np.exp(np.log(runs.x_NV).mean(axis=0)).tolist()
+    found = {**dict(zip(columns, means, strict=True)), **{name: float(value) for name, value in (given or {}).items()}}
+    if len(found) > len(columns) or min(found.values()) <= 0:
+        raise ConfigError(f"reference must give positive numbers for {', '.join(columns)}, got {given}")
+    return found
 
 
-def _tails(confidence: float) -> tuple[float, float]:
-    return (1 - confidence) / 2, (1 + confidence) / 2
+# -- what comes out -----------------------------------------------------------------------------------------------------
+
+
+def _reported(law: Law, theta_BP: Array, y0: float, x0: Mapping[str, float]) -> dict[str, Array]:
+    """Parameters and derived numbers in the units of x and y, each (B,)."""
+    values = {term.name: term.reported(theta_BP[:, i], y0, list(x0.values())) for i, term in enumerate(law.terms())}
+    return {**values, **law.derived(values, x0)}
+
+
+def _parameters(
+    law: Law, found: Estimated, resampled: Resampled, confidence: float, y0: float, x0: Mapping[str, float]
+) -> dict[str, Parameter]:
+    """With intervals of the internal parameters, so that an amplitude stays positive and a bound stays a bound; of derived numbers with
+    those of the numbers themselves, or of their logarithms where they are all positive."""
+    import numpy as np
+
+    theta_P, nan = found.solved.theta_P, math.nan
+    best = {name: float(one[0]) for name, one in _reported(law, theta_P[None], y0, x0).items()}
+    if not len(resampled.replicate_BP):
+        return {name: Parameter(value=value, low=nan, high=nan) for name, value in best.items()}
+    at, centre_P = intervals.tails(confidence), found.smooth_P
+    quantile_2P = np.quantile(resampled.replicate_BP - centre_P, at, axis=0) * resampled.widening
+    bound_2P = np.clip(theta_P + quantile_2P, *law.bounds())
+    lows, highs = (_reported(law, bound[None], y0, x0) for bound in bound_2P)
+    centre, replicates = (_reported(law, theta, y0, x0) for theta in (centre_P[None], resampled.replicate_BP))
+    made = {}
+    for name, value in best.items():
+        low, high = float(lows[name][0]), float(highs[name][0])
+        if name not in law.parameters():
+            positive = bool((replicates[name] > 0).all()) and value > 0
+            change, back = (np.log, math.exp) if positive else (np.asarray, float)
+            quantile_2 = np.quantile(change(replicates[name]) - change(centre[name]), at) * resampled.widening
+            low, high = (back(float(change(value)) + float(one)) for one in quantile_2)
+        made[name] = Parameter(value=value, low=low, high=high)
+    return made
 
 
 def _r_squared(residual_N: Array, v_N: Array) -> float:
+    """Of the logarithms; NaN where they do not vary."""
     total = float(((v_N - v_N.mean()) ** 2).sum())
     return 1 - float((residual_N**2).sum()) / total if total > 0 else math.nan
-
-
-def _extrapolation_error(law: Law, x_N: Array, v_N: Array, estimator: str) -> float:
-    """Predicted over observed at the largest x, less 1, by a fit without it; NaN where too little remains."""
-    import numpy as np
-
-    held_N = x_N == x_N.max()
-    if len(set(x_N[~held_N].tolist())) < len(law.parameters()):
-        return math.nan
-    u_N = np.log(x_N) - np.log(x_N[~held_N]).mean()
-    shift = v_N[~held_N].mean()
-    theta_P, _ = _robust(law, u_N[~held_N], v_N[~held_N] - shift, estimator)
-    predicted = law.log_value(theta_P[None], u_N[held_N][:1])[0][0, 0] + shift
-    return math.expm1(float(predicted) - float(v_N[held_N].mean()))
-
-
-def _warnings(
-    law: Law, x_N: Array, seed_N: Any, x: str, parameters: Mapping[str, Parameter], excluded: Mapping[str, int], lost: int
-) -> list[str]:
-    distinct, needed = len(set(x_N.tolist())), len(law.parameters())
-    decades = math.log10(float(x_N.max()) / float(x_N.min()))
-    seeds = len(set(seed_N.tolist()))
-    found = []
-    if distinct < needed + 3:
-        found.append(f"{distinct} values of {x} for {needed} parameters: too few to see misfit; {needed + 3} or more would")
-    if decades < 1:
-        found.append(f"{x} spans {decades:.2f} decades: an exponent from less than one decade seldom extrapolates")
-    if not _repeated(x_N, seed_N):
-        found.append(f"one seed per value of {x}: no intervals, because noise cannot be told from misfit; run at least 3 seeds")
-    elif seeds < 3:
-        found.append(f"{seeds} seeds: the intervals rest on one degree of freedom; run at least 3")
-    if len(set(zip(x_N.tolist(), seed_N.tolist(), strict=True))) < len(x_N) and _repeated(x_N, seed_N):
-        found.append(f"several rows share {x} and seed: other axes or steps are mixed; choose among them before the fit")
-    if excluded:
-        found.append("left out: " + ", ".join(f"{count} {reason}" for reason, count in excluded.items()))
-    if lost:
-        found.append(f"{lost} bootstrap fits did not converge and are not in the intervals")
-    bounds = [{name: getattr(one, side) for name, one in parameters.items()} for side in ("value", "low", "high")]
-    return found + law.concerns(*bounds)
 
 
 def _rounded(number: float, digits: int, width: float) -> str:

@@ -158,7 +158,7 @@ def _fit_section(fits: Sequence["Fit"], folder: Path) -> str:
     equations = "".join(f"<code>{escape(_chosen(fit.choice) + ': ' if fit.choice else '')}{escape(fit.equation())}</code>" for fit in fits)
     one, deltas = fits[0], ", ".join(sorted({f"{fit.delta:.2g}" for fit in fits}))
     how = (
-        f"Estimator <code>{one.estimator}</code>: Huber loss of log residuals (delta {deltas}); {escape(one.interval_method())}. "
+        f"Estimator <code>{escape(str(one.estimator))}</code> of log residuals (delta {deltas}); {escape(one.interval_method())}. "
         "R² is of logarithms. The held-out error compares the law, fitted without the largest "
         f"{escape(one.x)}, with the runs there: predicted over observed, less 1."
     )
@@ -175,9 +175,9 @@ def _fit_row(fit: "Fit") -> dict[str, Any]:
         "law": fit.law.plugin_name(),
         **{name: (one.text(), one.value) for name, one in fit.parameters.items()},
         "R²": (f"{fit.r_squared:.4f}", fit.r_squared),
-        "held-out error": (f"{fit.extrapolation_error:+.1%}" if math.isfinite(fit.extrapolation_error) else "–", fit.extrapolation_error),
+        "held-out error": (f"{fit.held_out.error:+.1%}" if math.isfinite(fit.held_out.error) else "–", fit.held_out.error),
         "runs": fit.num_points,
-        "seeds": fit.num_seeds,
+        "seeds": fit.num_clusters,
         "left out": sum(fit.excluded.values()),
     }
 
@@ -385,7 +385,11 @@ def _chosen(choice: Any) -> str:
 
 
 def _confidence(fits: Sequence["Fit"]) -> str:
-    return f"{fits[0].confidence:.0%} bands from {fits[0].num_seeds} seeds" if fits and fits[0].num_bootstrap else "no bands (one seed)"
+    return (
+        f"{fits[0].confidence:.0%} bands from {fits[0].num_clusters} {fits[0].unit}s"
+        if fits and fits[0].num_bootstrap
+        else "no bands (one seed)"
+    )
 
 
 def _duration(seconds: float) -> str:
