@@ -5,8 +5,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from orchestrator.fitting.projection import best_of, non_negative
 from orchestrator.laws.law import Array, Law, Term
-from orchestrator.laws.projection import best_of, non_negative
 from workers.settings import setting
 
 _GRID = 30

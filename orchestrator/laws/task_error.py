@@ -5,8 +5,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from orchestrator.fitting.projection import best_of
 from orchestrator.laws.law import Array, Law, Term
-from orchestrator.laws.projection import best_of
 
 
 @dataclass(frozen=True, kw_only=True)
