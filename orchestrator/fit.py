@@ -88,6 +88,16 @@ class Fit:
     _resampled: Resampled = field(repr=False)
     _runs: Runs = field(repr=False)
 
+    @property
+    def codes(self) -> Mapping[str, int]:
+        """Code fingerprint -> runs, where the table has a column `code`."""
+        return self._runs.codes
+
+    @property
+    def widening(self) -> float:
+        """By how much the deviations of the replicates are widened to intervals."""
+        return self._resampled.widening
+
     # -- of a law of one variable -------------------------------------------------------------------------------------
 
     @property
@@ -165,11 +175,11 @@ class Fit:
         resamples = f"{self.num_bootstrap} Bayesian-bootstrap resamples of {self.num_clusters} {what}"
         return f"{self.confidence:.0%} intervals from {resamples}, {widened}"
 
-    def profile(self, name: str, *, num: int = 41, span: float = 3.0) -> "pl.DataFrame":
-        """The least objective with the parameter `name` held: value, objective, `rise` above the minimum in units of the noise, others.
+    def profile(self, name: str, *, num: int = 41, rise: float = 8.0) -> "pl.DataFrame":
+        """The least objective with the parameter `name` held: value, objective, `rise` above the minimum in units of the noise, the others.
 
         `rise` is 2 (objective - least) / s^2, with s the scale of the residuals: below 3.84 the data do not tell such a value from the best
-        at 95 %. A flat direction is a long range of small rises. The range: `span` half-widths of the interval, or unit steps.
+        at 95 %. The range goes on until it is reached on both sides, at most to e^8 of the value or 8: a flat direction is a long range.
         """
         import numpy as np
         import polars as pl
@@ -177,12 +187,10 @@ class Fit:
         names = self.law.parameters()
         if name not in names:
             raise UnknownName(f"no parameter {name!r}{nearest(name, names)} The {self.law.plugin_name()} law has {', '.join(names)}")
-        at, term = names.index(name), self.law.terms()[names.index(name)]
         problem, best_P = self._estimated.smooth, self._estimated.smooth_P
-        half = span * (float(np.std(self._resampled.replicate_BP[:, at])) * 2 if self.num_bootstrap else 0.0)
-        half = max(half, 0.05 * max(1.0, abs(float(best_P[at]))))
-        values_G = np.unique(np.clip(np.append(best_P[at] + np.linspace(-half, half, num), best_P[at]), term.low, term.high))
-        loss_G, theta_GP = intervals.profile(problem, best_P, at, values_G)
+        if not problem.free_P[names.index(name)]:
+            raise ConfigError(f"{name} was fixed at {self.fixed[name]:g}: fit with it free to see its profile")
+        values_G, loss_G, theta_GP = intervals.profile_until(problem, best_P, names.index(name), 0.5 * rise * self._scale() ** 2, num)
         least = float(loss_G.min())
         x0 = list(self.reference.values())
         columns = {one.name: one.reported(theta_GP[:, i], self._y0, x0) for i, one in enumerate(self.law.terms())}
@@ -328,6 +336,7 @@ def fit(
     confidence: float = 0.95,
     random_seed: int = 0,
     choice: Mapping[str, Any] | None = None,
+    mixed_code: bool = False,
     **columns: str,
 ) -> Fit:
     """Fit a law to a polars, pandas or Arrow table, a dict of columns, or a Parquet or CSV file, one row a run.
@@ -337,7 +346,8 @@ def fit(
     `weights`: a column, such as 1 / variance. `where`: a condition on the columns, in SQL. `estimator`: huber (delta 1.345 robust standard
     deviations), hoffmann (1e-3), least_squares, lad, or a delta; of residuals in `space` log or linear. `fixed`: parameter -> value.
     `reference`: variable -> x0, default the geometric mean. Rows that diverged, are not finite, not positive, or exact copies are left
-    out and counted. `choice`: a note of which runs these are. Raises ConfigError or UnknownName, with what the table has.
+    out and counted. `choice`: a note of which runs these are. Raises ConfigError or UnknownName, with what the table has, and
+    StoreError where its column `code` has several fingerprints, unless `mixed_code`.
     """
     import numpy as np
 
@@ -346,7 +356,7 @@ def fit(
     law = _law(law)
     used, y = _columns(law, columns, y, loss)
     chosen = Estimator.of(estimator, space, weighted=weights is not None)
-    runs = read(table, list(used.values()), y, group=group, weights=weights, where=where)
+    runs = read(table, list(used.values()), y, group=group, weights=weights, where=where, mixed_code=mixed_code)
     held = _held(law, fixed or {})
     checks.check_enough(law, runs, used, len(law.terms()) - len(held))
     x0 = _reference(law, runs, used, reference)

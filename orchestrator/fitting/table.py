@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.laws.law import Array
-from workers.errors import ConfigError, UnknownName, nearest
+from workers.errors import ConfigError, StoreError, UnknownName, nearest
 
 if TYPE_CHECKING:
     import polars as pl
@@ -18,12 +18,15 @@ __all__ = ["AUTO", "Runs", "frame_of", "read"]
 
 AUTO = "auto"
 SEED = "seed"
+# the column of our own tables that says which code made a row
+CODE = "code"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Runs:
     """The usable rows. `cluster_N`: rows of one label are resampled together; `group`: the column that says so, None where each row is
-    alone. `excluded`: reason -> rows. `digest`: of the values that are fitted, in their order."""
+    alone. `excluded`: reason -> rows. `digest`: of the values that are fitted, in their order. `codes`: code fingerprint -> rows, where
+    the table says which code made them."""
 
     x_NV: Array
     y_N: Array
@@ -32,6 +35,7 @@ class Runs:
     group: str | None
     excluded: Mapping[str, int]
     digest: str
+    codes: Mapping[str, int]
 
 
 def frame_of(table: Any) -> "pl.DataFrame":
@@ -40,17 +44,23 @@ def frame_of(table: Any) -> "pl.DataFrame":
 
     import polars as pl
 
-    if isinstance(table, pl.LazyFrame):
-        return table.collect()
-    if isinstance(table, pl.DataFrame):
-        return table
-    if isinstance(table, Mapping):
-        return pl.DataFrame(dict(table), strict=False)
     if isinstance(table, str | os.PathLike):
         return _read_file(os.fspath(table))
-    if type(table).__module__.startswith("pandas"):
-        return pl.from_pandas(table)
-    made = pl.from_arrow(table)
+    try:
+        if isinstance(table, pl.LazyFrame):
+            return table.collect()
+        if isinstance(table, pl.DataFrame):
+            return table
+        if isinstance(table, Mapping):
+            return pl.DataFrame(dict(table), strict=False)
+        if type(table).__module__.startswith("pandas"):
+            return pl.from_pandas(table)
+        made = pl.from_arrow(table)
+    except (pl.exceptions.PolarsError, TypeError, ValueError) as error:
+        raise ConfigError(
+            "a table must be a polars, pandas or Arrow table, a dict of columns of one length, or the path of a .parquet or .csv file, "
+            f"got {type(table).__name__}: {_first_line(error)}"
+        ) from None
     return made.to_frame() if isinstance(made, pl.Series) else made
 
 
@@ -58,17 +68,34 @@ def _read_file(path: str) -> "pl.DataFrame":
     import polars as pl
 
     if not path.endswith((".parquet", ".csv")):
-        raise ConfigError(f"a table must be a .parquet or .csv file, got {path!r}")
+        raise ConfigError(f"a table must be a .parquet or .csv file, got {path!r}; a sweep is fitted by es.load({path!r}).fit(...)")
     try:
         return pl.read_parquet(path) if path.endswith(".parquet") else pl.read_csv(path, infer_schema_length=None)
-    except (pl.exceptions.PolarsError, FileNotFoundError) as error:
-        raise ConfigError(f"{path} cannot be read as a table: {str(error).splitlines()[0]}") from None
+    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
+        raise ConfigError(
+            f"{path} cannot be read as a table: {_first_line(error)}. It must be there, readable and whole: try polars.read_"
+            f"{'parquet' if path.endswith('.parquet') else 'csv'} on it"
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def read(
-    table: Any, columns: Sequence[str], y: str, *, group: str | None = AUTO, weights: str | None = None, where: str | None = None
+    table: Any,
+    columns: Sequence[str],
+    y: str,
+    *,
+    group: str | None = AUTO,
+    weights: str | None = None,
+    where: str | None = None,
+    mixed_code: bool = False,
 ) -> Runs:
-    """The rows with finite, positive values that did not diverge, without exact copies; `where`: a condition in SQL on the columns."""
+    """The rows with finite, positive values that did not diverge, without exact copies; `where`: a condition in SQL on the columns.
+
+    Raises StoreError where rows of different code would be mixed, unless `mixed_code`.
+    """
     import numpy as np
     import polars as pl
 
@@ -85,6 +112,7 @@ def read(
     counts = {reason: int((reasons_N == reason).sum()) for reason in dict.fromkeys(reasons_N[~good_N].tolist())}
     if not good_N.any():
         raise ConfigError(_nothing_left(len(frame), counts, where))
+    codes = {} if CODE in (*columns, y, weights, group) else _codes(frame, good_N, mixed=mixed_code)
     values_NC, label_N = values_NC[good_N], label_N[good_N]
     num = len(columns)
     return Runs(
@@ -95,6 +123,7 @@ def read(
         group=group,
         excluded=counts,
         digest=hashlib.sha256(np.ascontiguousarray(values_NC).tobytes() + "\0".join(label_N.tolist()).encode()).hexdigest()[:32],
+        codes=codes,
     )
 
 
@@ -107,8 +136,7 @@ def _filtered(frame: "pl.DataFrame", where: str | None) -> "pl.DataFrame":
         return frame.filter(pl.sql_expr(where))
     except (pl.exceptions.PolarsError, TypeError) as error:
         raise ConfigError(
-            "where must be a condition on the columns, such as \"flops < 1e20 AND model = 'mlp'\", "
-            f"got {where!r}: {str(error).splitlines()[0]}"
+            f"where must be a condition on the columns, such as \"flops < 1e20 AND model = 'mlp'\", got {where!r}: {_first_line(error)}"
         ) from None
 
 
@@ -145,6 +173,23 @@ def _reasons(frame: "pl.DataFrame", values_NC: Array, label_N: Array) -> Array:
     if "status" in frame.columns:
         reason_N[(frame["status"].cast(pl.String).fill_null("") == "diverged").to_numpy()] = "diverged"
     return reason_N
+
+
+def _codes(frame: "pl.DataFrame", good_N: Array, *, mixed: bool) -> dict[str, int]:
+    """Code fingerprint -> rows that are fitted."""
+    import polars as pl
+
+    if CODE not in frame.columns:
+        return {}
+    counted = frame[CODE].cast(pl.String).fill_null("unknown").filter(pl.Series(good_N)).value_counts(sort=True)
+    codes = {str(code): int(count) for code, count in counted.rows()}
+    if len(codes) > 1 and not mixed:
+        counts = ", ".join(f"{code} ({number:,} rows)" for code, number in codes.items())
+        raise StoreError(
+            f"the table has rows of {len(codes)} different code fingerprints: {counts}. Fit them together with mixed_code=True or "
+            f"`eigensweep fit --mixed-code`, or choose one: where=\"{CODE} = '{next(iter(codes))}'\""
+        )
+    return codes
 
 
 def _nothing_left(number: int, counts: Mapping[str, int], where: str | None) -> str:
