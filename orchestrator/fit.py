@@ -181,7 +181,6 @@ class Fit:
         `rise` is 2 (objective - least) / s^2, with s the scale of the residuals: below 3.84 the data do not tell such a value from the best
         at 95 %. The range goes on until it is reached on both sides, at most to e^8 of the value or 8: a flat direction is a long range.
         """
-        import numpy as np
         import polars as pl
 
         names = self.law.parameters()

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from orchestrator.fitting.problem import Problem
-from orchestrator.fitting.solver import Solved, refit, solve
+from orchestrator.fitting.solver import Solved, refit, sharpen, solve
 from orchestrator.laws.law import Array
 from workers.errors import ConfigError, UnknownName, nearest
 
@@ -67,7 +67,7 @@ class Estimated:
 def estimate(problem: Problem, given_P: Array, estimator: Estimator) -> Estimated:
     """Fit by an estimator; `given_P` has the values of parameters that are held."""
     if estimator.delta is None or estimator.delta == 0.0:
-        solved = solve(problem.at(1e-3), given_P)
+        solved = solve(problem.at(1e-3), given_P, scattered=estimator.delta is None)
         # the scale from a nearly-L1 fit, then once more from the fit with that scale
         delta = problem.delta
         for _ in range(2):
@@ -88,9 +88,10 @@ def estimate(problem: Problem, given_P: Array, estimator: Estimator) -> Estimate
 
 def _polished(problem: Problem, solved: Solved) -> Solved:
     theta_BP, converged_B = refit(problem, problem.weight_N[None], solved.theta_P)
+    theta_P = sharpen(problem, theta_BP[0])
     return Solved(
-        theta_P=theta_BP[0],
-        loss=problem.loss(theta_BP[0]),
+        theta_P=theta_P,
+        loss=problem.loss(theta_P),
         converged=bool(converged_B[0]),
         num_starts=solved.num_starts,
         num_agree=solved.num_agree,

@@ -9,7 +9,7 @@ from orchestrator.fitting.problem import Problem
 from orchestrator.fitting.solver import refit
 from orchestrator.laws.law import Array
 
-__all__ = ["Resampled", "profile", "repeated", "resample", "tails"]
+__all__ = ["Resampled", "profile", "profile_until", "repeated", "resample", "tails"]
 
 # runs of their own for each parameter, below which a resampled fit says more of its own misfit than of noise
 LEAST_RUNS_PER_PARAMETER = 4
@@ -87,6 +87,26 @@ def _leverage(problem: Problem, theta_P: Array) -> Array:
     share_N = np.minimum((basis_NF**2).sum(axis=1), 2 / 3)
     corrected_N: Array = 1 / (1 - share_N)
     return corrected_N
+
+
+def profile_until(problem: Problem, theta_P: Array, at: int, rise: float, num: int) -> tuple[Array, Array, Array]:
+    """Values, least losses and parameters of a profile of `num` values, on both sides as far as the loss rises by `rise`, at most 8."""
+    import numpy as np
+
+    low, high = (float(bound[at]) for bound in problem.law.bounds())
+    least, ends = problem.loss(theta_P), []
+    for side in (-1.0, 1.0):
+        step, limit = 0.01, min(8.0, high - theta_P[at] if side > 0 else theta_P[at] - low)
+        walked, start_P = 0.0, theta_P
+        while walked < limit:
+            walked = min(limit, walked + step)
+            loss_1, found_1P = profile(problem, start_P, at, np.array([theta_P[at] + side * walked]))
+            start_P, step = found_1P[0], 1.4 * step
+            if loss_1[0] - least >= rise:
+                break
+        ends.append(side * walked)
+    values_G = np.unique(theta_P[at] + np.append(np.linspace(*ends, num), 0.0))
+    return values_G, *profile(problem, theta_P, at, values_G)
 
 
 def profile(problem: Problem, theta_P: Array, at: int, values_G: Array) -> tuple[Array, Array]:

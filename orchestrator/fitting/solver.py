@@ -8,10 +8,11 @@ from typing import Any
 from orchestrator.fitting.problem import Problem
 from orchestrator.laws.law import Array
 
-__all__ = ["Solved", "refit", "solve"]
+__all__ = ["Solved", "refit", "sharpen", "solve"]
 
 _AGREE = 1e-6
 _NUM_SCATTERED = 24
+_MOST_PROGRAMS = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -39,14 +40,14 @@ def solve(problem: Problem, given_P: Array, *, exact_l1: bool = False, scattered
     start_KP = np.clip(start_KP, low_P, high_P)
     first_P = _bfgs(problem, start_KP[np.argmin([problem.loss(start) for start in start_KP])])
     tries_KP = np.concatenate([first_P[None], start_KP, *([_scatter(problem, first_P)] if scattered else [])])
-    theta_KP, converged_K = refit(problem, np.broadcast_to(problem.weight_N, (len(tries_KP), len(problem.v_N))), tries_KP)
+    weight_KN = np.broadcast_to(problem.weight_N, (len(tries_KP), len(problem.v_N)))
+    theta_KP, converged_K = refit(problem, weight_KN, tries_KP, tolerance=1e-6 if exact_l1 else 1e-9)
     loss_K = problem.losses(problem.residuals(theta_KP)[0], problem.weight_N[None])
     best = int(np.nanargmin(loss_K))
     theta_P, loss = theta_KP[best], float(loss_K[best])
     agree = int((loss_K[1:] <= loss * (1 + _AGREE) + 1e-300).sum())
-    if exact_l1:
-        theta_P = _least_absolute(problem, theta_P)
-        loss = problem.loss(theta_P)
+    theta_P = _least_absolute(problem, theta_P) if exact_l1 else sharpen(problem, theta_P)
+    loss = problem.loss(theta_P)
     return Solved(theta_P=theta_P, loss=loss, converged=bool(converged_K[best]), num_starts=len(tries_KP) - 1, num_agree=agree)
 
 
@@ -86,11 +87,13 @@ def _bfgs(problem: Problem, start_P: Array) -> Array:
     return theta_P if np.isfinite(found.fun) and found.fun <= 1 else start_P
 
 
-def refit(problem: Problem, weight_BN: Array, start_BP: Array, free_BP: Array | None = None) -> tuple[Array, Array]:
+def refit(
+    problem: Problem, weight_BN: Array, start_BP: Array, free_BP: Array | None = None, *, tolerance: float = 1e-9
+) -> tuple[Array, Array]:
     """Fits with each row of weights, all at once, each from its start (B, P) or all from one (P,): parameters and whether each converged.
 
     Levenberg-Marquardt on iteratively re-weighted squares, which minimises the Huber loss; a parameter at its bound that wants
-    to go further is held, as is one that is not free.
+    to go further is held, as is one that is not free. Converged: no parameter moves by more than `tolerance`, relative to 1 + its size.
     """
     import numpy as np
 
@@ -108,13 +111,30 @@ def refit(problem: Problem, weight_BN: Array, start_BP: Array, free_BP: Array | 
         trial = np.clip(theta_BP[live] + step, low_P, high_P)
         loss, gradient, hessian = problem.normal(trial, weight_BN[live])
         better = loss <= loss_B[live]
-        small = (np.abs(trial - theta_BP[live]) / (1 + np.abs(trial))).max(axis=1) < 1e-9
+        small = (np.abs(trial - theta_BP[live]) / (1 + np.abs(trial))).max(axis=1) < tolerance
         converged_B[live[small | (damping_B[live] > 1e12)]] = True
         damping_B[live] = np.where(better, np.maximum(damping_B[live] / 5, 1e-12), damping_B[live] * 4)
         kept = live[better]
         theta_BP[kept], loss_B[kept] = trial[better], loss[better]
         gradient_BP[kept], hessian_BPP[kept] = gradient[better], hessian[better]
     return theta_BP, converged_B
+
+
+def sharpen(problem: Problem, theta_P: Array) -> Array:
+    """The minimum to the last digits: whole steps as long as the gradient falls, where the loss itself has no more digits to fall by."""
+    import numpy as np
+
+    low_P, high_P = problem.law.bounds()
+    weight_1N, free_1P = problem.weight_N[None], problem.free_P[None]
+    _, gradient_1P, hessian_1PP = problem.normal(theta_P[None], weight_1N)
+    for _ in range(5):
+        step_1P = _step(theta_P[None], gradient_1P, hessian_1PP, np.zeros(1), low_P, high_P, free_1P)
+        trial_P = np.clip(theta_P + step_1P[0], low_P, high_P)
+        _, trial_gradient_1P, hessian_1PP = problem.normal(trial_P[None], weight_1N)
+        if not np.abs(trial_gradient_1P * free_1P).max() < np.abs(gradient_1P * free_1P).max():
+            break
+        theta_P, gradient_1P = trial_P, trial_gradient_1P
+    return theta_P
 
 
 def _step(theta_BP: Array, gradient_BP: Array, hessian_BPP: Array, damping_B: Array, low_P: Array, high_P: Array, may_BP: Array) -> Array:
@@ -142,20 +162,18 @@ def _least_absolute(problem: Problem, theta_P: Array) -> Array:
         return float(problem.weight_N @ np.abs(problem.residuals(theta[None])[0][0]))
 
     best, radius = total(theta_P), 0.1
-    for _ in range(100):
+    for _ in range(_MOST_PROGRAMS):
         residual_N, jacobian_NP = (part[0] for part in problem.residuals(theta_P[None]))
         step = _linear_program(problem.weight_N, residual_N, jacobian_NP[:, free], theta_P[free], radius, low_P[free], high_P[free])
         trial = theta_P.copy()
         trial[free] = np.clip(trial[free] + step, low_P[free], high_P[free])
         now = total(trial)
         if now < best:
-            gained, theta_P, best, radius = best - now, trial, now, 2 * radius
-            if gained < 1e-15 * best:
-                break
-        else:
-            radius /= 4
-        if radius < 1e-12:
+            theta_P, best, radius = trial, now, 2 * radius
+        # a short step within a wide box: its linear program and the loss itself have the same minimum
+        if np.abs(step).max() < 1e-10:
             break
+        radius = radius if now <= best else radius / 4
     return theta_P
 
 

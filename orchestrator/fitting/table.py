@@ -14,7 +14,7 @@ from workers.errors import ConfigError, StoreError, UnknownName, nearest
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["AUTO", "Runs", "frame_of", "read"]
+__all__ = ["AUTO", "Runs", "filtered", "frame_of", "read"]
 
 AUTO = "auto"
 SEED = "seed"
@@ -99,7 +99,7 @@ def read(
     import numpy as np
     import polars as pl
 
-    frame = _filtered(frame_of(table), where)
+    frame = filtered(frame_of(table), where)
     if group == AUTO:
         group = SEED if SEED in frame.columns else None
     for name in filter(None, (*columns, y, weights, group)):
@@ -127,7 +127,8 @@ def read(
     )
 
 
-def _filtered(frame: "pl.DataFrame", where: str | None) -> "pl.DataFrame":
+def filtered(frame: "pl.DataFrame", where: str | None) -> "pl.DataFrame":
+    """The rows that a condition in SQL chooses; all without one."""
     import polars as pl
 
     if not where:

@@ -93,7 +93,7 @@ def _effective(all_N: Array, unique_BN: Array, ln_repeats_B1: Array) -> tuple[Ar
 
     repeats_B1 = np.exp(ln_repeats_B1)
     # expm1: with 1 - exp(-r / R*) a false optimum appears at large R* by cancellation
-    extra_BN = np.maximum(np.expm1(all_N - unique_BN), 0.0)
+    extra_BN = np.expm1(np.clip(all_N - unique_BN, 0.0, 300.0))
     rate_BN = extra_BN / repeats_B1
     worth_BN = -np.expm1(-rate_BN)
     left_BN = np.exp(-rate_BN)
