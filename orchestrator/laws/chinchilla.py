@@ -66,12 +66,16 @@ class Chinchilla(Law):
 
     def derived(self, values: Mapping[str, Array], x0: Mapping[str, float]) -> dict[str, Array]:
         """A, B at n = d = 1; a = beta / (alpha + beta) of n* ~ C^a, b = 1 - a, and G, with n* = G (C / 6)^a for C = 6 n d."""
+        import numpy as np
+
         alpha_B = values["exponent" if self.tied else "alpha"]
         beta_B = values["exponent" if self.tied else "beta"]
         a_B, b_B = values["loss_n"] * x0["n"] ** alpha_B, values["loss_d"] * x0["d"] ** beta_B
         total_B = alpha_B + beta_B
-        scale_B = (alpha_B * a_B / (beta_B * b_B)) ** (1 / total_B)
-        return {"A": a_B, "B": b_B, "a": beta_B / total_B, "b": alpha_B / total_B, "G": scale_B}
+        # a resample whose exponents stand at 0 has no optimum: NaN or infinity says so
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            scale_B = (alpha_B * a_B / (beta_B * b_B)) ** (1 / total_B)
+            return {"A": a_B, "B": b_B, "a": beta_B / total_B, "b": alpha_B / total_B, "G": scale_B}
 
     def equation(self, values: Mapping[str, str], columns: Mapping[str, str], y: str, x0: Mapping[str, str]) -> str:
         """`loss = E + A (n / n0)^-alpha + B (d / d0)^-beta`."""
