@@ -23,8 +23,11 @@ LEAST_POINTS = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Envelope:
-    """At each compute `c_G` the least loss of the curves there, and the size of its run; `inside_G`: neither the smallest nor the largest size,
-    whose optimum may be beyond. `size` and `loss`: the power laws of n* and of the loss along the envelope, None where too few are inside."""
+    """At each compute `c_G` the least loss of the curves there, and the size of its run.
+
+    `inside_G`: neither the smallest nor the largest size, whose optimum may be beyond. `size` and `loss`: the power laws of n* and of
+    the loss along it, None where too few are inside.
+    """
 
     c_G: Array
     n_G: Array
