@@ -4,11 +4,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from orchestrator.fit import Fit, fit
     from orchestrator.verbs import (
         add,
         cancel,
         cost,
-        fit,
         gc,
         init,
         load,
@@ -31,10 +31,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _VERBS = (
-    "add cancel cost fit gc init load logs plan plan_add report resume retract run scrub status submit sweeps tick"  # fmt: skip
+    "add cancel cost gc init load logs plan plan_add report resume retract run scrub status submit sweeps tick"  # fmt: skip
 ).split()
 _HOMES = {
     **dict.fromkeys(_VERBS, "orchestrator.verbs"),
+    **dict.fromkeys(("Fit", "fit"), "orchestrator.fit"),
     **dict.fromkeys(("Data", "Model", "Optimizer", "Resources", "Row", "Rows", "Workload", "setting"), "workers.workload"),
     "Context": "workers.context",
 }

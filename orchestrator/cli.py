@@ -125,7 +125,7 @@ def _sweep_name(arguments: list[str]) -> str:
     except ConfigError:
         return ""
     given = dict(word.split("=", 1) for word in words.settings if "=" in word)
-    if words.names and VERBS[verb].names[0].strip("[]") == "NAME":
+    if words.names and "NAME" in VERBS[verb].names[0].strip("[]").split("|"):
         return words.names[0]
     return given.get("name", given.get("sweep", ""))
 

@@ -245,12 +245,24 @@ def _report(call: Call) -> Callable[[dict[str, Any]], None]:
 
 
 def fit(call: Call) -> int:
-    """Fit a law."""
+    """Fit a law to a sweep, or to a table in a file."""
     from orchestrator import verbs
 
-    found = verbs.fit(call.name, call.words.settings, root=call.root, mixed_code=call.flags.mixed_code)
-    call.emit(found, lambda one: f"{show.fits(one)}next: eigensweep report {call.name}\n")
+    words = [*call.words.settings, *([f"where={call.words.where}"] if call.words.where else [])]
+    out = Path(call.flags.out).expanduser() if call.flags.out else None
+    if _is_file(call.name):
+        found = verbs.fit_file(call.name, words, out, mixed_code=call.flags.mixed_code)
+        following = f"eigensweep fit {shlex.join([call.name, *words])} --out DIR   # fits.csv and fits.parquet"
+    else:
+        found = verbs.fit(call.name, words, call.root, out, mixed_code=call.flags.mixed_code)
+        following = f"eigensweep report {call.name}"
+    call.emit(found, lambda one: f"{show.fits(one)}next: {following}\n")
     return 0
+
+
+def _is_file(name: str) -> bool:
+    """Whether a word is a table in a file rather than a sweep, by its form alone: what lies in this folder does not change what it says."""
+    return name.endswith((".parquet", ".csv")) or "/" in name
 
 
 def cost(call: Call) -> int:

@@ -2,7 +2,8 @@
 
 import argparse
 import contextlib
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,8 @@ def _names(kind: str, before: list[str], parsed: argparse.Namespace) -> list[str
 
     if kind == "bash|zsh|fish":
         return list(SHELLS)
+    if kind == "NAME|FILE":
+        return [*_quietly(lambda: _names("NAME", before, parsed)), *(path.name for path in _tables(Path()))]
     if kind not in ("NAME", "KEY"):
         return []
     store = Store.open(Path(parsed.root) if parsed.root else None)
@@ -71,12 +74,22 @@ def _names(kind: str, before: list[str], parsed: argparse.Namespace) -> list[str
     return list(store.manifest(before[0])["keys"])
 
 
+def _tables(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix in (".parquet", ".csv"))
+
+
+def _quietly(names: Callable[[], Iterable[str]]) -> list[str]:
+    with contextlib.suppress(Exception):
+        return list(names())
+    return []
+
+
 def _settings(prefix: str, parsed: argparse.Namespace) -> Iterable[str]:
     from orchestrator import compose, names
 
     name, equals, _ = prefix.partition("=")
     if parsed.verb == "fit":
-        return [f"law={law}" for law in _laws()] if equals else ["law=", "x=", "y="]
+        return _of_fit(name, parsed) if equals else _names_of_fit(parsed)
     given, dirs = _given(parsed), [Path(folder) for folder in getattr(parsed, "config_dir", None) or []]
     if equals:
         return [f"{name}={choice}" for choice in compose.option_names(name, given, dirs)]
@@ -97,7 +110,45 @@ def _given(parsed: argparse.Namespace) -> list[str]:
     return [*Store.open(Path(parsed.root) if parsed.root else None).manifest(words[0])["command"], *typed]
 
 
-def _laws() -> Iterable[str]:
+def _names_of_fit(parsed: argparse.Namespace) -> list[str]:
+    """Names of options: the variables and parameters are those of the law that is typed."""
+    from orchestrator import fit_options
+
+    law = _typed_law(parsed)
+    own = [*law.variables(), *(f"law.{field.name}" for field in dataclasses.fields(law))]
+    own += [f"fixed.{name}" for name in law.parameters()] + [f"reference.{name}" for name in law.variables()]
+    return [f"{name}=" for name in (*own, *(name for name in fit_options.OPTIONS if "<" not in name))]
+
+
+def _of_fit(name: str, parsed: argparse.Namespace) -> list[str]:
+    """Values of an option: laws, estimators, or the columns of the file or the sweep."""
+    from orchestrator.fitting.estimators import ESTIMATORS
     from workers import plugins
 
-    return plugins.names("laws", "orchestrator")
+    fixed = {"law": plugins.names("laws", "orchestrator"), "estimator": tuple(ESTIMATORS), "space": ("log", "linear")}
+    columns = (*_typed_law(parsed).variables(), "y", "loss", "group", "weights")
+    values = fixed[name] if name in fixed else _columns(parsed) if name in columns else []
+    return [f"{name}={value}" for value in values]
+
+
+def _typed_law(parsed: argparse.Namespace) -> Any:
+    from workers import plugins
+
+    typed = dict(word.split("=", 1) for word in parsed.words or [] if "=" in word)
+    return plugins.load("laws", typed.get("law", "power"), "orchestrator")()
+
+
+def _columns(parsed: argparse.Namespace) -> list[str]:
+    """Of a file, from its head alone; of a sweep, its axes and scalars."""
+    import polars as pl
+
+    name = next(word for word in parsed.words if "=" not in word)
+    if name.endswith(".parquet"):
+        return list(pl.read_parquet_schema(name))
+    if name.endswith(".csv"):
+        return list(pl.scan_csv(name, n_rows=1).collect_schema())
+    from orchestrator.results import load
+
+    results = load(name, Path(parsed.root) if parsed.root else None, mixed_code=True)
+    scalars = results.scalars().select(pl.col("name").unique()).collect()["name"]
+    return [*results.axis_names, *sorted(scalars.to_list())]

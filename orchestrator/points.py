@@ -1,11 +1,11 @@
 """From a sweep's rows to what a fit takes: one row a run, the axis to fit along, the replicate axis and the groups."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from orchestrator import fit_options
 from workers.errors import ConfigError, UnknownName, nearest
 
 if TYPE_CHECKING:
@@ -20,13 +20,21 @@ LOSSES = ("test_loss", "loss", "train_loss")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Points:
-    """One row a run in `frame`: columns key, status, the axes, `x` and `y`. `groups` are the axes that tell one fit from another."""
+    """One row a run in `frame`: columns key, status, the axes, those of `columns` (variable of a law -> axis or scalar) and `y`.
+
+    `groups` are the axes that tell one fit from another.
+    """
 
     frame: "pl.DataFrame"
-    x: str
+    columns: Mapping[str, str]
     y: str
     replicate: str | None
     groups: Sequence[str]
+
+    @property
+    def x(self) -> str:
+        """Column of the first variable."""
+        return next(iter(self.columns.values()))
 
     def by_group(self) -> list[tuple[dict[str, Any], "pl.DataFrame"]]:
         """Each combination of group values with its rows, in order."""
@@ -52,10 +60,18 @@ def last_values(scalars: "pl.DataFrame", name: str) -> "pl.DataFrame":
     return last.drop("name", *({name} & set(last.columns))).rename({"value": name})
 
 
-def points(results: Any, *, x: str | None = None, y: str | None = None, choice: Mapping[str, Any] | None = None) -> Points:
+def points(
+    results: Any,
+    *,
+    x: str | None = None,
+    y: str | None = None,
+    choice: Mapping[str, Any] | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> Points:
     """The last `y` of every run, with the axis `x` (default: the numeric axis with most decades) and the axes that group the runs.
 
-    `x` may also be a scalar that each run has, such as num_params. `choice` keeps the runs with these axis values.
+    `columns` names an axis or a scalar of each run, such as num_params, for each variable of a law of several; `choice` keeps the runs
+    with these axis values.
     """
     import polars as pl
 
@@ -65,65 +81,79 @@ def points(results: Any, *, x: str | None = None, y: str | None = None, choice: 
     y = y or _default_loss(scalars)
     frame = last_values(scalars, _known(y, scalars))
     axes = [name for name in axis_names(results) if name in frame.columns and frame[name].drop_nulls().n_unique() > 1]
-    x = x or _longest_axis(frame, axes)
-    if x not in frame.columns:
-        frame = frame.join(last_values(scalars, _known(x, scalars, axes)).select("key", x), on="key", how="left")
+    columns = columns or {"x": x or _longest_axis(frame, axes)}
+    for name in columns.values():
+        if name not in frame.columns:
+            frame = _with_scalar(frame, last_values(scalars, _known(name, scalars, axes)), name, axes)
     replicate = REPLICATE if REPLICATE in axes else None
-    groups = [name for name in axes if name not in (x, replicate) and not _moves_x(frame, name, x, axes)]
+    taken = (*columns.values(), replicate)
+    groups = [name for name in axes if name not in taken and not any(_moves_x(frame, name, x, axes) for x in columns.values())]
     # names before numbers: the names make panels and the numbers colours
     groups.sort(key=lambda name: frame[name].dtype.is_numeric())
-    frame = frame.sort([*groups, x, *([replicate] if replicate else [])])
-    return Points(frame=frame, x=x, y=y, replicate=replicate, groups=groups)
+    frame = frame.sort([*groups, *columns.values(), *([replicate] if replicate else [])])
+    return Points(frame=frame, columns=columns, y=y, replicate=replicate, groups=groups)
+
+
+def _with_scalar(frame: "pl.DataFrame", values: "pl.DataFrame", name: str, axes: Sequence[str]) -> "pl.DataFrame":
+    """Each run with its scalar; where another task has it (the training of a spectrum), by the axes that this task has."""
+    import polars as pl
+
+    if frame["key"].is_in(values["key"].implode()).any():
+        return frame.join(values.select("key", name), on="key", how="left")
+    shared = [axis for axis in axes if axis in values.columns and values[axis].null_count() == 0]
+    if not shared or values.select(pl.struct(shared).is_duplicated().any()).item():
+        raise ConfigError(f"{name} has several values for one run of {frame['workload'][0]}: choose an axis or another scalar")
+    return frame.join(values.select(*shared, name), on=shared, how="left")
 
 
 def fit_points(found: Points, **options: Any) -> tuple[list["Fit"], list[str]]:
     """A fit for each group, and why there is none for the others."""
+    fits, why = _fits(found, options)
+    return fits, [f"{choice}: {reason}" if choice else reason for choice, reason in why]
+
+
+def _fits(found: Points, options: Mapping[str, Any]) -> tuple[list["Fit"], list[tuple[str, str]]]:
     from orchestrator.fit import fit
 
-    fits, notes = [], []
+    # results of different code have been refused, or wanted, when they were loaded
+    options = {"group": found.replicate, "mixed_code": True, **options, **found.columns}
+    fits, why = [], []
     for choice, part in found.by_group():
         try:
-            fits.append(fit(part, x=found.x, y=found.y, group=found.replicate, choice=choice, **options))
+            fits.append(fit(part, y=found.y, choice=choice, **options))
         except UnknownName:
             raise
         except ConfigError as error:
-            notes.append(", ".join(f"{name}={value}" for name, value in choice.items()) + (": " if choice else "") + str(error))
-    return fits, notes
+            why.append((", ".join(f"{name}={value}" for name, value in choice.items()), str(error)))
+    return fits, why
 
 
 def fit_sweep(results: Any, **options: Any) -> list["Fit"]:
-    """Fits of a sweep from options as texts: `law`, `law.<setting>`, `x`, `y`, those of `fit`, and an axis with a value to choose runs."""
-    axes = axis_names(results)
-    choice = {name: options.pop(name) for name in list(options) if name in axes}
-    found = points(results, x=options.pop("x", None), y=options.pop("y", None), choice=choice)
-    fits, notes = fit_points(found, **_fit_options(options, axes))
+    """Fits of a sweep, by the options of `fit_options`, as texts or values, and an axis with a value to choose runs."""
+    from orchestrator.fitting.table import filtered
+
+    asked = fit_options.parse(options, axes=axis_names(results))
+    variables = asked.law.variables()
+    if missing := [name for name in variables if name not in asked.columns and variables != ("x",)]:
+        raise ConfigError(
+            f"the {asked.law.plugin_name()} law needs an axis or a scalar of the sweep for each of {', '.join(variables)}: "
+            f"{' '.join(f'{name}=...' for name in missing)}"
+        )
+    found = points(results, y=asked.y, choice=asked.choice, columns=asked.columns or None)
+    if filtered(found.frame, where := asked.rest.get("where")).is_empty():
+        raise ConfigError(f"no run of sweep {results.name!r} is chosen by {where or asked.choice}; see `eigensweep status`")
+    fits, why = _fits(found, {"law": asked.law, **asked.rest})
     if not fits:
-        raise ConfigError("; ".join(notes) or "no runs to fit; see `eigensweep status`")
+        raise ConfigError(_in_short(why))
     return fits
 
 
-def _fit_options(options: Mapping[str, Any], axes: Sequence[str]) -> dict[str, Any]:
-    """The keyword arguments of `fit` from texts."""
-    from workers import plugins
-
-    typed = {name: _value(value) for name, value in options.items()}
-    settings = {name.removeprefix("law."): typed.pop(name) for name in list(typed) if name.startswith("law.")}
-    allowed = ("law", "estimator", "confidence", "num_bootstrap", "random_seed")
-    for name in typed:
-        if name not in allowed:
-            known = ("x", "y", *allowed, "law.<setting>", *axes)
-            raise UnknownName(f"no option {name!r} of a fit{nearest(name, known)} There are {', '.join(known)}")
-    if isinstance(law := typed.pop("law", "power"), str):
-        law = plugins.load("laws", law, "orchestrator").from_plain(settings, "law")
-    return {**typed, "law": law}
-
-
-def _value(text: Any) -> Any:
-    """A number or a truth value from a text; other texts stay."""
-    try:
-        return json.loads(text) if isinstance(text, str) else text
-    except ValueError:
-        return text
+def _in_short(why: Sequence[tuple[str, str]]) -> str:
+    """Each reason once, with the groups that it is of."""
+    groups: dict[str, list[str]] = {}
+    for choice, reason in why:
+        groups.setdefault(reason, []).append(choice)
+    return "; ".join(f"{' and '.join(choices)}: {reason}" if any(choices) else reason for reason, choices in groups.items())
 
 
 def _default_loss(scalars: "pl.DataFrame") -> str:

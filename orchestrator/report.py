@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import page
-from orchestrator.points import Points, axis_names, fit_points, fit_sweep, last_values, points
+from orchestrator.points import Points, axis_names, fit_points, last_values, points
 from workers.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from orchestrator.fit import Fit
 
-__all__ = ["fit_sweep", "report"]
+__all__ = ["report"]
 
 OBSERVABLES = ("trace", "entropy", "effective_rank")
 # an inline drawing above this many characters becomes a PNG

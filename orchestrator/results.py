@@ -21,6 +21,7 @@ from workers.errors import StoreError, UnknownName, nearest
 if TYPE_CHECKING:
     import polars as pl
 
+    from orchestrator.fit import Fit
     from orchestrator.grid import Axis
     from orchestrator.status import Status
 
@@ -138,11 +139,30 @@ class Results:
 
         return "\n".join(verbs.logs(self.name, key, self.root))
 
-    def fit(self, **options: Any) -> Any:
-        """Fit a law along an axis: `sweep.fit(law="power", x="width", y="test_loss")`."""
+    def fit(self, *, keep: bool = False, **options: Any) -> "list[Fit]":
+        """A fit for each combination of the axes that are not fitted along: `sweep.fit(law="power", x="width", y="test_loss")`.
+
+        A law of several variables takes an axis or a scalar of each run for each: `sweep.fit(law="chinchilla", n="num_params",
+        d="train_size", y="test_loss")`. Other options: those of `eigensweep.fit` and `law.<setting>`, `fixed.<parameter>`,
+        `reference.<variable>` as the command line writes them; an axis with a value chooses runs. `keep`: also in `fits`.
+        """
         from orchestrator.points import fit_sweep
 
-        return fit_sweep(self, **{name: str(value) for name, value in options.items()})
+        found = fit_sweep(self, **options)
+        if keep:
+            self.keep(found)
+        return found
+
+    def keep(self, fits: "Sequence[Fit]") -> Path:
+        """Put fits into the sweep's `fits`; one that is made again takes its own place. The file; StoreError in another's store."""
+        from orchestrator import fits_table
+
+        self._store.require_mine("keep fits")
+        return fits_table.keep(fits, self._fits_file)
+
+    @property
+    def _fits_file(self) -> Path:
+        return self._store.sweep_dir(self.name) / "fits.parquet"
 
     def report(self, out: str | PathLike[str] | None = None, **options: Any) -> Path:
         """One self-contained HTML file with fits and figures; its path."""
@@ -159,6 +179,12 @@ class Results:
     def spectra(self) -> "pl.LazyFrame":
         """key, step, index, eigenvalue, weight; workload, status, code; and the axes."""
         return self._with_tasks("spectra")
+
+    def fits(self) -> "pl.LazyFrame":
+        """One row per fit of this sweep that was kept, by `eigensweep fit` or `fit(keep=True)`: see `orchestrator/fits_table.py`."""
+        from orchestrator import fits_table
+
+        return fits_table.read(self._fits_file).lazy()
 
     def table(self, name: str) -> "pl.LazyFrame":
         """Any table: one of ours, or a workload's own by `WORKLOAD.table` or, for the target, by `table`."""

@@ -10,9 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
+    from orchestrator.fit import Fit
     from orchestrator.plan import Plan
     from orchestrator.status import Status
     from orchestrator.tick import Done
+    from orchestrator.verbs import Fitted
     from workers.taskdir import Commit
 
 Counts = Mapping[str, int]
@@ -108,15 +110,19 @@ def commit(one: "Commit") -> str:
     return "\n".join([*lines, "next: eigensweep submit with lists of values makes a sweep of it"]) + "\n"
 
 
-def fits(found: Any) -> str:
-    """Fitted laws with their intervals and warnings, one after another."""
-    lines: list[str] = []
-    for one in _each(found):
-        choice = ", ".join(f"{name}={scalar(value)}" for name, value in one.choice.items())
-        lines += [f"{choice}: {one.equation()}" if choice else one.equation()]
-        lines += [f"  {one.num_points} points, R2 {one.r_squared:.4f}; {one.interval_method()}"]
-        lines += [f"  warning: {warning}" for warning in one.warnings]
-    return "\n".join(lines or ["nothing to fit"]) + "\n"
+def fits(found: "Fitted") -> str:
+    """Fitted laws with their intervals and warnings, one after another, and where they were written."""
+    lines = [found.fits[0].summary()] if len(found.fits) == 1 else [line for one in found.fits for line in _fit(one)]
+    lines += [f"kept in {found.kept}"] if found.kept else []
+    lines += [f"not kept: {found.why_not}"] if found.why_not else []
+    return "\n".join([*lines, *(f"wrote {path}" for path in found.files)]) + "\n"
+
+
+def _fit(one: "Fit") -> Iterable[str]:
+    choice = ", ".join(f"{name}={scalar(value)}" for name, value in one.choice.items())
+    yield f"{choice}: {one.equation()}" if choice else one.equation()
+    yield f"  {one.num_points} points, R2 {one.r_squared:.4f}; {one.interval_method()}"
+    yield from (f"  warning: {warning}" for warning in one.warnings)
 
 
 def done(one: "Done") -> str:
@@ -150,7 +156,7 @@ def _field(name: str, value: Any) -> list[str]:
 
 
 def as_json(value: Any) -> str:
-    """The result as JSON: dataclasses as objects, fits as rows of parameters, NaN and infinities as null."""
+    """The result as JSON: dataclasses as objects, fits with their parameters by name, NaN and infinities as null."""
     return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False)
 
 
@@ -398,7 +404,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple | set | frozenset):
         return [_plain(one) for one in value]
     if hasattr(value, "interval_method"):
-        return value.rows()
+        from orchestrator import fits_table
+
+        return _plain(fits_table.plain(value))
     if dataclasses.is_dataclass(value):
         return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     return str(value)

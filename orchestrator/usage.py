@@ -1,6 +1,7 @@
 """The verbs of the command line: what each is for, the words and flags it takes, and examples; parsing, but no doing."""
 
 import argparse
+import importlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ class Verb:
     where: bool = False
     flags: tuple[str, ...] = ()
     examples: tuple[str, ...] = ()
+    # a module whose `notes()` is what the help says last
+    notes: str = ""
 
     def words(self) -> str:
         """The words as usage shows them."""
@@ -47,7 +50,7 @@ FLAGS: dict[str, dict[str, Any]] = {
     "--every": dict(metavar="SECONDS", type=float, help="tick again and again, this many seconds apart"),
     "--settle": dict(action="store_true", help="go on until it is certain which jobs have ended, two minutes at most"),
     "--by": dict(metavar="NAME", action="append", default=[], help="an axis, workload, cause or kind; may be given again; else all axes"),
-    "--out": dict(metavar="DIR", help="where the report goes; else the sweep's folder in the store"),
+    "--out": dict(metavar="DIR", help="where a report and tables of fits go; a report of a sweep otherwise to its folder in the store"),
     "--folder": dict(metavar="DIR", help="where the trial's stores go, seen by all nodes; else STORE-chaos beside the store"),
     "--tasks": dict(metavar="N", type=int, default=500, help="tasks of the trial's own sweep (500)"),
     "--task-seconds": dict(metavar="LOW-HIGH", default="1-8", help="how long its tasks take (1-8)"),
@@ -129,11 +132,20 @@ VERBS: dict[str, Verb] = {
         examples=("eigensweep run workload=train model.width=64", "eigensweep run w1 k3f9", "python -m pdb -m orchestrator run w1 k3f9"),
     ),
     "fit": Verb(
-        summary="fit a scaling law to a sweep's dataset",
-        names=("NAME",),
-        settings="law=LAW [x=AXIS] [y=SCALAR]",
-        flags=("--mixed-code", "--json"),
-        examples=("eigensweep fit w1 law=power", "eigensweep fit w1 law=power x=width y=test_loss"),
+        summary="fit a scaling law to a sweep's dataset, or to a table in a file",
+        names=("NAME|FILE",),
+        settings="law=LAW [VARIABLE=COLUMN ...] [y=COLUMN] [KEY=VALUE ...]",
+        where=True,
+        flags=("--out", "--mixed-code", "--json"),
+        examples=(
+            "eigensweep fit w1 law=power",
+            "eigensweep fit w1 law=power x=width y=test_loss model=mlp",
+            "eigensweep fit w1 law=chinchilla n=num_params d=train_size y=test_loss --out fits",
+            "eigensweep fit runs.parquet law=chinchilla n=num_params d=tokens loss=val_loss estimator=hoffmann",
+            "eigensweep fit runs.csv law=power x=flops y=loss law.irreducible=false weights=precision where='flops < 1e21' --json",
+            "eigensweep fit runs.parquet law=chinchilla n=num_params d=tokens loss=val_loss fixed.E=1.8 num_bootstrap=4000 --out fits",
+        ),
+        notes="orchestrator.fit_help",
     ),
     "cost": Verb(
         summary="CPU-, GPU- and node-hours by axis value and cause, the wasted ones too",
@@ -216,12 +228,19 @@ examples
   eigensweep status w1 --watch
   eigensweep resume w1 where="class='user_error'"
   eigensweep fit w1 law=power
+  eigensweep fit runs.parquet law=chinchilla n=num_params d=tokens y=loss --out fits
   eigensweep report w1
 """
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, with errors as ConfigError that name the nearest flag."""
+    """argparse, with errors as ConfigError that name the nearest flag; `notes`: a module that ends the help, imported for that alone."""
+
+    notes: str = ""
+
+    def format_help(self) -> str:
+        """The help, and the verb's own notes."""
+        return super().format_help() + (f"\n{importlib.import_module(self.notes).notes()}" if self.notes else "")
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the whole usage."""
@@ -258,6 +277,7 @@ def parser_of(name: str) -> Parser:
         allow_abbrev=False,
     )
     configure(parser, verb)
+    parser.notes = verb.notes
     return parser
 
 

@@ -4,6 +4,7 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from orchestrator.chaos.run import Moment, Report
     from orchestrator.chaos.trial import Trial
     from orchestrator.cost_table import Cost
+    from orchestrator.fit import Fit
     from orchestrator.plan import Plan
     from orchestrator.results import Results
     from orchestrator.status import Status
@@ -24,6 +26,16 @@ if TYPE_CHECKING:
 Root = str | Path | None
 Progress = Callable[["Status"], None]
 SETTLE_SECONDS = 120.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """Fits; `kept`: the sweep's own table of them, or `why_not`; `files`: what was written on demand."""
+
+    fits: "Sequence[Fit]"
+    kept: Path | None = None
+    why_not: str = ""
+    files: Sequence[Path] = ()
 
 
 def init(root: str | Path) -> "Store":
@@ -204,12 +216,40 @@ def load(name: str, root: Root = None, *, mixed_code: bool = False) -> "Results"
     return results.load(name, _store(root).root, mixed_code=mixed_code)
 
 
-def fit(name: str, overrides: Sequence[str] = (), root: Root = None, *, mixed_code: bool = False) -> Any:
-    """Fit a law to a sweep's scalars: `law=power x=width y=test_loss`."""
-    from orchestrator import report as reporting
+def fit(
+    name: str, overrides: Sequence[str] = (), root: Root = None, out: str | Path | None = None, *, mixed_code: bool = False
+) -> "Fitted":
+    """Fit a law to a sweep's scalars, `law=power x=width y=test_loss`; the fits are kept in a store of one's own, and written to `out`."""
+    from orchestrator import fit_options, points
 
-    options = dict(one.partition("=")[::2] for one in overrides)
-    return reporting.fit_sweep(load(name, root, mixed_code=mixed_code), **options)
+    results = load(name, root, mixed_code=mixed_code)
+    fits = points.fit_sweep(results, **fit_options.of_words(overrides))
+    written = _write_fits(fits, out)
+    if not _store(root).is_mine:
+        return Fitted(fits=fits, why_not="this store is read-only for you; --out DIR writes them elsewhere", files=written)
+    return Fitted(fits=fits, kept=results.keep(fits), files=written)
+
+
+def fit_file(path: str | Path, overrides: Sequence[str] = (), out: str | Path | None = None, *, mixed_code: bool = False) -> "Fitted":
+    """Fit a law to a .parquet or .csv file: `law=chinchilla n=num_params d=tokens y=loss`; needs no store."""
+    from orchestrator import fit_options
+    from orchestrator.fit import fit as fit_table
+
+    asked = fit_options.parse(fit_options.of_words(overrides))
+    options: dict[str, Any] = {**asked.columns, **asked.rest}
+    one = fit_table(path, asked.law, y=asked.y, mixed_code=mixed_code, **options)
+    return Fitted(fits=[one], files=_write_fits([one], out))
+
+
+def _write_fits(fits: "Sequence[Fit]", out: str | Path | None) -> list[Path]:
+    """fits.parquet and fits.csv in the folder `out`."""
+    if out is None:
+        return []
+    from orchestrator import fits_table
+
+    folder = Path(out).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    return [fits_table.write(fits, folder / "fits.parquet"), fits_table.write_csv(fits, folder / "fits.csv")]
 
 
 def cost(name: str, root: Root = None, by: Sequence[str] = ()) -> "Cost":
