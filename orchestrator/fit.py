@@ -38,6 +38,9 @@ class Parameter:
     def text(self, *, interval: bool = True) -> str:
         """The value to the digits that its interval supports, and the interval in brackets."""
         width = self.high - self.low
+        if 0 < 10 * self.low < self.high:  # an interval of factors: by its width the value would have no digit left
+            value, low, high = (f"{number:.2g}" for number in (self.value, self.low, self.high))
+            return f"{value} [{low}, {high}]" if interval else value
         digits = 4 if not (math.isfinite(width) and width > 0) else 1 - math.floor(math.log10(width))
         value, low, high = (_rounded(number, digits, width) for number in (self.value, self.low, self.high))
         return f"{value} [{low}, {high}]" if interval and math.isfinite(width) else value

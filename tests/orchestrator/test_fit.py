@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from orchestrator.fit import Fit, fit
+from orchestrator.fit import Fit, Parameter, fit
 from orchestrator.fitting import solver
 from orchestrator.fitting.problem import Problem
 from orchestrator.laws.power import Power
@@ -192,6 +192,19 @@ def test_prediction_is_the_equation():
     one = {name: parameter.value for name, parameter in found.parameters.items()}
     expected = one["irreducible"] + one["amplitude"] * (100 / found.x0) ** -one["exponent"]
     assert found.predict(100)[0] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "text"),
+    [
+        (0.52345, 0.48, 0.57, "0.523 [0.480, 0.570]"),
+        (269.0, 3.2, 26_000.0, "2.7e+02 [3.2, 2.6e+04]"),
+        (0.5, math.nan, math.nan, "0.5"),
+        (1.7, 0.0, 1.8, "1.7 [0.0, 1.8]"),
+    ],
+)
+def test_a_number_is_written_to_the_digits_that_its_interval_supports(value: float, low: float, high: float, text: str):
+    assert str(Parameter(value=value, low=low, high=high)) == text
 
 
 def test_csv_holds_each_parameter_with_its_interval_and_estimator(tmp_path):
