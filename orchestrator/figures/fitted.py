@@ -6,8 +6,13 @@ if TYPE_CHECKING:
     from orchestrator.fit import Fit
 
 
-def fitted(fit: "Fit", *, ax: Any = None) -> Any:
-    """The Axes, with the runs, the law and its band."""
+def fitted(fit: "Fit", *, y_label: str = "", ax: Any = None) -> Any:
+    """The Axes: runs, law, band and equation, dashed beyond the data; of a law of several variables the predictions (`predicted`)."""
+    if len(fit.columns) > 1:
+        from orchestrator.figures.predicted import predicted
+
+        return predicted(fit, y_label=y_label, ax=ax)
     from orchestrator.figures.scaling import scaling
 
-    return scaling(fit.residuals().rename({"observed": fit.y}), [fit], x=fit.x, y=fit.y, ax=ax)
+    runs = fit.residuals().rename({"observed": fit.y})
+    return scaling(runs, [fit], x=fit.x, y=fit.y, y_label=y_label, ax=ax)

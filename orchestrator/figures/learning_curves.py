@@ -17,17 +17,19 @@ def learning_curves(frame: "pl.DataFrame", *, by: str | None = None, y: str = "t
     with style.styled():
         ax = style.axes(ax)
         values = lines(ax, good, "step", y, by)
-        _step_axis(ax, good["step"].to_list())
+        step_axis(ax, good["step"].to_list())
         style.log_axis(ax.yaxis, good[y].to_list())
         ax.set_xlabel(style.label("step"))
         ax.set_ylabel(y_label or style.label(y))
         style.legend(ax, style.subject(style.label(by)) if by else "")
         style.title(ax, _finding(good, y) + shown_of(values, good, by))
+        if not len(good):
+            style.note(ax, "no step with a finite, positive value")
     style.remember(ax, good)
     return ax
 
 
-def _step_axis(ax: Any, steps: list[int]) -> None:
+def step_axis(ax: Any, steps: list[int]) -> None:
     """Logarithmic, with room for step 0."""
     positive = [step for step in steps if step > 0]
     style.log_axis(ax.xaxis, positive)

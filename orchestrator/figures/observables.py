@@ -25,6 +25,8 @@ def observables(frame: "pl.DataFrame", *, x: str, name: str, by: str | None = No
         ax.set_ylabel(style.label(name))
         style.legend(ax, style.subject(style.label(by)) if by else "", below=True)
         style.title(ax, _finding(good, x, name) + shown_of(values, good, by))
+        if not len(good):
+            style.note(ax, "no task with a finite value")
     style.remember(ax, good)
     return ax
 

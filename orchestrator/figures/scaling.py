@@ -1,10 +1,9 @@
 """Loss against the fitted axis on logarithmic axes, with the laws, their bands and equations."""
 
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.figures import style
+from orchestrator.figures import equations, style
 
 if TYPE_CHECKING:
     import polars as pl
@@ -40,8 +39,10 @@ def scaling(
         if by:
             style.legend(ax, f"{style.label(by)}: exponent", below=True)
         elif fits:
-            _equation(ax, fits[0])
+            equations.write(ax, fits[0], corner="left" if _rises(fits[0]) else "right")
         style.title(ax, finding(fits, x, y))
+        if not len(good):
+            style.note(ax, "no run with a finite, positive value")
     style.remember(ax, points)
     return ax
 
@@ -49,17 +50,32 @@ def scaling(
 def finding(fits: Sequence["Fit"], x: str, y: str) -> str:
     """What the figure shows, in one line."""
     name, axis = style.subject(style.label(y)).capitalize(), style.subject(style.label(x))
-    exponents = sorted(fit.parameters["exponent"].value for fit in fits if "exponent" in fit.parameters)
-    if not exponents:
+    if not fits:
         return f"{name} against {axis}"
     if (worst := min(fit.r_squared for fit in fits)) < _LEAST_R_SQUARED:
         return f"{name} is no clear power of {axis}: R² down to {worst:.2f}"
-    if len(exponents) == 1:
-        one = next(fit for fit in fits if "exponent" in fit.parameters).parameters["exponent"]
+    powers = [fit for fit in fits if _exponent(fit)]
+    if not powers:
+        return f"{name} follows the {fits[0].law.plugin_name()} law of {axis} to {max(fit.residual_sd for fit in fits):.1%}"
+    ways = {_rises(fit) for fit in powers}
+    way = f"{'rises' if ways == {True} else 'falls' if ways == {False} else 'goes'} as a power of {axis}, exponent"
+    if len(powers) == 1:
+        one = powers[0].parameters[_exponent(powers[0])]
         known = f" [{one.text().partition('[')[2]}" if one.high > one.low else ""
-        return f"{name} falls as a power of {axis}, exponent {one.text(interval=False)}{known}"
+        return f"{name} {way} {one.text(interval=False)}{known}"
+    exponents = sorted(fit.parameters[_exponent(fit)].value for fit in powers)
     ends = list(dict.fromkeys(f"{exponent:.2f}" for exponent in (exponents[0], exponents[-1])))
-    return f"{name} falls as a power of {axis}, exponent {' to '.join(ends)}"
+    return f"{name} {way} {' to '.join(ends)}"
+
+
+def _exponent(fit: "Fit") -> str:
+    """The parameter of a power law of one variable that is its exponent; "" of other laws."""
+    known = fit.law.parameters()
+    return next((name for name in ("exponent", "slope") if len(fit.columns) == 1 and name in known and len(known) <= 3), "")
+
+
+def _rises(fit: "Fit") -> bool:
+    return bool(fit.predict(fit.x_max)[0] > fit.predict(fit.x_min)[0])
 
 
 def _dots(ax: Any, frame: "pl.DataFrame", x: str, y: str, colour: str, marker: str, entry: str | None) -> None:
@@ -93,14 +109,7 @@ def _law(ax: Any, fit: "Fit", colour: str) -> None:
 
 def _entry(value: Any, fit: "Fit | None") -> str:
     name = value if isinstance(value, str) else style.number(value)
-    return f"{name}: {fit.parameters['exponent'].text()}" if fit and "exponent" in fit.parameters else name
-
-
-def _equation(ax: Any, fit: "Fit") -> None:
-    """The equation and intervals in the corner that a falling curve leaves free."""
-    law = re.sub(r"\^-(\S+)", r"$^{-\1}$", fit.equation(intervals=False)).replace("_", " ")
-    lines = [law, *(f"{name} {one.text()}" for name, one in fit.parameters.items())]
-    ax.text(0.98, 0.97, "\n".join(lines), transform=ax.transAxes, ha="right", va="top", fontsize=6.5, linespacing=1.4)
+    return f"{name}: {fit.parameters[_exponent(fit)].text()}" if fit and _exponent(fit) else name
 
 
 def _short(value: Any) -> str:

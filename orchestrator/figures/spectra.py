@@ -30,6 +30,8 @@ def spectra(frame: "pl.DataFrame", *, by: str | None = None, noise_floor: float 
         ax.set_ylabel(style.label("eigenvalue"))
         style.legend(ax, style.subject(style.label(by)) if by else "")
         style.title(ax, _finding(ranked, drawn) + shown_of(values, drawn, by))
+        if not len(drawn):
+            style.note(ax, "no positive eigenvalue")
     style.remember(ax, drawn)
     return ax
 

@@ -17,13 +17,25 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 INK, FAINT = "#1f2328", "#d8dde3"
 # one column of a two-column paper
 COLUMN_INCHES = (3.5, 2.8)
+# with the equation below the Axes
+TALL_INCHES = (3.5, 3.4)
+TALLER_INCHES = (3.5, 4.0)
+# both columns
+WIDE_INCHES = (7.0, 3.2)
 # at most what the tick labels and the axis label take on the left
-_MARGIN_INCHES = 0.75
+MARGIN_INCHES = 0.75
+# of all tick labels of a horizontal axis together, with gaps
+_TICK_LETTERS = 34
 
 LABELS = {
     "width": "width (units per layer)",
     "train_size": "training-set size (samples)",
     "num_params": "parameters",
+    "n_params": "parameters",
+    "tokens": "tokens seen",
+    "tokens_seen": "tokens seen",
+    "flops": "compute (FLOPs)",
+    "compute": "compute (FLOPs)",
     "step": "training step (updates)",
     "test_loss": "test loss",
     "train_loss": "training loss",
@@ -77,14 +89,14 @@ def styled() -> Iterator[None]:
         yield
 
 
-def axes(ax: Any = None) -> Any:
-    """`ax`, or new Axes of one paper column that need no display and no pyplot."""
+def axes(ax: Any = None, inches: tuple[float, float] = COLUMN_INCHES) -> Any:
+    """`ax`, or new Axes, of one paper column unless said otherwise, that need no display and no pyplot."""
     if ax is not None:
         return ax
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=COLUMN_INCHES, layout="constrained")
+    figure = Figure(figsize=inches, layout="constrained")
     FigureCanvasAgg(figure)
     return figure.add_subplot()
 
@@ -102,23 +114,78 @@ def subject(text: str) -> str:
     return text.partition(" (")[0]
 
 
-def title(ax: Any, text: str) -> None:
-    """The finding, broken into lines that fit beside the tick labels."""
+def title(ax: Any, text: str, *, margin: float = MARGIN_INCHES) -> None:
+    """The finding, broken into lines that fit beside the tick labels, which take `margin` inches."""
+    inches = line_inches(ax, margin)
+    with styled():
+        ax.set_title("\n".join(wrapped(text, inches, size=_RC["axes.titlesize"], weight=_RC["axes.titleweight"])), loc="left")
+
+
+def line_inches(ax: Any, margin: float = MARGIN_INCHES) -> float:
+    """What a line of text has from the left edge of `ax` to the right of its share of the figure."""
+    grid = ax.get_subplotspec()
+    return float(ax.figure.get_figwidth() / (grid.get_gridspec().ncols if grid else 1) - margin)
+
+
+def wrapped(text: str | Sequence[str], inches: float, *, size: float, weight: str = "normal", between: str = " ") -> list[str]:
+    """`text`, or pieces of it, in lines of at most `inches`; mathematics between dollar signs stays in one piece."""
+    lines = [""]
+    for piece in text.split() if isinstance(text, str) else text:
+        longer = f"{lines[-1]}{between}{piece}" if lines[-1] else piece
+        if lines[-1] and text_inches(longer, size, weight) > inches:
+            lines.append(piece)
+        else:
+            lines[-1] = longer
+    return lines
+
+
+def text_inches(text: str, size: float, weight: str = "normal") -> float:
+    """The width of a line."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import text_to_path
 
-    grid = ax.get_subplotspec()
-    inches = ax.figure.get_figwidth() / (grid.get_gridspec().ncols if grid else 1) - _MARGIN_INCHES
-    font = FontProperties(family=_RC["font.family"], size=_RC["axes.titlesize"], weight=_RC["axes.titleweight"])
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and text_to_path.get_text_width_height_descent(longer, font, False)[0] > 72 * inches:
-            lines.append(word)
-        else:
-            lines[-1] = longer
+    font = FontProperties(family=_RC["font.family"], size=size, weight=weight)
+    return float(text_to_path.get_text_width_height_descent(text, font, "$" in text)[0]) / 72
+
+
+def note(ax: Any, text: str) -> None:
+    """A remark in the middle of Axes that have nothing to show."""
+    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", fontsize=8, color=INK)
+
+
+def panels(ax: Any, heights: Sequence[float], columns: int, *, gap: float = 0.03) -> list[list[Any]]:
+    """Rows of Axes inside `ax`, which itself keeps only the title, in the proportion of `heights`; `gap`: as a share of the whole."""
+    ax.set_axis_off()
+    width, unit = (1 - gap * (columns - 1)) / columns, (1 - gap * (len(heights) - 1)) / sum(heights)
+    tops = [1 - sum(heights[:i]) * unit - i * gap for i in range(len(heights))]
     with styled():
-        ax.set_title("\n".join(lines), loc="left")
+        return [
+            [ax.inset_axes([j * (width + gap), top - height * unit, width, height * unit]) for j in range(columns)]
+            for top, height in zip(tops, heights, strict=True)
+        ]
+
+
+def colour_bar(ax: Any, values: Iterable[float], heading: str) -> Any:
+    """A logarithmic colour bar beside `ax`; the function from value to colour."""
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import ListedColormap, LogNorm
+
+    good = [float(value) for value in values]
+    low, high = min(good), max(good)
+    if low == high:
+        low, high = low / 1.5, high * 1.5
+    # the bright end of viridis is not legible on white
+    shades = ListedColormap([colormaps["viridis"](0.85 * i / 255) for i in range(256)])
+    mapping = ScalarMappable(LogNorm(low, high), shades)
+    bar = ax.figure.colorbar(mapping, ax=ax, use_gridspec=False, pad=0.02, aspect=28)
+    ticks = [tick for tick in _nice_ticks(low, high) if low * 0.999 <= tick <= high * 1.001]
+    bar.set_ticks(ticks, labels=[number(tick) for tick in ticks])
+    bar.minorticks_off()
+    bar.ax.tick_params(labelsize=7)
+    bar.set_label(heading, fontsize=7.5)
+    bar.outline.set_visible(False)
+    return mapping.to_rgba
 
 
 def colours(values: Sequence[Any]) -> dict[Any, str]:
@@ -155,6 +222,8 @@ def log_axis(axis: Any, values: Iterable[float], *, exact: bool = False) -> None
     if not good:
         return
     ticks = good if exact and _apart(good) else _nice_ticks(good[0], good[-1])
+    if axis.axis_name == "x" and ticks is not good:
+        ticks = _room_for(ticks, good[0], good[-1])
     axis.set_major_locator(FixedLocator(ticks))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
@@ -182,6 +251,27 @@ def _nice_ticks(low: float, high: float) -> list[float]:
         return [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
     stride = math.ceil(decades / 6)
     return [10.0**power for power in powers if power % stride == 0]
+
+
+def _room_for(ticks: list[float], low: float, high: float) -> list[float]:
+    """`ticks`, or fewer where their labels would touch on a column's width."""
+
+    def letters(some: Sequence[float]) -> int:
+        inside = [tick for tick in some if low * 0.9 <= tick <= high * 1.1]
+        return sum(2 + len(re.sub(r"[${}^]", "", number(tick))) for tick in inside)
+
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    choices = [ticks, [factor * 10.0**power for power in powers for factor in (1, 3)], [10.0**power for power in powers]]
+    return next((one for one in choices if letters(one) <= _TICK_LETTERS), ticks[::2])
+
+
+def limit(axis: Any, values: Iterable[float], margin: float = 0.05) -> None:
+    """The range of a logarithmic axis: that of `values`, and a share of its decades beside."""
+    good = [float(value) for value in values if math.isfinite(value) and value > 0]
+    if not good:
+        return
+    beside = max((max(good) / min(good)) ** margin, 1.002)
+    (axis.axes.set_xlim if axis.axis_name == "x" else axis.axes.set_ylim)(min(good) / beside, max(good) * beside)
 
 
 def number(value: float) -> str:

@@ -1,0 +1,66 @@
+"""The equation of a fit as lines of text for a figure, with its intervals."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from orchestrator.fit import Fit, Parameter
+
+_GREEK = {"alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "epsilon": "ε", "eta": "η"}
+_SIZE = 6.5
+_NUMBER = r"\d+(?:\.\d+)?(?:e[+-]?\d+)?"
+
+
+def write(
+    ax: Any,
+    fit: "Fit",
+    *,
+    corner: str = "below",
+    extra: Sequence[str] = (),
+    known: Mapping[str, "Parameter"] | None = None,
+    margin: float | None = None,
+    heading: str = "",
+) -> None:
+    """The law and its parameters with intervals below the Axes, or in an upper corner ("left", "right"); `extra`: derived numbers; `known`:
+    intervals from elsewhere; `margin`: inches of the tick labels, where they are long."""
+    from orchestrator.figures import style
+
+    shown = {**fit.parameters, **{name: fit.derived[name] for name in extra if name in fit.derived}, **(known or {})}
+    margin = style.MARGIN_INCHES if margin is None else margin
+    whole = style.line_inches(ax, margin)
+    text = "\n".join(
+        [heading] * bool(heading) + lines(fit, shown, whole + margin - 0.25 if corner == "below" else 0.62 * whole, size=_SIZE)
+    )
+    with style.styled():
+        if corner == "below":
+            place = {"xytext": (32 - 72 * margin, -33), "textcoords": "offset points", "va": "top", "annotation_clip": False}
+            look = {"xycoords": "axes fraction", "fontsize": _SIZE, "linespacing": 1.45, **place}
+            ax.annotate(text, (0, 0), **look).set_in_layout(False)
+            # its height for the layout, without its width, which would push the Axes aside
+            ax.annotate("\n".join(" " * len(text.split("\n"))), (0, 0), **look)
+        else:
+            x = 0.98 if corner == "right" else 0.02
+            ax.text(x, 0.97, text, transform=ax.transAxes, ha=corner, va="top", fontsize=_SIZE, linespacing=1.4)
+
+
+def lines(fit: "Fit", shown: Mapping[str, "Parameter"], inches: float, *, size: float) -> list[str]:
+    """The law, broken before its sums, and below it `shown`, in lines of at most `inches`."""
+    from orchestrator.figures import style
+
+    pieces = re.split(r" (?=\+ )", fit.equation(intervals=False).replace("$", r"\$"))
+    law = style.wrapped([mathematics(piece) for piece in pieces], inches, size=size)
+    values = [f"{symbol(name)} = {mathematics(one.text())}" for name, one in shown.items()]
+    return [*law, *style.wrapped(values, inches, size=size, between=",  ")]
+
+
+def symbol(name: str) -> str:
+    """The name of a parameter as it stands on a figure."""
+    return _GREEK.get(name, name.replace("_", " "))
+
+
+def mathematics(text: str) -> str:
+    """Exponents raised, 1.2e+08 as 1.2·10^8, and underscores of column names as spaces."""
+    text = re.sub(rf"\^(-{{0,2}})({_NUMBER})", lambda found: f"$^{{{'-' * (len(found[1]) % 2)}{found[2]}}}$", text)
+    text = re.sub(r"\b(\d(?:\.\d+)?)e([+-])0*(\d+)", lambda found: f"{found[1]}·10$^{{{found[2].strip('+')}{found[3]}}}$", text)
+    return text.replace("_", " ")
