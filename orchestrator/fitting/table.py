@@ -55,6 +55,8 @@ def frame_of(table: Any) -> "pl.DataFrame":
             return pl.DataFrame(dict(table), strict=False)
         if type(table).__module__.startswith("pandas"):
             return pl.from_pandas(table)
+        if table is None:
+            raise TypeError("there is none")
         made = pl.from_arrow(table)
     except (pl.exceptions.PolarsError, TypeError, ValueError) as error:
         raise ConfigError(
