@@ -199,17 +199,22 @@ class Fit:
         return pl.DataFrame({"value": columns.pop(name), "objective": loss_G, "rise": 2 * (loss_G - least) / self._scale() ** 2, **columns})
 
     def _scale(self) -> float:
-        """Of the residuals that the objective is made of."""
-        if math.isinf(self.delta):
-            return max(self.residual_sd, 1e-12)
-        # of Huber's psi: the variance of a location estimate over that of least squares, at the residuals themselves
+        """Of the residuals in the objective: the root of E[psi^2] / E[psi'], which is their standard deviation for least squares.
+
+        With a small delta E[psi'] is a density at 0, taken over a wider window, without the runs that the fit goes through.
+        """
         import numpy as np
 
-        residual_N = self._estimated.smooth.residuals(self._estimated.smooth_P[None])[0][0]
-        delta = self._estimated.smooth.delta
-        inside = float((np.abs(residual_N) <= delta).mean())
-        freedom = len(residual_N) / max(len(residual_N) - len(self.parameters), 1)
-        return max(float(np.sqrt((np.clip(residual_N, -delta, delta) ** 2).mean() * freedom / max(inside, 1e-3))), 1e-12)
+        if math.isinf(self.delta):
+            return max(self.residual_sd, 1e-12)
+        problem = self._estimated.smooth
+        size_N, delta = np.abs(problem.residuals(self._estimated.smooth_P[None])[0][0]), problem.delta
+        number, free = len(size_N), int(problem.free_P.sum())
+        window = max(delta, 1.06 * self.robust_sd * number**-0.2)
+        through = free if delta < window else 0
+        slope = max(int((size_N <= window).sum()) - through, 1) / max(number - through, 1) * delta / window
+        variance = (np.minimum(size_N, delta) ** 2).mean() * number / max(number - free, 1)
+        return max(math.sqrt(float(variance) / slope), 1e-12)
 
     def sensitivity(self) -> "pl.DataFrame":
         """The parameters by other choices: estimator and delta, without outliers, without the largest and the smallest runs; a row each."""
@@ -364,6 +369,7 @@ def fit(
     x0 = _reference(law, runs, used, reference)
     y0 = math.exp(float(np.log(runs.y_N).mean()))
     given_P = np.array([one.internal(held[one.name], y0, list(x0.values())) if one.name in held else 0.0 for one in law.terms()])
+    _check_held(law, held, given_P)
     problem = Problem(
         law=law,
         u_NV=np.log(runs.x_NV / np.array(list(x0.values()))),
@@ -487,13 +493,22 @@ def _held(law: Law, fixed: Mapping[str, float]) -> dict[str, float]:
     return {name: float(value) for name, value in fixed.items()}
 
 
+def _check_held(law: Law, held: Mapping[str, float], given_P: Array) -> None:
+    """Raise ConfigError where a parameter is held at what the law cannot have."""
+    low_P, high_P = law.bounds()
+    for term, given, low, high in zip(law.terms(), given_P.tolist(), low_P.tolist(), high_P.tolist(), strict=True):
+        if term.name in held and not low <= given <= high:
+            allowed = "a number above 0" if term.log else f"at least {low:g}" if math.isinf(high) else f"between {low:g} and {high:g}"
+            raise ConfigError(f"{term.name} of the {law.plugin_name()} law must be {allowed} to be fixed, got {held[term.name]:g}")
+
+
 def _reference(law: Law, runs: Runs, columns: Mapping[str, str], given: Mapping[str, float] | None) -> dict[str, float]:
     """x0 of each variable."""
     import numpy as np
 
     means = [1.0] * len(columns) if law.own_units else np.exp(np.log(runs.x_NV).mean(axis=0)).tolist()
     found = {**dict(zip(columns, means, strict=True)), **{name: float(value) for name, value in (given or {}).items()}}
-    if len(found) > len(columns) or min(found.values()) <= 0:
+    if len(found) > len(columns) or not all(0 < value < math.inf for value in found.values()):
         raise ConfigError(f"reference must give positive numbers for {', '.join(columns)}, got {given}")
     return found
 

@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from orchestrator.fit import fit
+from orchestrator.fit import ESTIMATORS, fit
 from workers import plugins
 
 NUM_SWEEPS = 1000
@@ -42,6 +42,22 @@ def test_intervals_of_a_chinchilla_fit_cover_its_parameters(estimator: str) -> N
     print(f"{estimator}: {shares}, {1000 * np.median(seconds) / 400:.2f} ms a resample")
     assert all(0.92 <= share <= 0.98 for share in shares.values()), shares
     assert np.median(seconds) / 400 < 0.010
+
+
+@pytest.mark.parametrize("estimator", list(ESTIMATORS))
+def test_the_rise_of_a_profile_at_the_planted_value_is_of_the_size_of_chi_squared(estimator: str) -> None:
+    points = sizes()
+    loss = E + A / points["n"] ** ALPHA + B / points["d"] ** BETA
+    rises = []
+    for draw in range(120):
+        noise = 0.006 / np.sqrt(2) * np.random.default_rng(draw).standard_t(4, len(loss))
+        found = fit({**points, "loss": loss * np.exp(noise)}, "chinchilla", n="n", d="d", loss="loss", estimator=estimator, num_bootstrap=0)
+        profile = found.profile("alpha")
+        rises.append(float(np.interp(ALPHA, profile["value"], profile["rise"])))
+    print(f"{estimator}: mean {np.mean(rises):.2f}, above 3.84 {np.mean(np.array(rises) > 3.84):.3f}")
+    # of chi squared with one degree of freedom the mean is 1, and 5 % are above 3.84
+    assert 0.7 < np.mean(rises) < 1.5
+    assert np.mean(np.array(rises) > 3.84) < 0.12
 
 
 @pytest.mark.parametrize("num_seeds", [3, 5])
