@@ -40,6 +40,7 @@ th[aria-sort=descending] button::after { content: " \\2193" }
 figure { margin: 0; background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 12px; break-inside: avoid }
 .paper { background: #fff; border-radius: 5px; padding: 6px }
 figure svg, figure img { display: block; width: 100%; max-width: 560px; height: auto; margin: 0 auto }
+figure.wide { grid-column: 1 / -1 } figure.wide svg, figure.wide img { max-width: 1060px }
 figcaption { font-size: 13px; color: var(--faint); padding: 8px 4px 0 }
 a { color: var(--accent) }
 [data-tip] { outline: 0; cursor: crosshair }
@@ -114,9 +115,10 @@ def table(rows: Sequence[Mapping[str, Any]], *, wrapped: Sequence[str] = ()) -> 
     return f'<div class="scroll"><table class="sortable"><thead><tr>{head}</tr></thead><tbody>\n{lines}</tbody></table></div>'
 
 
-def figure(drawing: str, caption: str, downloads: str) -> str:
-    """An inline drawing on white paper with its caption."""
-    return f'<figure><div class="paper">{drawing}</div><figcaption>{escape(caption)} {downloads}</figcaption></figure>'
+def figure(drawing: str, caption: str, downloads: str, *, wide: bool = False) -> str:
+    """An inline drawing on white paper with its caption; `wide`: over the whole page."""
+    kind = ' class="wide"' if wide else ""
+    return f'<figure{kind}><div class="paper">{drawing}</div><figcaption>{escape(caption)} {downloads}</figcaption></figure>'
 
 
 def image(png: bytes, text: str) -> str:

@@ -3,13 +3,13 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import page
+from orchestrator.drawings import Drawing, drawn
 from orchestrator.points import Points, axis_names, fit_points, last_values, points
 from workers.errors import ConfigError
 
@@ -21,18 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["report"]
 
 OBSERVABLES = ("trace", "entropy", "effective_rank")
-# an inline drawing above this many characters becomes a PNG
-_MOST_SVG = 600_000
 _MOST_FACETS = 6
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Drawing:
-    """One figure of the report: its file name, Axes and caption."""
-
-    name: str
-    ax: Any
-    caption: str
 
 
 def report(
@@ -191,20 +180,7 @@ def _merged(warned: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def _figure_section(drawings: Sequence[Drawing], folder: Path) -> str:
-    if not drawings:
-        return ""
-    from orchestrator.figures import style
-
-    shown = []
-    for drawing in drawings:
-        written = style.save(drawing.ax, folder / "figures" / drawing.name)
-        vector = style.svg(drawing.ax, drawing.name)
-        inline = vector if len(vector) <= _MOST_SVG else page.image(written[0].read_bytes(), drawing.caption)
-        csv = written[2].read_text()
-        # large data stay in the file beside the page
-        link = page.download(written[2].name, csv, "data as CSV") if len(csv) < _MOST_SVG else f"Data: figures/{escape(written[2].name)}"
-        shown.append(page.figure(inline, drawing.caption, link))
-    return f'<h2>Figures</h2><div class="figures">{"".join(shown)}</div>'
+    return f"<h2>Figures</h2>{drawn(drawings, folder)}" if drawings else ""
 
 
 def _sweep_section(results: Any, status: Any) -> str:

@@ -48,10 +48,21 @@ def lines(fit: "Fit", shown: Mapping[str, "Parameter"], inches: float, *, size: 
     """The law, broken before its sums, and below it `shown`, in lines of at most `inches`."""
     from orchestrator.figures import style
 
-    pieces = re.split(r" (?=\+ )", fit.equation(intervals=False).replace("$", r"\$"))
-    law = style.wrapped([mathematics(piece) for piece in pieces], inches, size=size)
+    law = style.wrapped([mathematics(piece) for piece in _terms(fit.equation(intervals=False).replace("$", r"\$"))], inches, size=size)
     values = [f"{symbol(name)} = {mathematics(one.text())}" for name, one in shown.items()]
     return [*law, *style.wrapped(values, inches, size=size, between=",  ")]
+
+
+def _terms(equation: str) -> list[str]:
+    """Cut before each sum, and after each comma, that stands in no bracket."""
+    found, depth = [""], 0
+    for piece in equation.split(" "):
+        if depth == 0 and found[-1] and (piece == "+" or found[-1].endswith(",")):
+            found.append(piece)
+        else:
+            found[-1] = f"{found[-1]} {piece}".strip()
+        depth += piece.count("(") - piece.count(")")
+    return found
 
 
 def symbol(name: str) -> str:
@@ -62,5 +73,6 @@ def symbol(name: str) -> str:
 def mathematics(text: str) -> str:
     """Exponents raised, 1.2e+08 as 1.2·10^8, and underscores of column names as spaces."""
     text = re.sub(rf"\^(-{{0,2}})({_NUMBER})", lambda found: f"$^{{{'-' * (len(found[1]) % 2)}{found[2]}}}$", text)
+    text = re.sub(r"\^(\([^()]*\))", lambda found: f"$^{{{found[1]}}}$".replace(" ", r"\ "), text)
     text = re.sub(r"\b(\d(?:\.\d+)?)e([+-])0*(\d+)", lambda found: f"{found[1]}·10$^{{{found[2].strip('+')}{found[3]}}}$", text)
     return text.replace("_", " ")

@@ -21,8 +21,9 @@ def scaling(
 
     A fit belongs to the value of `by` in its `choice`. Beyond the data a law is dashed. `y_label` may give y its unit.
     """
+    long = bool(fits) and not by and _corner(fits[0]) == "below"
     with style.styled():
-        ax = style.axes(ax)
+        ax = style.axes(ax, style.TALL_INCHES if long else style.COLUMN_INCHES)
         good = points.filter(points[x].is_finite() & points[y].is_finite() & (points[y] > 0)) if len(points) else points
         values = style.thinned(good[by].unique().to_list()) if by else [None]
         shade, marker = style.colours(values) if by else {None: style.CATEGORIES[0]}, style.markers(values)
@@ -39,7 +40,7 @@ def scaling(
         if by:
             style.legend(ax, f"{style.label(by)}: exponent", below=True)
         elif fits:
-            equations.write(ax, fits[0], corner="left" if _rises(fits[0]) else "right")
+            equations.write(ax, fits[0], corner=_corner(fits[0]))
         style.title(ax, finding(fits, x, y))
         if not len(good):
             style.note(ax, "no run with a finite, positive value")
@@ -56,7 +57,7 @@ def finding(fits: Sequence["Fit"], x: str, y: str) -> str:
         return f"{name} is no clear power of {axis}: R² down to {worst:.2f}"
     powers = [fit for fit in fits if _exponent(fit)]
     if not powers:
-        return f"{name} follows the {fits[0].law.plugin_name()} law of {axis} to {max(fit.residual_sd for fit in fits):.1%}"
+        return f"{name} follows the {fits[0].law.plugin_name()} law of {axis} to within {max(fit.residual_sd for fit in fits):.1%}"
     ways = {_rises(fit) for fit in powers}
     way = f"{'rises' if ways == {True} else 'falls' if ways == {False} else 'goes'} as a power of {axis}, exponent"
     if len(powers) == 1:
@@ -72,6 +73,11 @@ def _exponent(fit: "Fit") -> str:
     """The parameter of a power law of one variable that is its exponent; "" of other laws."""
     known = fit.law.parameters()
     return next((name for name in ("exponent", "slope") if len(fit.columns) == 1 and name in known and len(known) <= 3), "")
+
+
+def _corner(fit: "Fit") -> str:
+    """What the curve leaves free, where the equation fits there."""
+    return "below" if len(fit.law.parameters()) > 3 else "left" if _rises(fit) else "right"
 
 
 def _rises(fit: "Fit") -> bool:
