@@ -73,11 +73,10 @@ def points(
     `columns` names an axis or a scalar of each run, such as num_params, for each variable of a law of several; `choice` keeps the runs
     with these axis values.
     """
-    import polars as pl
 
     scalars = results.scalars().collect()
     for name, value in (choice or {}).items():
-        scalars = scalars.filter(pl.col(name).cast(pl.String) == str(value))
+        scalars = _chosen(scalars, name, value)
     y = y or _default_loss(scalars)
     frame = last_values(scalars, _known(y, scalars))
     axes = [name for name in axis_names(results) if name in frame.columns and frame[name].drop_nulls().n_unique() > 1]
@@ -94,6 +93,16 @@ def points(
     return Points(frame=frame, columns=columns, y=y, replicate=replicate, groups=groups)
 
 
+def _chosen(scalars: "pl.DataFrame", name: str, value: Any) -> "pl.DataFrame":
+    import polars as pl
+
+    found = scalars.filter(pl.col(name).cast(pl.String) == str(value))
+    if found.is_empty():
+        known = ", ".join(map(str, scalars[name].drop_nulls().unique().sort().to_list()))
+        raise ConfigError(f"no run has {name}={value}; there are {known or 'no results yet'}")
+    return found
+
+
 def _with_scalar(frame: "pl.DataFrame", values: "pl.DataFrame", name: str, axes: Sequence[str]) -> "pl.DataFrame":
     """Each run with its scalar; where another task has it (the training of a spectrum), by the axes that this task has."""
     import polars as pl
@@ -108,17 +117,18 @@ def _with_scalar(frame: "pl.DataFrame", values: "pl.DataFrame", name: str, axes:
 
 def fit_points(found: Points, **options: Any) -> tuple[list["Fit"], list[str]]:
     """A fit for each group, and why there is none for the others."""
-    fits, why = _fits(found, options)
+    fits, why = _fits(found, {}, options)
     return fits, [f"{choice}: {reason}" if choice else reason for choice, reason in why]
 
 
-def _fits(found: Points, options: Mapping[str, Any]) -> tuple[list["Fit"], list[tuple[str, str]]]:
+def _fits(found: Points, chosen: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[list["Fit"], list[tuple[str, str]]]:
     from orchestrator.fit import fit
 
     # results of different code have been refused, or wanted, when they were loaded
     options = {"group": found.replicate, "mixed_code": True, **options, **found.columns}
     fits, why = [], []
-    for choice, part in found.by_group():
+    for group, part in found.by_group():
+        choice = {**chosen, **group}
         try:
             fits.append(fit(part, y=found.y, choice=choice, **options))
         except UnknownName:
@@ -142,7 +152,8 @@ def fit_sweep(results: Any, **options: Any) -> list["Fit"]:
     found = points(results, y=asked.y, choice=asked.choice, columns=asked.columns or None)
     if filtered(found.frame, where := asked.rest.get("where")).is_empty():
         raise ConfigError(f"no run of sweep {results.name!r} is chosen by {where or asked.choice}; see `eigensweep status`")
-    fits, why = _fits(found, {"law": asked.law, **asked.rest})
+    chosen = {name: found.frame[name][0] for name in asked.choice}
+    fits, why = _fits(found, chosen, {"law": asked.law, **asked.rest})
     if not fits:
         raise ConfigError(_in_short(why))
     return fits

@@ -118,7 +118,7 @@ def test_the_other_axes_group_the_fits_of_a_law_of_several_variables():
     fits = fit_sweep(results, law="chinchilla", n="num_params", d="train_size", y="test_loss", num_bootstrap=0)
     assert [dict(fit.choice) for fit in fits] == [{"model": "cnn"}, {"model": "mlp"}]
     by_axis = fit_sweep(results, law="chinchilla", n="width", d="train_size", num_bootstrap=0, model="mlp")
-    assert [dict(fit.choice) for fit in by_axis] == [{}]
+    assert [dict(fit.choice) for fit in by_axis] == [{"model": "mlp"}]
 
 
 def test_an_observable_is_fitted_against_a_scalar_of_another_task_of_the_same_point():

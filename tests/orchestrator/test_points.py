@@ -47,7 +47,7 @@ def test_texts_of_the_command_line_become_options():
         SyntheticResults(), **{"law": "power", "law.irreducible": "false", "model": "mlp", "num_bootstrap": "50", "x": "width"}
     )
     assert {fit.choice["train_size"] for fit in fits} == {1000, 10000}
-    assert all(list(fit.parameters) == ["amplitude", "exponent"] and "model" not in fit.choice for fit in fits)
+    assert all(list(fit.parameters) == ["amplitude", "exponent"] and fit.choice["model"] == "mlp" for fit in fits)
 
 
 @pytest.mark.parametrize(
@@ -63,6 +63,16 @@ def test_texts_of_the_command_line_become_options():
 def test_a_misspelt_option_is_answered_with_the_nearest(options, message):
     with pytest.raises(UnknownName, match=message):
         fit_sweep(SyntheticResults(), **options)
+
+
+def test_an_axis_value_that_no_run_has_is_answered_with_those_there_are():
+    with pytest.raises(ConfigError, match="no run has train_size=100; there are 1000, 10000"):
+        fit_sweep(SyntheticResults(), train_size=100)
+
+
+def test_a_chosen_value_stands_in_the_fit_with_its_type():
+    fits = fit_sweep(SyntheticResults(), train_size="1000", num_bootstrap="0")
+    assert [dict(fit.choice) for fit in fits] == [{"train_size": 1000, "model": "cnn"}, {"train_size": 1000, "model": "mlp"}]
 
 
 def test_a_sweep_that_has_too_few_widths_says_so():
