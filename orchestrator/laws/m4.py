@@ -1,4 +1,4 @@
-"""A sigmoid in logarithms: (y - floor) / (ceiling - y)^alpha = beta (x / x0)^-exponent (M4 of Alabdulmohsin et al. 2022)."""
+"""A sigmoid in logarithms: s / (1 - s)^alpha = beta (x / x0)^-exponent, s = (y - floor) / range (M4 of Alabdulmohsin et al. 2022)."""
 
 # B resamples, N points, P internal parameters (floor, ln(ceiling - floor), ln beta, exponent, ln alpha)
 

@@ -1,4 +1,4 @@
-"""The power law with an irreducible term: y = irreducible + amplitude * (x / x0)^(-exponent)."""
+"""The power law with an irreducible term: y = irreducible + amplitude * (x / x0)^(-exponent) (M2 of Alabdulmohsin et al. 2022)."""
 
 # B resamples, N points, P internal parameters (ln amplitude, exponent, irreducible), G exponents of the start's grid
 
@@ -15,7 +15,7 @@ from workers.settings import setting
 class Power(Law):
     """Centred at x0, the geometric mean of the x of the fit: there amplitude and exponent are least correlated.
 
-    With the irreducible term it is M2 of Alabdulmohsin et al. (2022), without it M1.
+    Without the irreducible term it is M1 of the same paper.
     """
 
     irreducible: bool = setting(True, help="with a term that no x removes")
