@@ -412,13 +412,17 @@ def _assembled(
         confidence=confidence,
         random_seed=random_seed,
     )
-    every = _parameters(law, found, resampled, confidence, y0, x0)
+    unknown = _unknown(law, checks.undetermined(problem, found.smooth_P), found.smooth_P, y0, x0)
+    every = _parameters(law, found, resampled, confidence, y0, x0, unknown)
     parameters = {name: every[name] for name in law.parameters()}
     residual_N = law.log_value(theta_P[None], problem.u_NV)[0][0] - problem.v_N
     conditioned = checks.condition(problem, found.smooth_P)
     starts = (found.solved.num_starts, found.solved.num_agree)
     far_N = checks.outliers(problem, theta_P, found.robust_sd)
-    notes = list(checks.notes_of_fit(law, theta_P, problem.free_P, conditioned, starts, int(far_N.sum())))
+    notes = [
+        *checks.notes_of_unknown(runs, columns, [name for name in unknown if name in law.parameters()]),
+        *checks.notes_of_fit(law, theta_P, problem.free_P, conditioned, starts, int(far_N.sum())),
+    ]
     num_free = int(problem.free_P.sum())
     return Fit(
         law=law,
@@ -522,11 +526,19 @@ def _reported(law: Law, theta_BP: Array, y0: float, x0: Mapping[str, float]) -> 
     return {**values, **law.derived(values, x0)}
 
 
+def _unknown(law: Law, direction_KP: Array, theta_P: Array, y0: float, x0: Mapping[str, float]) -> list[str]:
+    """Names of the reported numbers that change along directions of which the data say nothing."""
+    import numpy as np
+
+    moved = _reported(law, np.concatenate([theta_P[None], theta_P + 1e-3 * direction_KP]), y0, x0)
+    return [name for name, one in moved.items() if (np.abs(one[1:] - one[0]) > 1e-5 * np.abs(one[0])).any()]
+
+
 def _parameters(
-    law: Law, found: Estimated, resampled: Resampled, confidence: float, y0: float, x0: Mapping[str, float]
+    law: Law, found: Estimated, resampled: Resampled, confidence: float, y0: float, x0: Mapping[str, float], unknown: Sequence[str]
 ) -> dict[str, Parameter]:
     """With intervals of the internal parameters, so that an amplitude stays positive and a bound stays a bound; of derived numbers with
-    those of the numbers themselves, or of their logarithms where they are all positive."""
+    those of the numbers themselves, or of their logarithms where they are all positive. None for what is `unknown`."""
     import numpy as np
 
     theta_P, nan = found.solved.theta_P, math.nan
@@ -546,7 +558,7 @@ def _parameters(
             change, back = (np.log, math.exp) if positive else (np.asarray, float)
             quantile_2 = np.quantile(change(replicates[name]) - change(centre[name]), at) * resampled.widening
             low, high = (back(float(change(value)) + float(one)) for one in quantile_2)
-        made[name] = Parameter(value=value, low=low, high=high)
+        made[name] = Parameter(value=value, low=nan, high=nan) if name in unknown else Parameter(value=value, low=low, high=high)
     return made
 
 

@@ -17,13 +17,16 @@ if TYPE_CHECKING:
     from orchestrator.fit import Parameter
     from orchestrator.fitting.table import Runs
 
-__all__ = ["HeldOut", "check_enough", "condition", "held_out", "notes_of_fit", "outliers", "warnings"]
+__all__ = ["HeldOut", "check_enough", "condition", "held_out", "notes_of_fit", "notes_of_unknown", "outliers", "undetermined", "warnings"]
 
 # of the runs, how many of the largest are held out where there are several variables
 HELD_OUT_SHARE = 0.2
 OUTLIER_SDS = 5.0
 _CONDITION = 1e6
 _CORRELATION = 0.995
+# relative singular value of the Jacobian below which a direction is lost in the rounding of its entries
+_SINGULAR = 1e-7
+_LOST = 1 / _SINGULAR**2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +102,21 @@ def condition(problem: Problem, theta_P: Array) -> tuple[float, tuple[str, str, 
     return number, (names[free[one]], names[free[other]], float(correlation[one, other]))
 
 
+def undetermined(problem: Problem, theta_P: Array) -> Array:
+    """(K, P) directions of the internal parameters along which no run's value changes: the data say nothing of them."""
+    import numpy as np
+
+    free = np.flatnonzero(problem.free_P)
+    _, jacobian_BNP = problem.residuals(theta_P[None])
+    design_NF = jacobian_BNP[0][:, free]
+    size_F = np.maximum(np.sqrt((design_NF**2).sum(axis=0)), 1e-300)
+    _, singular, vector_FF = np.linalg.svd(design_NF / size_F, full_matrices=True)
+    singular_F = np.append(singular, np.zeros(len(free) - len(singular)))
+    direction_KP = np.zeros((int((singular_F < _SINGULAR * singular_F[0]).sum()), len(theta_P)))
+    direction_KP[:, free] = vector_FF[singular_F < _SINGULAR * singular_F[0]] / size_F
+    return direction_KP / np.maximum(np.abs(direction_KP).max(axis=1, keepdims=True), 1e-300)
+
+
 def outliers(problem: Problem, theta_P: Array, robust_sd: float) -> Array:
     """(N,) whether a run is more than 5 robust standard deviations from the law."""
     import numpy as np
@@ -163,6 +181,20 @@ def _of_seeds(runs: "Runs", columns: Mapping[str, str], resampled: Resampled, nu
         yield f"{resampled.lost} bootstrap fits did not converge and are not in the intervals"
 
 
+def notes_of_unknown(runs: "Runs", columns: Mapping[str, str], unknown: Sequence[str]) -> Iterator[str]:
+    """What no table with these values of its variables could tell."""
+    import numpy as np
+
+    if not unknown:
+        return
+    counts = {column: len(np.unique(runs.x_NV[:, position])) for position, column in enumerate(columns.values())}
+    fewest = min(counts, key=lambda column: counts[column])
+    yield (
+        f"the runs do not determine {', '.join(unknown)}: others along a line fit equally well, so these have no intervals; {fewest} has "
+        f"{counts[fewest]} values, more would help, or hold one of them: fixed={{'{unknown[-1]}': ...}}"
+    )
+
+
 def notes_of_fit(
     law: Law, theta_P: Array, free_P: Array, conditioned: tuple[float, tuple[str, str, float]], starts: tuple[int, int], num_outliers: int
 ) -> Iterator[str]:
@@ -176,7 +208,7 @@ def notes_of_fit(
         if free_P[position] and (at_high or (at_low and not (term.low == 0 and term.y_power))):
             yield f"the {term.name} stands at its bound: the data do not follow this law, or the bound is too tight"
     number, (one, other, correlation) = conditioned
-    if number > _CONDITION or abs(correlation) > _CORRELATION:
+    if number < _LOST and (number > _CONDITION or abs(correlation) > _CORRELATION):
         yield f"{one} and {other} can hardly be told apart (correlation {correlation:.4f}, condition {number:.2g}): see profile()"
     if 2 * starts[1] < starts[0]:
         yield f"only {starts[1]} of {starts[0]} starts end at this minimum: there are others near it"

@@ -153,6 +153,21 @@ def test_rows_that_share_width_and_seed_are_warned_about():
     assert any("several rows share" in warning for warning in fitted(pl.concat([runs(2), runs(2, draw=1)])).warnings)
 
 
+def test_what_two_sizes_of_data_cannot_tell_has_no_interval_and_is_named():
+    random = np.random.default_rng(0)
+    size, data, seed = (one.ravel() for one in np.meshgrid(np.geomspace(1e4, 1e6, 7), [8e3, 3.2e4], [0, 1, 2], indexing="ij"))
+    loss = (0.3 + 40 / size**0.6 + 3 / data**0.3) * np.exp(0.005 * random.standard_normal(size.shape))
+    table = {"n": size, "d": data, "seed": seed, "loss": loss}
+    found = fit(table, "chinchilla", n="n", d="d", loss="loss", num_bootstrap=200)
+    known = [name for name, one in {**found.parameters, **found.derived}.items() if one.high > one.low]
+    assert known == ["loss_n", "alpha", "A"]
+    (warning,) = (one for one in found.warnings if "do not determine" in one)
+    assert "loss_d, beta, E" in warning and "d has 2 values" in warning and "fixed={'E': ...}" in warning
+    held = fit(table, "chinchilla", n="n", d="d", loss="loss", num_bootstrap=200, fixed={"E": 0.3})
+    assert held.parameters["beta"].low < 0.3 < held.parameters["beta"].high
+    assert math.isnan(held.parameters["E"].low) or held.parameters["E"].low == held.parameters["E"].high == pytest.approx(0.3)
+
+
 def test_too_few_widths_are_refused():
     with pytest.raises(ConfigError, match="3 parameters and needs as many distinct values of width.*have 2"):
         fitted(runs(3).filter(pl.col("width") <= 16))
