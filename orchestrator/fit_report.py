@@ -191,7 +191,7 @@ def _frame(rows: Sequence[Mapping[str, Any]]) -> "pl.DataFrame":
 def _parameter_rows(fit: "Fit") -> list[dict[str, Any]]:
     rows = []
     for name, one in {**fit.parameters, **fit.derived}.items():
-        kind = "given" if name in fit.fixed else "fitted" if name in fit.parameters else "follows"
+        kind = "given" if name in fit.fixed else "fitted" if name in fit.parameters else "derived"
         low, high = ((f"{bound:.5g}" if math.isfinite(bound) else "–", bound) for bound in (one.low, one.high))
         rows.append({"parameter": name, "value": (f"{one.value:.5g}", one.value), "low": low, "high": high, "kind": kind})
     return rows

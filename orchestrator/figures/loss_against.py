@@ -49,7 +49,7 @@ def loss_against(
             _frontier(ax, optimum, runs, x, fit.y)
         style.log_axis(ax.xaxis, runs[x].to_list())
         style.log_axis(ax.yaxis, runs[fit.y].to_list())
-        style.limit(ax.yaxis, runs[fit.y].to_list())
+        style.limit(ax.yaxis, [*runs[fit.y].to_list(), *(optimum[fit.y].to_list() if optimum is not None else [])])
         ax.set_xlabel(f"compute {flops:g} n d (FLOPs)" if optimum is not None else style.label(x))
         ax.set_ylabel(y_label or style.label(fit.y))
         equations.write(ax, fit, extra=("a",) if optimum is not None else ())
@@ -96,7 +96,7 @@ def _levels(values: Iterable[float]) -> list[float]:
 
 
 def _law_rows(fit: "Fit", variable: str, other: str, runs: "pl.DataFrame", flops: float) -> "pl.DataFrame":
-    """The law along `variable` at levels of `other`; further variables at their reference."""
+    """The law along `variable` at levels of `other`; further variables in the middle of their range, unique data as many as are seen."""
     import numpy as np
     import polars as pl
 
@@ -113,8 +113,11 @@ def _law_rows(fit: "Fit", variable: str, other: str, runs: "pl.DataFrame", flops
 def _at(fit: "Fit", variable: str, other: str, x_M: Any, level: float, flops: float) -> dict[str, Any]:
     if variable == COMPUTE and COMPUTE not in fit.columns:
         return compute_optimal.point(fit, level, x_M / (flops * level))
-    values = {**fit.reference, variable: x_M, other: level}
-    return compute_optimal.point(fit, values["n"], values["d"]) if compute_optimal.has_sizes(fit) else values
+    middle = {name: (low * high) ** 0.5 for name, (low, high) in fit.ranges.items()}
+    values = {**middle, variable: x_M, other: level}
+    if compute_optimal.has_sizes(fit) and variable != "u":
+        return compute_optimal.point(fit, values["n"], values["d"])
+    return values
 
 
 def _frontier_rows(fit: "Fit", compute: "pl.Series", flops: float, x: str) -> "pl.DataFrame":
