@@ -252,10 +252,12 @@ def fit(call: Call) -> int:
     out = Path(call.flags.out).expanduser() if call.flags.out else None
     if _is_file(call.name):
         found = verbs.fit_file(call.name, words, out, mixed_code=call.flags.mixed_code)
-        following = f"eigensweep fit {shlex.join([call.name, *words])} --out DIR   # fits.csv and fits.parquet"
+        following = f"eigensweep fit {shlex.join([call.name, *words])} --out DIR   # figures, fits.csv, fits.parquet"
     else:
         found = verbs.fit(call.name, words, call.root, out, mixed_code=call.flags.mixed_code)
         following = f"eigensweep report {call.name}"
+    if found.files:
+        following = f"open {found.files[-1]} in a browser"
     call.emit(found, lambda one: f"{show.fits(one)}next: {following}\n")
     return 0
 

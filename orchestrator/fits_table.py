@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from orchestrator.fit import Fit
 
-__all__ = ["COLUMNS", "fit_id", "keep", "plain", "read", "row", "schema", "write", "write_csv"]
+__all__ = ["COLUMNS", "fit_id", "keep", "plain", "read", "row", "schema", "write"]
 
 FORMAT = "1"
 _REMOVE = "remove it: a fit is made again in a second from the same table"
@@ -199,15 +199,6 @@ def write(fits: Iterable["Fit"], path: str | Path) -> Path:
     import pyarrow as pa
 
     return _write(pa.Table.from_pylist([row(fit) for fit in fits], schema=schema()), Path(path))
-
-
-def write_csv(fits: Iterable["Fit"], path: str | Path) -> Path:
-    """Write one row a parameter, for spreadsheets and papers."""
-    import polars as pl
-
-    with files.replacing(Path(path)) as temporary:
-        pl.DataFrame([one for fit in fits for one in fit.rows()], infer_schema_length=None).write_csv(temporary)
-    return Path(path)
 
 
 def keep(fits: Sequence["Fit"], path: str | Path) -> Path:

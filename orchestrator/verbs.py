@@ -224,7 +224,7 @@ def fit(
 
     results = load(name, root, mixed_code=mixed_code)
     fits = points.fit_sweep(results, **fit_options.of_words(overrides))
-    written = _write_fits(fits, out)
+    written = _write_fits(fits, out, f"Fits of sweep {name}")
     if not _store(root).is_mine:
         return Fitted(fits=fits, why_not="this store is read-only for you; --out DIR writes them elsewhere", files=written)
     return Fitted(fits=fits, kept=results.keep(fits), files=written)
@@ -238,18 +238,19 @@ def fit_file(path: str | Path, overrides: Sequence[str] = (), out: str | Path | 
     asked = fit_options.parse(fit_options.of_words(overrides))
     options: dict[str, Any] = {**asked.columns, **asked.rest}
     one = fit_table(path, asked.law, y=asked.y, mixed_code=mixed_code, **options)
-    return Fitted(fits=[one], files=_write_fits([one], out))
+    return Fitted(fits=[one], files=_write_fits([one], out, f"Fit of {Path(path).name}"))
 
 
-def _write_fits(fits: "Sequence[Fit]", out: str | Path | None) -> list[Path]:
-    """fits.parquet and fits.csv in the folder `out`."""
+def _write_fits(fits: "Sequence[Fit]", out: str | Path | None, title: str) -> list[Path]:
+    """fits.parquet, fits.csv and the report with its figures in the folder `out`."""
     if out is None:
         return []
     from orchestrator import fits_table
+    from orchestrator.fit_report import fit_report
 
     folder = Path(out).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
-    return [fits_table.write(fits, folder / "fits.parquet"), fits_table.write_csv(fits, folder / "fits.csv")]
+    return [fits_table.write(fits, folder / "fits.parquet"), folder / "fits.csv", fit_report(fits, folder, title=title)]
 
 
 def cost(name: str, root: Root = None, by: Sequence[str] = ()) -> "Cost":

@@ -268,16 +268,27 @@ def test_json_has_parameters_by_name_and_the_choices(folder: Path, capsys):
     assert "bootstrap" not in one and body["files"] == []
 
 
-def test_out_writes_the_tables(folder: Path, capsys):
-    said(capsys, "runs.parquet", *CHINCHILLA, FEW, "--out", "made/fits")
+def test_out_writes_tables_and_a_report(folder: Path, capsys):
+    text = said(capsys, "runs.parquet", *CHINCHILLA, FEW, "--out", "made/fits")
     made = Path("made/fits")
-    assert {"fits.parquet", "fits.csv"} <= set(os.listdir(made))
+    assert text.splitlines()[-1] == "next: open made/fits/fits.html in a browser"
+    assert {"fits.parquet", "fits.csv", "fits.html"} <= set(os.listdir(made))
     row = fits_table.read(made / "fits.parquet").row(0, named=True)
     table = pl.read_csv(made / "fits.csv")
     assert (
         dict(zip(row["parameter_names"], row["parameter_values"], strict=True)).items()
         <= dict(table.select("parameter", "value").rows()).items()
     )
+    assert list((made / "figures").glob("*.png")) and list((made / "figures").glob("*.pdf"))
+    assert "chinchilla" in (made / "fits.html").read_text()
+
+
+def test_out_of_a_sweep_is_written_beside_what_the_store_keeps(sweep: Store, tmp_path: Path, capsys, monkeypatch):
+    # the figures take long, and are drawn in the test above
+    monkeypatch.setattr("orchestrator.fit_report.fit_report", lambda fits, folder, title: folder / "fits.html")
+    text = said(capsys, "w1", "law=power", "x=width", "num_bootstrap=0", "--out", str(tmp_path / "made"))
+    assert f"kept in {sweep.root}" in text and f"wrote {tmp_path}/made/fits.parquet" in text
+    assert fits_table.read(tmp_path / "made/fits.parquet")["fit_id"].to_list() == es.load("w1").fits().collect()["fit_id"].to_list()
 
 
 # -- help and completion ------------------------------------------------------------------------------------------------
