@@ -27,6 +27,7 @@ _REMOVE = "remove it: a fit is made again in a second from the same table"
 COLUMNS: Mapping[str, tuple[str, str, str]] = {
     "fit_id": ("string", "", "hash of the input and of all choices: equal for the same fit made again"),
     "law": ("string", "", "name of the law"),
+    "law_version": ("int32", "", "raised when the numbers of the law change"),
     "law_settings": ("string", "", "its settings, as JSON"),
     "variables": ("string", "", "variable of the law -> column, as JSON"),
     "y": ("string", "", "column that is fitted"),
@@ -144,6 +145,7 @@ def _chosen(fit: "Fit") -> dict[str, Any]:
     settings = {name: value for name, value in fit.law.to_plain().items() if name != "name"}
     return {
         "law": fit.law.plugin_name(),
+        "law_version": fit.law.version,
         "law_settings": _json(settings),
         "variables": _json(dict(fit.columns)),
         "y": fit.y,

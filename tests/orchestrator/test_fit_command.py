@@ -291,6 +291,25 @@ def test_out_of_a_sweep_is_written_beside_what_the_store_keeps(sweep: Store, tmp
     assert fits_table.read(tmp_path / "made/fits.parquet")["fit_id"].to_list() == es.load("w1").fits().collect()["fit_id"].to_list()
 
 
+def test_the_lines_of_the_readme_on_fits_run(folder: Path, sweep: Store):
+    import matplotlib.figure
+
+    text = (Path(es.__file__).parent / "README.md").read_text().partition("## Fit a scaling law")[2].partition("\n## ")[0]
+    lines = [line[4:] for line in text.splitlines() if line.startswith("    ") and not line.startswith("    eigensweep")]
+    table = runs().rename({"tokens": "tokens_seen", "val_loss": "loss"})
+    names = {"es": es, "table": table, "ax": matplotlib.figure.Figure().subplots(), "sweep": es.load("w1")}
+    exec("\n".join(lines), names)
+    assert len(lines) == 6 and isinstance(names["fit"], es.Fit) and Path("fit.csv").exists()
+
+
+def test_every_table_of_a_sweep_is_lazy_and_has_its_axes(sweep: Store):
+    results = es.load("w1")
+    for table in (results.tasks(wide=True), results.tasks(), results.scalars(), results.spectra(), results.attempts()):
+        assert isinstance(table, pl.LazyFrame) and {"key", "width", "train_size", "seed"} <= set(table.collect_schema())
+    wide = results.tasks(wide=True).collect()
+    assert len(wide) == 45 and {"num_params", "test_loss"} <= set(wide.columns) and wide["test_loss"].null_count() == 0
+
+
 # -- help and completion ------------------------------------------------------------------------------------------------
 
 

@@ -34,8 +34,9 @@ def test_a_row_says_what_was_fitted_how_and_with_what_result(one: Fit, table: pl
     frame = fits_table.read(fits_table.write([one], tmp_path / "fits.parquet"))
     assert frame.columns == list(fits_table.COLUMNS)
     row = frame.row(0, named=True)
-    assert (row["law"], row["y"], row["row_filter"], row["group_column"], row["weight_column"]) == (
+    assert (row["law"], row["law_version"], row["y"], row["row_filter"], row["group_column"], row["weight_column"]) == (
         "chinchilla",
+        1,
         "val_loss",
         "val_loss < 100",
         None,
