@@ -132,11 +132,11 @@ def _overview_row(label: str, fit: "Fit") -> dict[str, Any]:
     return {
         "fit": label,
         "law": fit.law.plugin_name(),
-        **{name: (one.text(), one.value) for name, one in fit.parameters.items()},
-        "R²": (f"{fit.r_squared:.4f}", fit.r_squared),
-        "held-out error": (_percent(fit.held_out.error), fit.held_out.error),
         "runs": fit.num_points,
         "left out": sum(fit.excluded.values()),
+        "R²": (f"{fit.r_squared:.4f}", fit.r_squared),
+        "held-out error": (_percent(fit.held_out.error), fit.held_out.error),
+        **{name: (one.text(), one.value) for name, one in fit.parameters.items()},
     }
 
 
@@ -237,9 +237,7 @@ def _drawings(fit: "Fit", sensitivity: "pl.DataFrame", name: str) -> Iterator[Dr
 
     band = f"{fit.confidence:.0%} band" if fit.num_bootstrap else "no band"
     single = len(fit.columns) == 1
-    caption = (
-        f"Dots: runs. Line: the law with its {band}, dashed beyond the data." if single else "Each run, and below it the relative error."
-    )
+    caption = f"Dots: runs. Line: the law, {band}, dashed beyond the data." if single else "Each run, and below it the relative error."
     yield Drawing(name=f"{name}-fitted", ax=fitted(fit), caption=caption)
     if not single:
         yield from _against(fit, name)

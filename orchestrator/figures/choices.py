@@ -18,7 +18,8 @@ _ROW_INCHES = 0.24
 
 def choices(given: "Mapping[str, Fit] | pl.DataFrame", parameters: Sequence[str] | None = None, *, ax: Any = None) -> Any:
     """One line a choice, one colour and marker a parameter; vertical lines: the first choice. `given`: fits by label, with their intervals,
-    or the rows of `Fit.sensitivity()`, which have none. By default the exponents. Raises ConfigError where there is nothing to compare."""
+    or the rows of `Fit.sensitivity()`, which have none. By default the exponents that
+    two choices or more have. Raises ConfigError where there is nothing to compare."""
     frame = _rows(given, parameters)
     names, labels = (list(dict.fromkeys(frame[name].to_list())) for name in ("parameter", "choice"))
     with style.styled():
@@ -69,7 +70,9 @@ def _rows(given: "Mapping[str, Fit] | pl.DataFrame", parameters: Sequence[str] |
         rows = [(row["choice"], name, row[name], math.nan, math.nan) for row in given.to_dicts() for name in names]
         return pl.DataFrame(rows, schema=schema, orient="row")
     known = {label: {**fit.parameters, **fit.derived} for label, fit in given.items()}
-    names = list(parameters or dict.fromkeys(name for fit in given.values() for name in exponents(fit)))
+    every = [name for fit in given.values() for name in exponents(fit)]
+    shared = [name for name in dict.fromkeys(every) if every.count(name) > 1 or len(given) == 1]
+    names = list(parameters or shared)
     _check(names, list(dict.fromkeys(name for one in known.values() for name in one)))
     rows = [(label, name, one[name].value, one[name].low, one[name].high) for label, one in known.items() for name in names if name in one]
     return pl.DataFrame(rows, schema=schema, orient="row")

@@ -29,9 +29,7 @@ def write(
     shown = {**fit.parameters, **{name: fit.derived[name] for name in extra if name in fit.derived}, **(known or {})}
     margin = style.MARGIN_INCHES if margin is None else margin
     whole = style.line_inches(ax, margin)
-    text = "\n".join(
-        [heading] * bool(heading) + lines(fit, shown, whole + margin - 0.25 if corner == "below" else 0.62 * whole, size=_SIZE)
-    )
+    text = "\n".join([heading] * bool(heading) + lines(fit, shown, whole + margin - 0.4 if corner == "below" else 0.62 * whole, size=_SIZE))
     with style.styled():
         if corner == "below":
             place = {"xytext": (32 - 72 * margin, -33), "textcoords": "offset points", "va": "top", "annotation_clip": False}

@@ -124,7 +124,9 @@ def title(ax: Any, text: str, *, margin: float = MARGIN_INCHES) -> None:
 def line_inches(ax: Any, margin: float = MARGIN_INCHES) -> float:
     """What a line of text has from the left edge of `ax` to the right of its share of the figure."""
     grid = ax.get_subplotspec()
-    return float(ax.figure.get_figwidth() / (grid.get_gridspec().ncols if grid else 1) - margin)
+    columns = grid.get_gridspec().ncols if grid else 1
+    # beside other Axes the layout leaves less
+    return float(ax.figure.get_figwidth() / columns - margin - (0.3 if columns > 1 else 0.0))
 
 
 def wrapped(text: str | Sequence[str], inches: float, *, size: float, weight: str = "normal", between: str = " ") -> list[str]:

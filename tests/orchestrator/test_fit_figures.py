@@ -121,8 +121,9 @@ def test_a_figure_without_intervals_is_drawn_and_saved(name, bare, tmp_path):
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_no_text_leaves_the_page(name, two, one):
-    ax = FIGURES[name](two, one)
+@pytest.mark.parametrize("intervals", [True, False])
+def test_no_text_leaves_the_page(name, intervals, two, bare, one):
+    ax = FIGURES[name](two if intervals else bare, one)
     ax.figure.canvas.draw()
     page = ax.figure.bbox
     for part in (ax, *ax.child_axes):
@@ -285,7 +286,7 @@ def test_contours_have_the_runs_and_the_best_path(two, runs):
     assert path["loss"].to_numpy() == pytest.approx(two.predict(n=path["num_params"].to_numpy(), d=path["tokens"].to_numpy()))
     assert ax.get_xscale() == ax.get_yscale() == "log"
     labels = [float(text.get_text()) for text in ax.texts if text.get_text().replace(".", "").isdigit()]
-    assert len(labels) >= 5 and min(labels) > two.parameters["E"].value
+    assert len(labels) == len(set(labels)) >= 5 and min(labels) > two.parameters["E"].value
 
 
 def test_predicted_and_its_error_are_those_of_the_fit(two, runs):
@@ -388,6 +389,13 @@ def test_choices_draw_fits_with_intervals_and_sensitivity_without(two, bare):
     shown = style.data(choices(rows, ["beta"]))
     assert shown["value"].to_list() == rows["beta"].to_list() and shown["low"].is_nan().all()
     assert title(choices(rows, ["beta"])) == f"β goes from {rows['beta'].min():.3f} to {rows['beta'].max():.3f} over {len(rows)} choices"
+
+
+def test_only_exponents_that_fits_share_are_compared(two, one):
+    assert set(style.data(choices({"a": two, "b": two, "c": one}))["parameter"]) == {"a", "alpha", "beta"}
+    assert set(style.data(choices({"alone": one}))["parameter"]) == {"exponent"}
+    with pytest.raises(ConfigError, match="which parameters. There are loss_n"):
+        choices({"a": two, "b": one})
 
 
 def test_choices_refuse_nothing_and_unknown_names(two):
