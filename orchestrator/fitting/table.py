@@ -70,7 +70,8 @@ def _read_file(path: str) -> "pl.DataFrame":
     import polars as pl
 
     if not path.endswith((".parquet", ".csv")):
-        raise ConfigError(f"a table must be a .parquet or .csv file, got {path!r}; a sweep is fitted by es.load({path!r}).fit(...)")
+        sweep = "" if "/" in path or "." in path else f"; a sweep is fitted by es.load({path!r}).fit(...)"
+        raise ConfigError(f"a table must be a .parquet or .csv file, got {path!r}{sweep}")
     try:
         return pl.read_parquet(path) if path.endswith(".parquet") else pl.read_csv(path, infer_schema_length=None)
     except (pl.exceptions.PolarsError, OSError, ValueError) as error:

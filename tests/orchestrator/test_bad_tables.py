@@ -14,6 +14,8 @@ from orchestrator import cli
 from tests.orchestrator.chinchilla_runs import runs
 from workers.errors import ConfigError, UnknownName
 
+# numpy's own warnings would stand on a user's terminal
+pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 GIVEN = {"law": "chinchilla", "n": "num_params", "d": "tokens", "loss": "val_loss", "num_bootstrap": 20}
 NAN = float("nan")
 
