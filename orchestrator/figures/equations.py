@@ -21,9 +21,10 @@ def write(
     known: Mapping[str, "Parameter"] | None = None,
     margin: float | None = None,
     heading: str = "",
+    drop: float = 33.0,
 ) -> None:
     """The law and its parameters with intervals below the Axes, or in an upper corner ("left", "right"); `extra`: derived numbers; `known`:
-    intervals from elsewhere; `margin`: inches of the tick labels, where they are long."""
+    intervals from elsewhere; `margin`: inches of the tick labels, where they are long; `drop`: points below the Axes."""
     from orchestrator.figures import style
 
     shown = {**fit.parameters, **{name: fit.derived[name] for name in extra if name in fit.derived}, **(known or {})}
@@ -32,7 +33,7 @@ def write(
     text = "\n".join([heading] * bool(heading) + lines(fit, shown, whole + margin - 0.4 if corner == "below" else 0.62 * whole, size=_SIZE))
     with style.styled():
         if corner == "below":
-            place = {"xytext": (32 - 72 * margin, -33), "textcoords": "offset points", "va": "top", "annotation_clip": False}
+            place = {"xytext": (32 - 72 * margin, -drop), "textcoords": "offset points", "va": "top", "annotation_clip": False}
             look = {"xycoords": "axes fraction", "fontsize": _SIZE, "linespacing": 1.45, **place}
             ax.annotate(text, (0, 0), **look).set_in_layout(False)
             # its height for the layout, without its width, which would push the Axes aside
@@ -47,8 +48,13 @@ def lines(fit: "Fit", shown: Mapping[str, "Parameter"], inches: float, *, size: 
     from orchestrator.figures import style
 
     law = style.wrapped([mathematics(piece) for piece in _terms(fit.equation(intervals=False).replace("$", r"\$"))], inches, size=size)
-    values = [f"{symbol(name)} = {mathematics(one.text())}" for name, one in shown.items()]
+    values = [f"{symbol(name)} = {_value(one, name in fit.fixed)}" for name, one in shown.items()]
     return [*law, *style.wrapped(values, inches, size=size, between=",  ")]
+
+
+def _value(one: "Parameter", given: bool) -> str:
+    """With its interval; of a parameter that was held, that it was."""
+    return f"{one.value:.5g} (given)" if given else mathematics(one.text())
 
 
 def _terms(equation: str) -> list[str]:
@@ -64,8 +70,8 @@ def _terms(equation: str) -> list[str]:
 
 
 def symbol(name: str) -> str:
-    """The name of a parameter as it stands on a figure."""
-    return _GREEK.get(name, name.replace("_", " "))
+    """The name of a parameter as it stands on a figure: Greek letters, and what follows an underscore lowered where it is one letter."""
+    return _GREEK.get(name) or mathematics(name)
 
 
 def mathematics(text: str) -> str:
@@ -73,4 +79,6 @@ def mathematics(text: str) -> str:
     text = re.sub(rf"\^(-{{0,2}})({_NUMBER})", lambda found: f"$^{{{'-' * (len(found[1]) % 2)}{found[2]}}}$", text)
     text = re.sub(r"\^(\([^()]*\))", lambda found: f"$^{{{found[1]}}}$".replace(" ", r"\ "), text)
     text = re.sub(r"\b(\d(?:\.\d+)?)e([+-])0*(\d+)", lambda found: f"{found[1]}·10$^{{{found[2].strip('+')}{found[3]}}}$", text)
-    return text.replace("_", " ")
+    text = re.sub(r"(?<=[A-Za-z])_([A-Za-z0-9])(?![A-Za-z0-9_])", r"$_{\1}$", text)
+    # of the underscores, those of lowered letters stay
+    return re.sub(r"(?<!\$)_", " ", text)

@@ -34,7 +34,7 @@ def isoflop(found: "Isoflops", *, x_label: str = "", y_label: str = "", ax: Any 
         _legend(ax, found)
         if found.fit is not None:
             equations.write(ax, found.fit, known={"slope": found.exponent})
-        style.title(ax, _finding(found))
+        style.title(ax, _finding(found, style.subject(x_label or style.label(found.columns["n"]))))
     style.remember(ax, rows)
     return ax
 
@@ -67,12 +67,11 @@ def _legend(ax: Any, found: "Isoflops") -> None:
     handles = [Line2D([], [], markerfacecolor="#7a8793", label="minimum", **look)]
     if any(not one.inside for one in found.curves):
         handles.append(Line2D([], [], markerfacecolor="white", label="no minimum inside", **look))
-    ax.legend(handles=handles, loc="upper right", handletextpad=0.2, borderaxespad=0.2)
+    ax.legend(handles=handles, loc="lower left", handletextpad=0.2, borderaxespad=0.2, frameon=True, framealpha=0.85, edgecolor="none")
 
 
-def _finding(found: "Isoflops") -> str:
+def _finding(found: "Isoflops", what: str) -> str:
     inside = sum(one.inside for one in found.curves)
-    what = style.subject(style.label(found.columns["n"]))
     if not inside:
         return f"None of {len(found.curves)} budgets has its minimum within the sizes that were run"
     best = [one.n_star for one in found.curves if one.inside]

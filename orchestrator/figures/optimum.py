@@ -12,8 +12,9 @@ if TYPE_CHECKING:
 _BEYOND = 0.5
 
 
-def optimum(found: "Isoflops", *, until: float | None = None, y_label: str = "", ax: Any = None) -> Any:
-    """Minima with their intervals, hollow where no minimum is inside, and the line through the others, dashed to the compute `until`."""
+def optimum(found: "Isoflops", *, until: float | None = None, n_label: str = "", ax: Any = None) -> Any:
+    """Minima with their intervals, hollow where no minimum is inside, and the line through the others, dashed to the compute `until`.
+    `n_label`: what n is, with its unit."""
     import math
 
     import polars as pl
@@ -34,8 +35,8 @@ def optimum(found: "Isoflops", *, until: float | None = None, y_label: str = "",
         style.log_axis(ax.xaxis, drawn_x)
         style.log_axis(ax.yaxis, [*frame[n].to_list(), *([float(found.fit.predict(max(drawn_x))[0])] if found.fit else [])])
         ax.set_xlabel(style.label(c))
-        ax.set_ylabel(y_label or f"compute-optimal {style.label(n)}")
-        style.title(ax, _finding(found, len(inside)))
+        ax.set_ylabel(f"compute-optimal {n_label or style.label(n)}")
+        style.title(ax, _finding(found, len(inside), style.subject(n_label or style.label(n))))
         if not len(frame):
             style.note(ax, "no minimum of any budget")
     style.remember(ax, frame)
@@ -85,8 +86,7 @@ def _points(ax: Any, inside: Any, outside: Any, c: str, n: str) -> None:
         ax.legend(loc="lower right", handletextpad=0.2)
 
 
-def _finding(found: "Isoflops", num_inside: int) -> str:
-    what = style.subject(style.label(found.columns["n"])).capitalize()
+def _finding(found: "Isoflops", num_inside: int, what: str) -> str:
     if found.fit is None:
-        return f"No power law of the best {what.lower()}: {num_inside} budgets have a minimum inside"
-    return f"Compute-optimal {what.lower()} grow as compute to the {found.exponent.text()}"
+        return f"No power law of the best {what}: {num_inside} budgets have a minimum inside"
+    return f"Compute-optimal {what} grow as compute to the {found.exponent.text()}"

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 _MOST_DOTS = 1500
 _PANEL_INCHES = 1.15
+# largest over least value, above which an axis is logarithmic
+_WIDE = 30.0
 
 
 def pairs(fit: "Fit", parameters: Sequence[str] | None = None, *, ax: Any = None) -> Any:
@@ -30,7 +32,7 @@ def pairs(fit: "Fit", parameters: Sequence[str] | None = None, *, ax: Any = None
     frame = frame.select(names)
     with style.styled():
         side = max(3.5, _PANEL_INCHES * len(names) + 0.8)
-        ax = style.axes(ax, (side, side))
+        ax = style.axes(ax, (side, side if len(names) > 3 else side + 0.7))
         grid = style.panels(ax, [1.0] * len(names), len(names))
         for i, row in enumerate(grid):
             for j, part in enumerate(row):
@@ -38,17 +40,24 @@ def pairs(fit: "Fit", parameters: Sequence[str] | None = None, *, ax: Any = None
                     part.remove()
                     continue
                 _panel(part, frame, names[j], names[i], best)
-                _labels(part, i, j, len(names), names)
-        equations.write(ax, fit, corner="right")
+                _labels(part, i, j, names, frame)
+        if len(names) > 3:
+            equations.write(ax, fit, corner="right")
+        else:
+            equations.write(ax, fit, drop=48)
         style.title(ax, _finding(frame, names))
     style.remember(ax, frame)
     return ax
 
 
 def _panel(part: Any, frame: Any, x: str, y: str, best: dict[str, float]) -> None:
+    import numpy as np
+
     part.axvline(best[x], color=style.CATEGORIES[1], linewidth=0.9, zorder=1 if x != y else 3)
     if x == y:
-        part.hist(frame[x].to_numpy(), bins=30, color=style.CATEGORIES[0], alpha=0.7)
+        values = frame[x].to_numpy()
+        ends = float(values.min()), float(values.max())
+        part.hist(values, bins=np.geomspace(*ends, 31) if _wide(values) else 30, color=style.CATEGORIES[0], alpha=0.7)
         return
     part.axhline(best[y], color=style.CATEGORIES[1], linewidth=0.9, zorder=1)
     some = frame.head(_MOST_DOTS)
@@ -60,30 +69,38 @@ def _panel(part: Any, frame: Any, x: str, y: str, best: dict[str, float]) -> Non
     )  # fmt: skip
 
 
-def _labels(part: Any, i: int, j: int, count: int, names: Sequence[str]) -> None:
+def _wide(values: Any) -> bool:
+    """Whether an axis must be logarithmic."""
+    return bool(values.min() > 0 and values.max() / values.min() > _WIDE)
+
+
+def _labels(part: Any, i: int, j: int, names: Sequence[str], frame: Any) -> None:
     """Numbers and names at the left and the bottom only; no counts on the histograms."""
     from matplotlib.ticker import MaxNLocator
 
-    part.xaxis.set_major_locator(MaxNLocator(3))
-    part.tick_params(labelsize=6.5)
-    part.grid(visible=False)
-    if i == j:
-        part.set_yticks([])
-    else:
-        part.yaxis.set_major_locator(MaxNLocator(3))
-        part.tick_params(labelleft=j == 0)
-    part.tick_params(labelbottom=i == count - 1)
+    for axis, name in ((part.xaxis, names[j]), (part.yaxis, names[i])):
+        values = frame[name].to_numpy()
+        if axis is part.yaxis and i == j:
+            axis.set_ticks([])
+        elif _wide(values):
+            style.log_axis(axis, [float(values.min()), float(values.max())])
+            axis.set_ticks([tick for k, tick in enumerate(axis.get_major_locator().locs) if k % 2 == 0])
+        else:
+            axis.set_major_locator(MaxNLocator(3))
+    part.tick_params(labelsize=6.5, labelbottom=i == len(names) - 1, labelleft=j == 0)
     part.tick_params(axis="x", rotation=30)
-    if i == count - 1:
+    part.grid(visible=False)
+    if i == len(names) - 1:
         part.set_xlabel(symbol(names[j]))
     if j == 0:
         part.set_ylabel(symbol(names[i]))
 
 
 def _correlation(frame: Any, x: str, y: str) -> float:
+    """Of the logarithms where the axis is logarithmic."""
     import numpy as np
 
-    one, other = frame[x].to_numpy(), frame[y].to_numpy()
+    one, other = (np.log(values) if _wide(values) else values for values in (frame[x].to_numpy(), frame[y].to_numpy()))
     return float(np.corrcoef(one, other)[0, 1]) if one.std() > 0 and other.std() > 0 else 0.0
 
 

@@ -27,7 +27,7 @@ def profile(fit: "Fit", name: str, *, num: int = 61, ax: Any = None) -> Any:
     value, rise = frame["value"].to_numpy(), frame["rise"].to_numpy()
     with style.styled():
         ax = style.axes(ax, style.TALL_INCHES)
-        fine = np.linspace(value[0], value[-1], 4001)
+        fine = np.interp(np.linspace(0, len(value) - 1, 4001), np.arange(len(value)), value)
         inside = np.interp(fine, value, rise) <= limit
         ax.fill_between(fine, 0, limit, where=inside, color=style.CATEGORIES[0], alpha=0.15, linewidth=0)
         ax.plot(value, rise, color=style.CATEGORIES[0])

@@ -38,7 +38,8 @@ def residuals(fit: "Fit", *, ax: Any = None) -> Any:
     names = list(fit.columns.values())
     if len(names) > 1:
         u_NV = np.log(np.column_stack([runs[name].to_numpy() / fit.reference[key] for key, name in fit.columns.items()]))
-        runs, names = runs.with_columns(scale=pl.Series(np.exp(fit.law.scale(u_NV)))), [*names, "scale"]
+        scale_N = fit.law.scale(u_NV)
+        runs, names = runs.with_columns(scale=pl.Series(np.exp(scale_N - scale_N.mean()))), [*names, "scale"]
     with style.styled():
         ax = style.axes(ax, style.WIDE_INCHES if len(names) > 1 else style.TALL_INCHES)
         parts = style.panels(ax, [1.0], len(names))[0]

@@ -106,7 +106,7 @@ def test_the_equation_stands_on_the_figure_with_every_parameter_and_interval(nam
     found = one if "one variable" in name else two
     written = texts(ax).replace("$", "").replace("\n", " ")
     for parameter, value in found.parameters.items():
-        assert f"{equations.symbol(parameter)} = {value.text()}" in written
+        assert f"{equations.symbol(parameter)} = {value.text()}".replace("$", "") in written
     assert title(ax)
 
 
@@ -346,6 +346,21 @@ def test_pairs_of_chosen_and_derived_parameters(two):
         pairs(two, ["E"])
 
 
+def test_a_parameter_of_many_decades_stands_on_a_logarithmic_axis(two, monkeypatch):
+    wide = pl.DataFrame({"A": np.geomspace(1e2, 1e6, 50), "E": np.linspace(1, 2, 50)})
+    monkeypatch.setattr(type(two), "replicates", lambda _: wide)
+    ax = pairs(two, ["A", "E"])
+    histogram, dots, other = ax.child_axes
+    assert (histogram.get_xscale(), dots.get_xscale(), dots.get_yscale(), other.get_xscale()) == ("log", "log", "linear", "linear")
+    assert [text.get_text() for text in dots.texts] == ["+1.00"]
+
+
+def test_a_parameter_that_was_held_is_shown_as_given(runs):
+    found = fit(runs, "chinchilla", num_bootstrap=40, fixed={"E": 1.7}, **SIZES)
+    assert "E = 1.7 (given)" in texts(predicted(found))
+    assert "E" not in style.data(pairs(found)).columns
+
+
 def test_pairs_without_resamples_are_refused(bare):
     with pytest.raises(ConfigError, match="no resamples to draw: no intervals: no resamples were asked for"):
         pairs(bare)
@@ -485,6 +500,7 @@ def test_a_long_equation_stands_below(law):
         ("(x / 1)^--0.5", "(x / 1)$^{0.5}$"),
         ("1.73e+08 and 2e-05", "1.73·10$^{8}$ and 2·10$^{-5}$"),
         ("test_loss", "test loss"),
+        ("R_D* and loss_n, my_a_b", "R$_{D}$* and loss$_{n}$, my a$_{b}$"),
         ("x^(-0.1 0.2)", "x$^{(-0.1\\ 0.2)}$"),
     ],
 )
