@@ -110,6 +110,9 @@ def row(fit: "Fit") -> dict[str, Any]:
     replicates = fit.replicates()
     reported_PB = replicates.select(fit.parameters.keys()).to_numpy().T
     enough = len(replicates) > 1
+    # numbers beyond 1e154 have no square: infinity says so
+    with np.errstate(over="ignore", invalid="ignore"):
+        covariance = np.atleast_2d(np.cov(reported_PB)).ravel().tolist() if enough else []
     numbers = [*fit.parameters, *fit.derived]
     return {
         "fit_id": fit_id(fit),
@@ -121,7 +124,7 @@ def row(fit: "Fit") -> dict[str, Any]:
         **{f"parameter_{name}": [getattr(one, side) for one in fit.parameters.values()] for name, side in _SIDES.items()},
         "derived_names": list(fit.derived),
         **{f"derived_{name}": [getattr(one, side) for one in fit.derived.values()] for name, side in _SIDES.items()},
-        "covariance": np.atleast_2d(np.cov(reported_PB)).ravel().tolist() if enough else [],
+        "covariance": covariance,
         "bootstrap": [replicates[name].to_list() for name in numbers] if len(replicates) else [],
         **{name: getattr(fit, name) for name in _AS_THEY_ARE},
         "held_out_error": fit.held_out.error,

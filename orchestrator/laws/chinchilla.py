@@ -70,10 +70,10 @@ class Chinchilla(Law):
 
         alpha_B = values["exponent" if self.tied else "alpha"]
         beta_B = values["exponent" if self.tied else "beta"]
-        a_B, b_B = values["loss_n"] * x0["n"] ** alpha_B, values["loss_d"] * x0["d"] ** beta_B
         total_B = alpha_B + beta_B
         # a resample whose exponents stand at 0 has no optimum: NaN or infinity says so
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            a_B, b_B = values["loss_n"] * x0["n"] ** alpha_B, values["loss_d"] * x0["d"] ** beta_B
             scale_B = (alpha_B * a_B / (beta_B * b_B)) ** (1 / total_B)
             return {"A": a_B, "B": b_B, "a": beta_B / total_B, "b": alpha_B / total_B, "G": scale_B}
 
