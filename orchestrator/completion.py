@@ -127,7 +127,7 @@ def _of_fit(name: str, parsed: argparse.Namespace) -> list[str]:
 
     fixed = {"law": plugins.names("laws", "orchestrator"), "estimator": tuple(ESTIMATORS), "space": ("log", "linear")}
     columns = (*_typed_law(parsed).variables(), "y", "loss", "group", "weights")
-    values = fixed[name] if name in fixed else _columns(parsed) if name in columns else []
+    values = fixed[name] if name in fixed else _columns(parsed, numbers=name != "group") if name in columns else []
     return [f"{name}={value}" for value in values]
 
 
@@ -138,15 +138,14 @@ def _typed_law(parsed: argparse.Namespace) -> Any:
     return plugins.load("laws", typed.get("law", "power"), "orchestrator")()
 
 
-def _columns(parsed: argparse.Namespace) -> list[str]:
-    """Of a file, from its head alone; of a sweep, its axes and scalars."""
+def _columns(parsed: argparse.Namespace, *, numbers: bool) -> list[str]:
+    """Of a file, from its head alone, those with `numbers` or all; of a sweep, its axes and scalars."""
     import polars as pl
 
     name = next(word for word in parsed.words if "=" not in word)
-    if name.endswith(".parquet"):
-        return list(pl.read_parquet_schema(name))
-    if name.endswith(".csv"):
-        return list(pl.scan_csv(name, n_rows=1).collect_schema())
+    if name.endswith((".parquet", ".csv")):
+        schema = pl.read_parquet_schema(name) if name.endswith(".parquet") else pl.scan_csv(name, n_rows=1).collect_schema()
+        return [column for column, type_ in schema.items() if type_.is_numeric() or not numbers]
     from orchestrator.results import load
 
     results = load(name, Path(parsed.root) if parsed.root else None, mixed_code=True)

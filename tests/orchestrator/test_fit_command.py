@@ -330,8 +330,12 @@ def offered(prefix: str, *words: str, root: object = None) -> list[str]:
 
 def test_completion_offers_the_columns_of_the_file(folder: Path):
     columns = ["num_params", "tokens", "val_loss"]
+    table = runs().with_columns(model=pl.lit("mlp"))
+    table.write_parquet("runs.parquet")
+    table.write_csv("runs.csv")
     for file in ("runs.parquet", "runs.csv"):
         assert offered("n=", file, "law=chinchilla") == [f"n={column}" for column in columns]
+        assert offered("group=m", file) == ["group=model"]
     assert offered("loss=v", "runs.parquet", "law=chinchilla") == ["loss=val_loss"]
     assert offered("runs", root=folder) == ["runs.csv", "runs.parquet"]
 
