@@ -207,7 +207,8 @@ def write(fits: Iterable["Fit"], path: str | Path) -> Path:
 
 
 def keep(fits: Sequence["Fit"], path: str | Path) -> Path:
-    """Add fits to a table; one that is made again takes the place of its row. For a file with one owner.
+    """Add fits to a table; one that is made again takes the place of its row. For a file with one owner: of two processes that keep fits at
+    the same moment, the rows of one may have to be made again.
 
     Raises Garbled, and leaves the file, where that is no table of fits.
     """

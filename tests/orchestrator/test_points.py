@@ -36,6 +36,13 @@ def test_a_size_that_an_axis_sets_does_not_group_by_that_axis():
     assert found.frame["num_params"].n_unique() == len(WIDTHS)
 
 
+def test_a_scalar_of_another_task_that_the_axes_do_not_single_out_is_refused():
+    results = SyntheticResults(models=("mlp",), train_sizes=(1000,))
+    results.axes = ["width"]
+    with pytest.raises(ConfigError, match="num_params has several values for one run of spectrum"):
+        points(results, x="num_params", y="trace")
+
+
 def test_a_sweep_without_a_numeric_axis_is_fitted_along_num_params():
     results = SyntheticResults(models=("mlp",), train_sizes=(1000,))
     results.axes = ["seed"]
