@@ -236,7 +236,7 @@ class Fit:
         rows = [self._row_of("as fitted", theta_P, self.delta, len(problem.v_N))]
         for what, part, estimator in choices:
             if len(part.v_N) > int(problem.free_P.sum()):
-                found = estimate(part, theta_P, estimator)
+                found = estimate(part, theta_P, estimator, scattered=False)
                 rows.append(self._row_of(what, found.solved.theta_P, found.delta, len(part.v_N)))
         return pl.DataFrame(rows)
 

@@ -64,10 +64,10 @@ class Estimated:
     smooth_P: Array
 
 
-def estimate(problem: Problem, given_P: Array, estimator: Estimator) -> Estimated:
-    """Fit by an estimator; `given_P` has the values of parameters that are held."""
+def estimate(problem: Problem, given_P: Array, estimator: Estimator, *, scattered: bool = True) -> Estimated:
+    """Fit by an estimator; `given_P` has the values of parameters that are held. `scattered`: from many starts, not the law's own alone."""
     if estimator.delta is None or estimator.delta == 0.0:
-        solved = solve(problem.at(1e-3), given_P, scattered=estimator.delta is None)
+        solved = solve(problem.at(1e-3), given_P, scattered=scattered and estimator.delta is None)
         # the scale from a nearly-L1 fit, then once more from the fit with that scale
         delta = problem.delta
         for _ in range(2):
@@ -78,12 +78,12 @@ def estimate(problem: Problem, given_P: Array, estimator: Estimator) -> Estimate
             return _estimated(problem, solved, delta)
         smooth = problem.at(delta * _SOFTENING / TUNING)
         softened = _polished(smooth, solved)
-        exact = solve(smooth, given_P, exact_l1=True)
+        exact = solve(smooth, given_P, exact_l1=True, scattered=scattered)
         loss = float(problem.weight_N @ abs(problem.residuals(exact.theta_P[None])[0][0]))
         sd = _robust_sd(problem, exact.theta_P)
         return Estimated(solved=exact, delta=0.0, objective=loss, robust_sd=sd, smooth=smooth, smooth_P=softened.theta_P)
     problem = problem.at(estimator.delta)
-    return _estimated(problem, solve(problem, given_P), estimator.delta)
+    return _estimated(problem, solve(problem, given_P, scattered=scattered), estimator.delta)
 
 
 def _polished(problem: Problem, solved: Solved) -> Solved:

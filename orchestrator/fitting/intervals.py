@@ -119,7 +119,7 @@ def profile(problem: Problem, theta_P: Array, at: int, values_G: Array) -> tuple
     weight_GN = np.broadcast_to(problem.weight_N, (len(values_G), len(problem.v_N)))
     # outwards from the minimum, each from the last: along a curved valley a start at the minimum itself may be lost
     found_GP, _ = refit(problem, weight_GN, start_GP, free_GP)
-    for _ in range(2):
+    for _ in range(2 if len(values_G) > 1 else 0):
         for order in (range(1, len(values_G)), range(len(values_G) - 2, -1, -1)):
             step = 1 if order.step > 0 else -1
             beside_GP = found_GP.copy()

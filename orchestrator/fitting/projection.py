@@ -50,6 +50,7 @@ def best_of(theta_GP: Array, error_G: Array, shape: tuple[int, ...], most: int =
             beside = np.roll(padded, shift, axis=axis)[tuple(slice(1, -1) for _ in shape)]
             lowest &= error <= beside
     found = np.flatnonzero(lowest.ravel() & np.isfinite(error.ravel()))
-    chosen = found[np.argsort(error.ravel()[found])][:most]
+    # where the linear terms have no admissible solution anywhere, the middle of the grid is as good as any
+    chosen = found[np.argsort(error.ravel()[found])][:most] if len(found) else [error.size // 2]
     minima_KP: Array = theta_GP[chosen]
     return minima_KP

@@ -56,7 +56,7 @@ class M4(Law):
             up, down = -np.logaddexp(0, -t), -np.logaddexp(0, t)
             step = (up - alpha * down - target) / (np.exp(down) + alpha * np.exp(up))
             t = t - np.clip(step, -20.0, 20.0)
-            if np.abs(step).max() < 1e-13:
+            if (np.abs(step) < 1e-12 * (1 + np.abs(t))).all():
                 break
         up, down = -np.logaddexp(0, -t), -np.logaddexp(0, t)
         slope = 1 / (np.exp(down) + alpha * np.exp(up))

@@ -143,6 +143,21 @@ def test_a_flat_table_is_said_to_stand_at_the_bound():
     assert any("at its bound" in warning for warning in fitted(flat).warnings)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("law", ["power", "loglog", "m3", "m4", "bnsl"])
+@pytest.mark.parametrize(
+    "estimator", ["huber", *(pytest.param(name, marks=pytest.mark.slow) for name in ("hoffmann", "lad", "least_squares"))]
+)
+def test_no_shape_of_data_breaks_a_fit_its_profile_or_its_tables(law: str, estimator: str) -> None:
+    x = np.geomspace(10, 1e5, 12)
+    noise = np.exp(np.random.default_rng(0).normal(size=12))
+    for y in (np.full(12, 2.0), x**0.3, noise, 1e-9 * x**-0.5, 1e12 * (1 + x**-0.4)):
+        found = fit({"x": x, "y": y}, law, x="x", y="y", estimator=estimator, num_bootstrap=20)
+        assert np.isfinite(found.predict(x)).all()
+        assert len(found.profile(found.law.parameters()[0], num=5)) >= 2
+        assert len(found.sensitivity()) > 1 and found.summary() and len(found.residuals()) == 12
+
+
 def test_a_short_axis_and_few_points_are_warned_about():
     warnings = fitted(runs(3).filter(pl.col("width") <= 64)).warnings
     assert any("4 values of width for 3 parameters" in warning for warning in warnings)
