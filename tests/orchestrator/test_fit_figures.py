@@ -310,6 +310,25 @@ def test_an_outlier_is_marked_and_counted():
     assert "none of 35 runs" in title(residuals(fit(chinchilla_runs(), "chinchilla", num_bootstrap=0, **SIZES)))
 
 
+@pytest.mark.parametrize("space", ["log", "linear"])
+@pytest.mark.parametrize("draw", range(4))
+def test_outliers_are_those_that_the_fit_counts(space, draw):
+    table = chinchilla_runs(noise=0.002, outlier=True)
+    # heavy tails, so that many runs are near the border
+    tails = 0.003 * np.random.default_rng(draw).standard_t(1.5, len(table))
+    table = table.with_columns(loss=pl.col("loss") * pl.Series(np.exp(tails)))
+    found = fit(table, "chinchilla", num_bootstrap=0, space=space, **SIZES)
+    counted = next(row for row in found.sensitivity()["choice"] if row.endswith(" outliers"))
+    assert f"without {style.data(residuals(found))['outlier'].sum()} outliers" == counted
+
+
+def test_the_scale_of_a_run_is_relative_in_a_law_of_its_own_units(runs):
+    held = {"A": 480.0, "B": 2085.0, "alpha": 0.35, "beta": 0.37, "E": 1.7}
+    table = runs.with_columns(unique=pl.col("tokens") / pl.Series(np.resize([1.0, 8.0], len(runs))))
+    found = fit(table, "data_constrained", n="num_params", d="tokens", u="unique", loss="loss", fixed=held, num_bootstrap=0)
+    assert np.log(style.data(residuals(found))["scale"].to_numpy()).mean() == pytest.approx(0, abs=1e-9)
+
+
 def test_residuals_stand_against_each_variable_and_the_scale(two, one):
     assert [part.get_xlabel() for part in residuals(two).child_axes] == ["parameters", "tokens seen", "scale of the run (mean 1)"]
     assert [part.get_xlabel() for part in residuals(one).child_axes] == ["width (units per layer)"]
