@@ -114,7 +114,8 @@ def undetermined(problem: Problem, theta_P: Array) -> Array:
     singular_F = np.append(singular, np.zeros(len(free) - len(singular)))
     direction_KP = np.zeros((int((singular_F < _SINGULAR * singular_F[0]).sum()), len(theta_P)))
     direction_KP[:, free] = vector_FF[singular_F < _SINGULAR * singular_F[0]] / size_F
-    return direction_KP / np.maximum(np.abs(direction_KP).max(axis=1, keepdims=True), 1e-300)
+    flat_KP: Array = direction_KP / np.maximum(np.abs(direction_KP).max(axis=1, keepdims=True), 1e-300)
+    return flat_KP
 
 
 def outliers(problem: Problem, theta_P: Array, robust_sd: float) -> Array:

@@ -105,7 +105,7 @@ def profile_until(problem: Problem, theta_P: Array, at: int, rise: float, num: i
             if loss_1[0] - least >= rise:
                 break
         ends.append(side * walked)
-    values_G = np.unique(theta_P[at] + np.append(np.linspace(*ends, num), 0.0))
+    values_G = np.unique(theta_P[at] + np.append(np.linspace(ends[0], ends[1], num), 0.0))
     return values_G, *profile(problem, theta_P, at, values_G)
 
 
