@@ -241,10 +241,10 @@ def _drawings(fit: "Fit", sensitivity: "pl.DataFrame", name: str) -> Iterator[Dr
     yield Drawing(name=f"{name}-fitted", ax=fitted(fit), caption=caption)
     if not single:
         yield from _against(fit, name)
-    caption = "Relative error by variable and scale. Line: running median. Dashed: 5 robust standard deviations; crosses lie beyond."
-    yield Drawing(name=f"{name}-residuals", ax=residuals(fit), caption=caption, wide=not single)
     yield from _choice(sensitivity, name)
     yield from _uncertain(fit, name)
+    caption = "Relative error by variable and scale. Line: running median. Dashed: 5 robust standard deviations; crosses lie beyond."
+    yield Drawing(name=f"{name}-residuals", ax=residuals(fit), caption=caption, wide=not single)
 
 
 def _against(fit: "Fit", name: str) -> Iterator[Drawing]:
