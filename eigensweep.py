@@ -4,7 +4,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from orchestrator.envelope import envelope
     from orchestrator.fit import Fit, fit
+    from orchestrator.isoflop import isoflops
     from orchestrator.verbs import (
         add,
         cancel,
@@ -36,6 +38,8 @@ _VERBS = (
 _HOMES = {
     **dict.fromkeys(_VERBS, "orchestrator.verbs"),
     **dict.fromkeys(("Fit", "fit"), "orchestrator.fit"),
+    "isoflops": "orchestrator.isoflop",
+    "envelope": "orchestrator.envelope",
     **dict.fromkeys(("Data", "Model", "Optimizer", "Resources", "Row", "Rows", "Workload", "setting"), "workers.workload"),
     "Context": "workers.context",
 }

@@ -230,7 +230,8 @@ class Fit:
                 Estimator.of(name, "linear" if self.estimator.linear else "log", weighted=self.estimator.weighted) for name in _TRIED
             )
         ]
-        choices.append((f"without {int(far_N.sum())} outliers", problem.of(~far_N), self.estimator))
+        if far_N.any():
+            choices.append((f"without {int(far_N.sum())} outliers", problem.of(~far_N), self.estimator))
         for what, kept_N in (("largest", scale_N < np.quantile(scale_N, 0.9)), ("smallest", scale_N > np.quantile(scale_N, 0.1))):
             choices.append((f"without the {what} tenth", problem.of(kept_N), self.estimator))
         rows = [self._row_of("as fitted", theta_P, self.delta, len(problem.v_N))]
@@ -546,7 +547,7 @@ def _parameters(
     if not len(resampled.replicate_BP):
         return {name: Parameter(value=value, low=nan, high=nan) for name, value in best.items()}
     at, centre_P = intervals.tails(confidence), found.smooth_P
-    quantile_2P = np.quantile(resampled.replicate_BP - centre_P, at, axis=0) * resampled.widening
+    quantile_2P = _around(np.quantile(resampled.replicate_BP - centre_P, at, axis=0)) * resampled.widening
     bound_2P = np.clip(theta_P + quantile_2P, *law.bounds())
     lows, highs = (_reported(law, bound[None], y0, x0) for bound in bound_2P)
     centre, replicates = (_reported(law, theta, y0, x0) for theta in (centre_P[None], resampled.replicate_BP))
@@ -556,10 +557,17 @@ def _parameters(
         if name not in law.parameters():
             positive = bool((replicates[name] > 0).all()) and value > 0
             change, back = (np.log, math.exp) if positive else (np.asarray, float)
-            quantile_2 = np.quantile(change(replicates[name]) - change(centre[name]), at) * resampled.widening
+            quantile_2 = _around(np.quantile(change(replicates[name]) - change(centre[name]), at)) * resampled.widening
             low, high = (back(float(change(value)) + float(one)) for one in quantile_2)
         made[name] = Parameter(value=value, low=nan, high=nan) if name in unknown else Parameter(value=value, low=low, high=high)
     return made
+
+
+def _around(quantile_2X: Array) -> Array:
+    """Lower and upper deviations that hold 0: of two seeds the resamples may all lie on one side of the fit."""
+    import numpy as np
+
+    return np.stack([np.minimum(quantile_2X[0], 0.0), np.maximum(quantile_2X[1], 0.0)])
 
 
 def _r_squared(residual_N: Array, v_N: Array) -> float:

@@ -62,6 +62,12 @@ def test_the_interval_widens_when_a_seed_is_removed_on_average():
     assert all_four < without_one < without_two
 
 
+def test_an_interval_holds_its_own_estimate_however_few_the_seeds():
+    for draw in range(60):
+        found = fitted(runs(2, noise=0.05, draw=draw), num_bootstrap=50)
+        assert all(one.low <= one.value <= one.high for one in found.parameters.values()), found.summary()
+
+
 def test_one_seed_gives_no_interval_and_says_so():
     found = fitted(runs(1))
     assert all(math.isnan(one.low) and math.isnan(one.high) for one in found.parameters.values())
