@@ -173,7 +173,7 @@ def _of_seeds(runs: "Runs", columns: Mapping[str, str], resampled: Resampled, nu
             yield f"{seeds} seeds: the intervals rest on one degree of freedom; run at least 3"
         if len(set(zip(points, runs.cluster_N.tolist(), strict=True))) < len(points):
             yield f"several rows share {names} and {runs.group}: other axes or steps are mixed; choose among them before the fit"
-    elif not resampled.unit:
+    elif not resampled.unit and resampled.asked:
         yield (
             f"one seed per value of {names}, and {len(points)} runs for {num_free} parameters: no intervals, because noise cannot be told "
             f"from misfit; run at least 3 seeds, or {LEAST_RUNS_PER_PARAMETER} runs for each parameter"

@@ -45,7 +45,9 @@ def solve(problem: Problem, given_P: Array, *, exact_l1: bool = False, scattered
     loss_K = problem.losses(problem.residuals(theta_KP)[0], problem.weight_N[None])
     best = int(np.nanargmin(loss_K))
     theta_P, loss = theta_KP[best], float(loss_K[best])
-    agree = int((loss_K[1:] <= loss * (1 + _AGREE) + 1e-300).sum())
+    # of data without noise, losses are as small as their rounding
+    spread = 1e-14 * float(problem.weight_N @ problem.v_N**2)
+    agree = int((loss_K[1:] <= loss * (1 + _AGREE) + spread).sum())
     theta_P = _least_absolute(problem, theta_P) if exact_l1 else sharpen(problem, theta_P)
     loss = problem.loss(theta_P)
     return Solved(theta_P=theta_P, loss=loss, converged=bool(converged_K[best]), num_starts=len(tries_KP) - 1, num_agree=agree)

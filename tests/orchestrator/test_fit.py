@@ -37,6 +37,7 @@ def test_a_law_without_noise_is_found_exactly(exponent):
     assert found.x0 == pytest.approx(64)
     assert found.parameters["amplitude"].value == pytest.approx(0.4, rel=1e-5)
     assert found.r_squared == pytest.approx(1)
+    assert found.num_agree == found.num_starts == 25
     assert found.held_out.error == pytest.approx(0, abs=1e-5)
 
 
@@ -60,6 +61,11 @@ def test_the_interval_widens_when_a_seed_is_removed_on_average():
     tables = [runs(4, draw=draw) for draw in range(25)]
     all_four, without_one, without_two = (np.mean([width(t.filter(pl.col("seed") < kept)) for t in tables]) for kept in (4, 3, 2))
     assert all_four < without_one < without_two
+
+
+def test_where_no_resamples_are_asked_for_nothing_is_said_of_seeds():
+    found = fitted(runs(3), num_bootstrap=0)
+    assert found.warnings == [] and "no resamples were asked for" in found.interval_method()
 
 
 def test_an_interval_holds_its_own_estimate_however_few_the_seeds():
