@@ -12,6 +12,7 @@ from orchestrator.fitting import checks, intervals
 from orchestrator.fitting.checks import HeldOut
 from orchestrator.fitting.estimators import ESTIMATORS, Estimated, Estimator, estimate
 from orchestrator.fitting.intervals import Resampled
+from orchestrator.fitting.parameters import Parameter, reported, undetermined, with_intervals
 from orchestrator.fitting.problem import Problem
 from orchestrator.fitting.table import AUTO, Runs, read
 from orchestrator.laws.law import Array, Law
@@ -22,28 +23,6 @@ if TYPE_CHECKING:
     import polars as pl
 
 __all__ = ["ESTIMATORS", "Fit", "Parameter", "fit"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Parameter:
-    """A fitted number with its interval; NaN bounds where there is no interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return self.text()
-
-    def text(self, *, interval: bool = True) -> str:
-        """The value to the digits that its interval supports, and the interval in brackets."""
-        width = self.high - self.low
-        if 0 < 10 * self.low < self.high:  # an interval of factors: by its width the value would have no digit left
-            value, low, high = (f"{number:.2g}" for number in (self.value, self.low, self.high))
-            return f"{value} [{low}, {high}]" if interval else value
-        digits = 4 if not (math.isfinite(width) and width > 0) else 1 - math.floor(math.log10(width))
-        value, low, high = (_rounded(number, digits, width) for number in (self.value, self.low, self.high))
-        return f"{value} [{low}, {high}]" if interval and math.isfinite(width) else value
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -242,7 +221,7 @@ class Fit:
         return pl.DataFrame(rows)
 
     def _row_of(self, what: str, theta_P: Array, delta: float, num_points: int) -> dict[str, Any]:
-        values = _reported(self.law, theta_P[None], self._y0, self.reference)
+        values = reported(self.law, theta_P[None], self._y0, self.reference)
         return {"choice": what, "delta": delta, "num_points": num_points, **{name: float(one[0]) for name, one in values.items()}}
 
     def residuals(self) -> "pl.DataFrame":
@@ -259,7 +238,7 @@ class Fit:
         """The resampled fits: a column a parameter, derived ones too. Not widened (see `interval_method`)."""
         import polars as pl
 
-        return pl.DataFrame(_reported(self.law, self._resampled.replicate_BP, self._y0, self.reference))
+        return pl.DataFrame(reported(self.law, self._resampled.replicate_BP, self._y0, self.reference))
 
     # -- tables and texts ---------------------------------------------------------------------------------------------
 
@@ -413,8 +392,8 @@ def _assembled(
         confidence=confidence,
         random_seed=random_seed,
     )
-    unknown = _unknown(law, checks.undetermined(problem, found.smooth_P), found.smooth_P, y0, x0)
-    every = _parameters(law, found, resampled, confidence, y0, x0, unknown)
+    unknown = undetermined(law, checks.undetermined(problem, found.smooth_P), found.smooth_P, y0, x0)
+    every = with_intervals(law, found, resampled, confidence, y0, x0, unknown)
     parameters = {name: every[name] for name in law.parameters()}
     residual_N = law.log_value(theta_P[None], problem.u_NV)[0][0] - problem.v_N
     conditioned = checks.condition(problem, found.smooth_P)
@@ -446,7 +425,7 @@ def _assembled(
         excluded=runs.excluded,
         reference=x0,
         ranges={name: (float(runs.x_NV[:, i].min()), float(runs.x_NV[:, i].max())) for i, name in enumerate(columns)},
-        r_squared=_r_squared(residual_N, problem.v_N),
+        r_squared=checks.r_squared(residual_N, problem.v_N),
         residual_sd=float(np.sqrt((residual_N**2).sum() / max(len(residual_N) - num_free, 1))),
         robust_sd=found.robust_sd,
         objective=found.objective,
@@ -516,68 +495,3 @@ def _reference(law: Law, runs: Runs, columns: Mapping[str, str], given: Mapping[
     if len(found) > len(columns) or not all(0 < value < math.inf for value in found.values()):
         raise ConfigError(f"reference must give positive numbers for {', '.join(columns)}, got {given}")
     return found
-
-
-# -- what comes out -----------------------------------------------------------------------------------------------------
-
-
-def _reported(law: Law, theta_BP: Array, y0: float, x0: Mapping[str, float]) -> dict[str, Array]:
-    """Parameters and derived numbers in the units of x and y, each (B,)."""
-    values = {term.name: term.reported(theta_BP[:, i], y0, list(x0.values())) for i, term in enumerate(law.terms())}
-    return {**values, **law.derived(values, x0)}
-
-
-def _unknown(law: Law, direction_KP: Array, theta_P: Array, y0: float, x0: Mapping[str, float]) -> list[str]:
-    """Names of the reported numbers that change along directions of which the data say nothing."""
-    import numpy as np
-
-    moved = _reported(law, np.concatenate([theta_P[None], theta_P + 1e-3 * direction_KP]), y0, x0)
-    return [name for name, one in moved.items() if (np.abs(one[1:] - one[0]) > 1e-5 * np.abs(one[0])).any()]
-
-
-def _parameters(
-    law: Law, found: Estimated, resampled: Resampled, confidence: float, y0: float, x0: Mapping[str, float], unknown: Sequence[str]
-) -> dict[str, Parameter]:
-    """With intervals of the internal parameters, so that an amplitude stays positive and a bound stays a bound; of derived numbers with
-    those of the numbers themselves, or of their logarithms where they are all positive. None for what is `unknown`."""
-    import numpy as np
-
-    theta_P, nan = found.solved.theta_P, math.nan
-    best = {name: float(one[0]) for name, one in _reported(law, theta_P[None], y0, x0).items()}
-    if not len(resampled.replicate_BP):
-        return {name: Parameter(value=value, low=nan, high=nan) for name, value in best.items()}
-    at, centre_P = intervals.tails(confidence), found.smooth_P
-    quantile_2P = _around(np.quantile(resampled.replicate_BP - centre_P, at, axis=0)) * resampled.widening
-    bound_2P = np.clip(theta_P + quantile_2P, *law.bounds())
-    lows, highs = (_reported(law, bound[None], y0, x0) for bound in bound_2P)
-    centre, replicates = (_reported(law, theta, y0, x0) for theta in (centre_P[None], resampled.replicate_BP))
-    made = {}
-    for name, value in best.items():
-        low, high = float(lows[name][0]), float(highs[name][0])
-        if name not in law.parameters():
-            positive = bool((replicates[name] > 0).all()) and value > 0
-            change, back = (np.log, math.exp) if positive else (np.asarray, float)
-            quantile_2 = _around(np.quantile(change(replicates[name]) - change(centre[name]), at)) * resampled.widening
-            low, high = (back(float(change(value)) + float(one)) for one in quantile_2)
-        made[name] = Parameter(value=value, low=nan, high=nan) if name in unknown else Parameter(value=value, low=low, high=high)
-    return made
-
-
-def _around(quantile_2X: Array) -> Array:
-    """Lower and upper deviations that hold 0: of two seeds the resamples may all lie on one side of the fit."""
-    import numpy as np
-
-    return np.stack([np.minimum(quantile_2X[0], 0.0), np.maximum(quantile_2X[1], 0.0)])
-
-
-def _r_squared(residual_N: Array, v_N: Array) -> float:
-    """Of the logarithms; NaN where they do not vary."""
-    total = float(((v_N - v_N.mean()) ** 2).sum())
-    return 1 - float((residual_N**2).sum()) / total if total > 0 else math.nan
-
-
-def _rounded(number: float, digits: int, width: float) -> str:
-    """`number` to `digits` significant digits, or, with an interval, to `digits` decimals."""
-    if not math.isfinite(width) or width <= 0 or abs(number) >= 1e6 or 0 < abs(number) < 1e-4:
-        return f"{number:.3g}" if math.isfinite(width) and width > 0 else f"{number:.{digits}g}"
-    return f"{round(number, digits):.{max(digits, 0)}f}"

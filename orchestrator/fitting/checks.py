@@ -17,7 +17,18 @@ if TYPE_CHECKING:
     from orchestrator.fit import Parameter
     from orchestrator.fitting.table import Runs
 
-__all__ = ["HeldOut", "check_enough", "condition", "held_out", "notes_of_fit", "notes_of_unknown", "outliers", "undetermined", "warnings"]
+__all__ = [
+    "HeldOut",
+    "check_enough",
+    "condition",
+    "held_out",
+    "notes_of_fit",
+    "notes_of_unknown",
+    "outliers",
+    "r_squared",
+    "undetermined",
+    "warnings",
+]
 
 # of the runs, how many of the largest are held out where there are several variables
 HELD_OUT_SHARE = 0.2
@@ -79,6 +90,12 @@ def held_out(problem: Problem, theta_P: Array) -> HeldOut:
     test = problem.of(held_N)
     residual_N = test.law.log_value(best_P[None], test.u_NV)[0][0] - test.v_N
     return HeldOut(error=math.expm1(float(residual_N.mean())), rmsle=float(np.sqrt((residual_N**2).mean())), num_points=int(held_N.sum()))
+
+
+def r_squared(residual_N: Array, v_N: Array) -> float:
+    """Of the logarithms; NaN where they do not vary."""
+    total = float(((v_N - v_N.mean()) ** 2).sum())
+    return 1 - float((residual_N**2).sum()) / total if total > 0 else math.nan
 
 
 def condition(problem: Problem, theta_P: Array) -> tuple[float, tuple[str, str, float]]:
