@@ -58,10 +58,10 @@ def resample(
     num_clusters, num_free = int(label_N.max()) + 1, int(problem.free_P.sum())
     if number <= 0 or (not by_seed and len(label_N) < LEAST_RUNS_PER_PARAMETER * num_free):
         return none
-    draw_BS = np.random.default_rng(random_seed).exponential(size=(number, num_clusters))
+    # gamma of mean 1: of standard deviation 1 it is the exponential, of more it is wider but never negative, as a weight must not be
+    variance_S = np.ones(num_clusters) if by_seed else _leverage(problem, theta_P) ** 2
+    draw_BS = np.random.default_rng(random_seed).gamma(1 / variance_S, variance_S, size=(number, num_clusters))
     draw_BS *= num_clusters / draw_BS.sum(axis=1, keepdims=True)
-    if not by_seed:
-        draw_BS = 1 + (draw_BS - 1) * _leverage(problem, theta_P)
     replicate_BP, converged_B = refit(problem, problem.weight_N * draw_BS[:, label_N], theta_P)
     freedom = num_clusters - 1 if by_seed else num_clusters - num_free
     upper = tails(confidence)[1]
