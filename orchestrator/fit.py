@@ -120,8 +120,7 @@ class Fit:
         if not len(replicate_BP):
             return np.full(len(u_MV), math.nan), np.full(len(u_MV), math.nan)
         best_M = self.law.log_value(self._estimated.smooth_P[None], u_MV)[0][0]
-        deviation_BM = self.law.log_value(replicate_BP, u_MV)[0] - best_M
-        low_M, high_M = np.quantile(deviation_BM, intervals.tails(self.confidence), axis=0) * self._resampled.widening
+        low_M, high_M = self._resampled.deviations(self.law.log_value(replicate_BP, u_MV)[0], best_M, self.confidence)
         y_M = self.predict(x, **values)
         return y_M * np.exp(low_M), y_M * np.exp(high_M)
 

@@ -31,6 +31,32 @@ def lines(ax: Any, frame: "pl.DataFrame", x: str, y: str, by: str | None, *, dot
     return values
 
 
+def along_training(ax: Any, frame: "pl.DataFrame", y: str, by: str | None, y_label: str = "") -> list[Any]:
+    """`lines` against the column `step`, with logarithmic axes, labels and a legend."""
+    values = lines(ax, frame, "step", y, by)
+    _step_axis(ax, frame["step"].to_list())
+    style.log_axis(ax.yaxis, frame[y].to_list())
+    ax.set_xlabel(style.label("step"))
+    ax.set_ylabel(y_label or style.label(y))
+    style.legend(ax, style.subject(style.label(by)) if by else "")
+    return values
+
+
+def _step_axis(ax: Any, steps: list[int]) -> None:
+    """Logarithmic, with room for step 0."""
+    positive = [step for step in steps if step > 0]
+    style.log_axis(ax.xaxis, positive)
+    if positive and min(steps) == 0:
+        from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+        ticks = [0.0, *(tick for tick in ax.xaxis.get_major_locator().locs if min(positive) <= tick <= max(positive))]
+        ax.set_xscale("symlog", linthresh=min(positive), linscale=0.4)
+        ax.xaxis.set_major_locator(FixedLocator(ticks))
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: style.number(value)))
+        ax.set_xlim(0, max(positive) * 1.15)
+
+
 def shown_of(values: Sequence[Any], frame: "pl.DataFrame", by: str | None) -> str:
     """A note where not every value of `by` is drawn."""
     total = frame[by].drop_nulls().n_unique() if by else 1

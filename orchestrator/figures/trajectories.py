@@ -3,8 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.figures import style
-from orchestrator.figures.learning_curves import step_axis
-from orchestrator.figures.lines import lines, shown_of
+from orchestrator.figures.lines import along_training, shown_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -19,12 +18,7 @@ def trajectories(frame: "pl.DataFrame", *, name: str, by: str | None = None, ax:
     good = finite.filter(pl.col("value") > 0).rename({"value": name})
     with style.styled():
         ax = style.axes(ax)
-        values = lines(ax, good, "step", name, by)
-        step_axis(ax, good["step"].to_list())
-        style.log_axis(ax.yaxis, good[name].to_list())
-        ax.set_xlabel(style.label("step"))
-        ax.set_ylabel(style.label(name))
-        style.legend(ax, style.subject(style.label(by)) if by else "")
+        values = along_training(ax, good, name, by)
         left_out = f"; {count} values <= 0 not drawn" if (count := len(frame) - len(good)) else ""
         style.title(ax, _finding(good, name, by) + left_out + shown_of(values, good, by))
         if not len(good):

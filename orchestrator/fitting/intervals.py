@@ -27,6 +27,16 @@ class Resampled:
     freedom: float = math.inf
     asked: bool = True
 
+    def deviations(self, replicate_BX: Array, centre_X: Array, confidence: float) -> Array:
+        """(2, X) lower and upper deviations of some function of the resamples from its value at the fit, widened.
+
+        They hold 0: of two seeds the resamples may all lie on one side of the fit.
+        """
+        import numpy as np
+
+        low_X, high_X = np.quantile(replicate_BX - centre_X, tails(confidence), axis=0)
+        return self.widening * np.stack([np.minimum(low_X, 0.0), np.maximum(high_X, 0.0)])
+
 
 def tails(confidence: float) -> tuple[float, float]:
     """The two quantiles of an interval."""

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator.fitting import intervals
 from orchestrator.fitting.estimators import Estimated
 from orchestrator.fitting.intervals import Resampled
 from orchestrator.laws.law import Array, Law
@@ -61,9 +60,8 @@ def with_intervals(
     best = {name: float(one[0]) for name, one in reported(law, theta_P[None], y0, x0).items()}
     if not len(resampled.replicate_BP):
         return {name: Parameter(value=value, low=nan, high=nan) for name, value in best.items()}
-    at, centre_P = intervals.tails(confidence), found.smooth_P
-    quantile_2P = _around(np.quantile(resampled.replicate_BP - centre_P, at, axis=0)) * resampled.widening
-    bound_2P = np.clip(theta_P + quantile_2P, *law.bounds())
+    centre_P = found.smooth_P
+    bound_2P = np.clip(theta_P + resampled.deviations(resampled.replicate_BP, centre_P, confidence), *law.bounds())
     lows, highs = (reported(law, bound[None], y0, x0) for bound in bound_2P)
     centre, replicates = (reported(law, theta, y0, x0) for theta in (centre_P[None], resampled.replicate_BP))
     made = {}
@@ -72,17 +70,10 @@ def with_intervals(
         if name not in law.parameters():
             positive = bool((replicates[name] > 0).all()) and value > 0
             change, back = (np.log, math.exp) if positive else (np.asarray, float)
-            quantile_2 = _around(np.quantile(change(replicates[name]) - change(centre[name]), at)) * resampled.widening
-            low, high = (back(float(change(value)) + float(one)) for one in quantile_2)
+            deviation_2 = resampled.deviations(change(replicates[name]), change(centre[name]), confidence)
+            low, high = (back(float(change(value)) + float(one)) for one in deviation_2)
         made[name] = Parameter(value=value, low=nan, high=nan) if name in unknown else Parameter(value=value, low=low, high=high)
     return made
-
-
-def _around(quantile_2X: Array) -> Array:
-    """Lower and upper deviations that hold 0: of two seeds the resamples may all lie on one side of the fit."""
-    import numpy as np
-
-    return np.stack([np.minimum(quantile_2X[0], 0.0), np.maximum(quantile_2X[1], 0.0)])
 
 
 def _rounded(number: float, digits: int, width: float) -> str:
