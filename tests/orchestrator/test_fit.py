@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from orchestrator.fit import Fit, Parameter, fit
-from orchestrator.fitting import solver
+from orchestrator.fitting import intervals, solver
 from orchestrator.fitting.problem import Problem
 from orchestrator.laws.power import Power
 from workers.errors import ConfigError, UnknownName
@@ -72,6 +72,28 @@ def test_an_interval_holds_its_own_estimate_however_few_the_seeds():
     for draw in range(60):
         found = fitted(runs(2, noise=0.05, draw=draw), num_bootstrap=50)
         assert all(one.low <= one.value <= one.high for one in found.parameters.values()), found.summary()
+
+
+def test_the_band_holds_its_own_curve_however_few_the_seeds():
+    for draw in range(30):
+        found = fitted(runs(2, noise=0.05, draw=draw), num_bootstrap=20)
+        low, high = found.band(WIDTHS)
+        assert (low <= found.predict(WIDTHS)).all() and (found.predict(WIDTHS) <= high).all()
+
+
+def test_weights_of_resampled_runs_are_never_negative_whatever_their_leverage(monkeypatch):
+    seen = []
+
+    def refit(problem, weight_BN, *others, **options):
+        seen.append(weight_BN)
+        return solver.refit(problem, weight_BN, *others, **options)
+
+    monkeypatch.setattr(intervals, "refit", refit)
+    x = np.append(np.geomspace(1, 2, 20), 1e4)
+    fitted({"width": x, "loss": 0.3 + x**-0.5 * np.exp(0.01 * np.sin(x))}, num_bootstrap=200)
+    (weight_BN,) = seen
+    assert weight_BN.min() >= 0
+    assert weight_BN[:, -1].std() > 2 * weight_BN[:, :-1].std(axis=0).mean(), "the run alone at its end has most leverage"
 
 
 def test_one_seed_gives_no_interval_and_says_so():
