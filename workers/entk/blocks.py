@@ -1,0 +1,166 @@
+"""What is kept of the Jacobian between passes and tiles, in the form whose products are the cheapest."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# N samples held; Q kernel rows of a sample; K cotangents contracted in each of them; T positions; I, O sizes of a weight matrix; P weights
+# b, d samples of a tile's rows and columns
+
+# longer sums are cut: one product in float32 over 777,000 terms was wrong by 8e-6, in pieces of 65,536 by 2e-7
+LONGEST_SUM = 65536
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Block(ABC):
+    """A part of the Jacobian of N samples; abstract."""
+
+    @abstractmethod
+    def of(self, samples: slice) -> "Block":
+        """The part of some samples (a view)."""
+
+    @abstractmethod
+    def of_output(self, index: int) -> "Block":
+        """The part of one kernel row of each sample (a view)."""
+
+    @abstractmethod
+    def add(self, other: "Block", tile: Tensor, scratch: "Scratch") -> None:
+        """Add the products with another block of the same kind to a tile (b Q, d Q)."""
+
+
+class Scratch:
+    """Buffers that are used again for every tile."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[str, Tensor] = {}
+
+    def take(self, name: str, like: Tensor, *shape: int) -> Tensor:
+        """An uninitialised tensor of a shape, with the dtype and device of another."""
+        size = 1
+        for length in shape:
+            size *= length
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.numel() < size or buffer.dtype != like.dtype:
+            buffer = self._buffers[name] = like.new_empty(size)
+        return buffer[:size].view(shape)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows(Block):
+    """The rows themselves: `values` (N, Q, K P)."""
+
+    values: Tensor
+
+    def of(self, samples: slice) -> "Rows":
+        return Rows(self.values[samples])
+
+    def of_output(self, index: int) -> "Rows":
+        return Rows(self.values[:, index : index + 1])
+
+    def add(self, other: Block, tile: Tensor, scratch: Scratch) -> None:
+        assert isinstance(other, Rows)
+        _add_product(tile, self.values.flatten(0, 1), other.values.flatten(0, 1))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outer(Block):
+    """One position a sample: the products of `inputs` (N, I), plus 1 with a bias, times those of `cotangents` (N, Q, K O)."""
+
+    inputs: Tensor
+    cotangents: Tensor
+    bias: bool
+
+    def of(self, samples: slice) -> "Outer":
+        return Outer(self.inputs[samples], self.cotangents[samples], self.bias)
+
+    def of_output(self, index: int) -> "Outer":
+        return Outer(self.inputs, self.cotangents[:, index : index + 1], self.bias)
+
+    def add(self, other: Block, tile: Tensor, scratch: Scratch) -> None:
+        assert isinstance(other, Outer)
+        left, right = self.cotangents, other.cotangents
+        products = scratch.take("products", left, len(left), left.shape[1], len(right) * right.shape[1])
+        torch.mm(left.flatten(0, 1), right.flatten(0, 1).T, out=products.flatten(0, 1))
+        # each column once for every kernel row of its sample, so that the innermost axis of what follows is contiguous
+        scales = _products(self.inputs, other.inputs, bias=self.bias).repeat_interleave(right.shape[1], 1)
+        tile.unflatten(0, (len(left), -1)).addcmul_(products, scales[:, None, :])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ghost(Block):
+    """Few positions a sample: `inputs` (N, T, I) and `cotangents` (N, Q, K, T, O), multiplied position by position."""
+
+    inputs: Tensor
+    cotangents: Tensor
+
+    def of(self, samples: slice) -> "Ghost":
+        return Ghost(self.inputs[samples], self.cotangents[samples])
+
+    def of_output(self, index: int) -> "Ghost":
+        return Ghost(self.inputs, self.cotangents[:, index : index + 1])
+
+    def add(self, other: Block, tile: Tensor, scratch: Scratch) -> None:
+        assert isinstance(other, Ghost)
+        num_positions = self.inputs.shape[1]
+        scales = self.inputs.flatten(0, 1) @ other.inputs.flatten(0, 1).T  # b T, d T
+        scales = scales.unflatten(0, (-1, num_positions)).unflatten(2, (-1, num_positions))
+        tiles = tile.unflatten(0, (-1, self.cotangents.shape[1])).unflatten(2, (-1, self.cotangents.shape[1]))
+        for one, left in enumerate(self.cotangents):  # row by row of samples: T^2 products for each pair stay few
+            for index in range(self.cotangents.shape[2]):
+                products = torch.einsum("qto,eruo->qeurt", left[:, index], other.cotangents[:, :, index])
+                tiles[one] += torch.einsum("qeurt,teu->qer", products, scales[one])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tokens(Block):
+    """An embedding: `indices` (N, T) of the table's rows, and `cotangents` (N, Q, K, T, width) of the looked-up vectors.
+
+    Two samples meet in the rows that both look up: the samples of each row are multiplied with each other alone.
+    """
+
+    indices: Tensor
+    cotangents: Tensor
+
+    def of(self, samples: slice) -> "Tokens":
+        return Tokens(self.indices[samples], self.cotangents[samples])
+
+    def of_output(self, index: int) -> "Tokens":
+        return Tokens(self.indices, self.cotangents[:, index : index + 1])
+
+    def add(self, other: Block, tile: Tensor, scratch: Scratch) -> None:
+        assert isinstance(other, Tokens)
+        size = self.cotangents.shape[1]
+        tiles = tile.unflatten(0, (-1, size)).unflatten(2, (-1, size))
+        columns = dict(zip(*other._by_row()))
+        for row, (samples, values) in zip(*self._by_row()):
+            if row in columns:
+                others, other_values = columns[row]
+                products = values.flatten(0, 1) @ other_values.flatten(0, 1).T
+                products = products.unflatten(0, (-1, size)).unflatten(2, (-1, size))
+                # a sample appears once for a row, so no element is added to twice
+                tiles[samples[:, None], :, others[None, :]] += products.movedim(2, 1)
+
+    def _by_row(self) -> tuple[list[int], list[tuple[Tensor, Tensor]]]:
+        """Each row of the table with the samples that look it up (m,) and their summed cotangents (m, Q, K width)."""
+        num_samples, num_positions = self.indices.shape
+        sample = torch.arange(num_samples, device=self.indices.device)[:, None].expand(-1, num_positions)
+        pairs, where = torch.unique(torch.stack([self.indices, sample]).flatten(1), dim=1, return_inverse=True)
+        flat = self.cotangents.movedim(3, 1).flatten(0, 1)  # N T, Q, K, width
+        sums = flat.new_zeros(pairs.shape[1], *flat.shape[1:]).index_add_(0, where, flat).flatten(2)
+        rows, counts = torch.unique_consecutive(pairs[0], return_counts=True)
+        sizes = counts.tolist()
+        return rows.tolist(), list(zip(pairs[1].split(sizes), sums.split(sizes)))
+
+
+def _products(left: Tensor, right: Tensor, *, bias: bool) -> Tensor:
+    """Inner products (b, d), plus 1 with a bias."""
+    return torch.addmm(left.new_ones(()), left, right.T) if bias else left @ right.T
+
+
+def _add_product(tile: Tensor, left: Tensor, right: Tensor) -> None:
+    """tile += left right^T, in sums of bounded length."""
+    for start in range(0, left.shape[1], LONGEST_SUM):
+        stop = start + LONGEST_SUM
+        tile.addmm_(left[:, start:stop], right[:, start:stop].T)

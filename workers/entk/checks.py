@@ -1,0 +1,198 @@
+"""What a model and a probe set must be for their kernel to exist, said before anything is computed; and the model left as found."""
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from workers.errors import ConfigError, Diverged
+
+# N samples; C outputs
+
+Samples = tuple[Tensor, ...]
+
+NORMS = (nn.modules.batchnorm._BatchNorm,)
+DROPOUTS = (nn.modules.dropout._DropoutNd,)
+
+
+def one_of(name: str, value: str, allowed: Sequence[str]) -> None:
+    """Refuse a value that is none of those allowed."""
+    if value not in allowed:
+        raise ConfigError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+
+
+def samples(name: str, inputs: Any, *more: Tensor) -> Samples:
+    """Inputs (a tensor or a tuple of them) and what goes with them as tensors of N samples each."""
+    found = (*(inputs if isinstance(inputs, tuple | list) else (inputs,)), *more)
+    for tensor in found:
+        if not isinstance(tensor, Tensor):
+            raise ConfigError(f"{name} must be a tensor or a tuple of tensors with samples along the first axis, got {type(tensor).__name__}")
+        if tensor.dim() == 0 or len(tensor) == 0:
+            raise ConfigError(f"{name} is empty: it has shape {tuple(tensor.shape)}; give at least one sample along the first axis")
+    if len({len(tensor) for tensor in found}) > 1:
+        raise ConfigError(f"the tensors of {name} must have one number of samples, got {', '.join(str(len(tensor)) for tensor in found)}")
+    return found
+
+
+def match(rows: Samples, columns: Samples | None) -> None:
+    """Both sides of a cross kernel must be of one kind."""
+    for one, other in zip(rows, columns or ()):
+        if one.device != other.device or one.dtype != other.dtype or one.shape[1:] != other.shape[1:]:
+            raise ConfigError(
+                f"x and z must be alike but for their number of samples, got {_told(one)} and {_told(other)}; bring z to the kind of x"
+            )
+
+
+def place(model: nn.Module, found: Samples) -> None:
+    """The probe set must be where the model is, in its precision."""
+    weights = [weight for weight in model.parameters() if weight.is_floating_point()]
+    for weight in model.parameters():
+        if weight.is_complex():
+            raise ConfigError("the model has complex weights, for which no kernel is defined here; split them into real and imaginary parts")
+        if isinstance(weight, nn.parameter.UninitializedParameter):
+            raise ConfigError("the model has weights that are not initialised; run it once on a batch before its kernel is computed")
+    for tensor in found:
+        for weight in weights[:1]:
+            if tensor.device != weight.device:
+                raise ConfigError(f"the probe set is on {tensor.device}, the model on {weight.device}; move it: x.to({str(weight.device)!r})")
+            if tensor.is_floating_point() and tensor.dtype != weight.dtype:
+                raise ConfigError(f"the probe set has dtype {tensor.dtype}, the model {weight.dtype}; convert it: x.to({weight.dtype})")
+    for tensor in found:
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise Diverged(f"the probe set has {int((~tensor.isfinite()).sum())} numbers that are not finite")
+
+
+def outputs(found: Any) -> Tensor:
+    """The outputs as a real tensor; of a result with `logits` these."""
+    tensor = getattr(found, "logits", found)
+    if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+        kind = f"{tensor.dtype}" if isinstance(tensor, Tensor) else type(tensor).__name__
+        raise ConfigError(f"the model must return one tensor of real outputs (or an object with .logits), got {kind}; wrap it in a module that does")
+    return tensor
+
+
+def last_axis(shape: torch.Size) -> None:
+    """The outputs must have an axis of outputs behind that of samples."""
+    if len(shape) < 2:
+        raise ConfigError(
+            f"the last axis of the outputs must be outputs, after that of samples, got shape ({', '.join(map(str, shape[1:])) or 'N'},); "
+            "for one output a sample return (N, 1)"
+        )
+
+
+def unit_losses(found: Any, outputs: Tensor) -> Tensor:
+    """One loss for each unit: all axes of the outputs but the last."""
+    if not isinstance(found, Tensor) or found.dim() == 0:
+        raise ConfigError(
+            "the loss is one number, of unknown reduction; it must give one loss for each unit: "
+            "take reduction='none', and do not average (D4)"
+        )
+    if found.shape[:1] != outputs.shape[:1] or (found.shape != outputs.shape[:-1] and found.numel() != outputs[..., 0].numel()):
+        raise ConfigError(
+            f"the loss must have one entry for each unit, shape {tuple(outputs.shape[:-1])}, got {tuple(found.shape)}; "
+            "sum it over outputs, not over units"
+        )
+    return found
+
+
+def finite(found: Tensor, weights: Mapping[str, Tensor]) -> None:
+    """Weights and outputs must be numbers."""
+    for name, weight in weights.items():
+        if not bool(weight.isfinite().all()):
+            raise Diverged(f"the weight {name} has {int((~weight.isfinite()).sum())} entries that are not finite; the network diverged")
+    if not bool(found.isfinite().all()):
+        raise Diverged("the outputs are not finite; the network diverged, or the probe set is too large for its precision")
+
+
+def memory(memory_gib: float) -> int:
+    """The memory in bytes."""
+    if not memory_gib > 0 or math.isinf(memory_gib):
+        raise ConfigError(f"memory_gib must be a positive number of GiB, got {memory_gib}")
+    return int(memory_gib * 2**30)
+
+
+def _told(tensor: Tensor) -> str:
+    return f"{tensor.dtype} {tuple(tensor.shape)} on {tensor.device}"
+
+
+@contextlib.contextmanager
+def as_found(model: nn.Module, found: Samples, statistics: str | None) -> Iterator[None]:
+    """Within: no randomness and no batch statistics; afterwards the model's mode, buffers and random numbers are as before.
+
+    Dropout that is active is refused. Active batch normalisation is refused unless `statistics` says which ones: "running", or "batch"
+    for those of all samples given here, frozen (no gradient goes through them).
+    """
+    dropout = [name for name, module in model.named_modules() if isinstance(module, DROPOUTS) and module.training and module.p > 0]
+    attention = [name for name, module in model.named_modules() if isinstance(module, nn.MultiheadAttention) and module.training and module.dropout > 0]
+    if dropout or attention:
+        raise ConfigError(f"dropout is active in {', '.join(dropout + attention)}; call model.eval(), or set its probability to 0")
+    active = [module for module in model.modules() if isinstance(module, NORMS) and (module.training or module.running_mean is None)]
+    if active and statistics is None:
+        names = [name for name, module in model.named_modules() if module in active]
+        raise ConfigError(
+            f"batch statistics are active in {', '.join(names)}: samples would not be independent. Call model.eval(), "
+            "or give statistics='running' or 'batch' (those of the probe set, frozen)"
+        )
+    if statistics is not None:
+        one_of("statistics", statistics, ("running", "batch"))
+    buffers = {name: value.clone() for name, value in model.named_buffers()}
+    with torch.random.fork_rng(devices=_cuda(found)), _frozen(model, active, found, statistics):
+        try:
+            yield
+        finally:
+            _put_back(model, buffers)
+
+
+def _put_back(model: nn.Module, buffers: Mapping[str, Tensor]) -> None:
+    """Buffers that a pass has changed; the others are not written to."""
+    with torch.no_grad():
+        for name, value in model.named_buffers():
+            if name in buffers and not torch.equal(value, buffers[name]):
+                value.copy_(buffers[name])
+
+
+def _cuda(found: Samples) -> list[int]:
+    return sorted({tensor.device.index or 0 for tensor in found if tensor.device.type == "cuda"})
+
+
+@contextlib.contextmanager
+def _frozen(model: nn.Module, active: Sequence[nn.Module], found: Samples, statistics: str | None) -> Iterator[None]:
+    if not active:
+        yield
+        return
+    before = [(module, module.training, module.running_mean, module.running_var) for module in active]
+    try:
+        if statistics == "batch":
+            _take_statistics(model, active, found)
+        missing = [module for module in active if module.running_mean is None]
+        if missing:
+            raise ConfigError("a batch normalisation keeps no running statistics; take statistics='batch'")
+        for module in active:
+            module.training = False
+        yield
+    finally:
+        for module, training, mean, variance in before:
+            module.training, module.running_mean, module.running_var = training, mean, variance
+
+
+def _take_statistics(model: nn.Module, active: Sequence[nn.Module], found: Samples) -> None:
+    """Put the mean and the (biased) variance of each normalisation's input over all samples in place of the running ones."""
+
+    def take(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        axes = [axis for axis in range(inputs[0].dim()) if axis != 1]
+        module.running_mean, module.running_var = inputs[0].mean(axes), inputs[0].var(axes, correction=0)
+
+    handles = []
+    try:
+        handles = [module.register_forward_pre_hook(take) for module in active]
+        for module in active:
+            module.running_mean = None if module.running_mean is None else module.running_mean.clone()
+            module.running_var = None if module.running_var is None else module.running_var.clone()
+        with torch.no_grad():
+            model(*found)
+    finally:
+        for handle in handles:
+            handle.remove()

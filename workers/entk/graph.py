@@ -1,0 +1,181 @@
+"""The autograd graph of one forward pass: which operations read which weights.
+
+A network is taken at the level of its operations, not of its modules: whatever way a weight reaches the output (a module applied
+twice, a tied embedding, a packed projection cut in three, a plain `x @ w`), it does so through nodes of this graph, so none is missed.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torch.autograd.graph import GradientEdge, Node
+
+# nodes that only look at a weight in another way: each of its elements appears at most once
+TRANSPOSES = {"TBackward0", "TransposeBackward0", "PermuteBackward0"}
+LOOKS = {"ViewBackward0", "ReshapeAliasBackward0", "UnsafeViewBackward0", "UnsqueezeBackward0", "SqueezeBackward0", "SqueezeBackward1",
+         "AliasBackward0", "CloneBackward0", "ToCopyBackward0", "SliceBackward0", "SelectBackward0"} | TRANSPOSES  # fmt: skip
+CUTS = {"SplitBackward0", "SplitWithSizesBackward0"}
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A weight as an operation sees it: its name and the looks that lie between, the one next to the weight first."""
+
+    name: str
+    looks: tuple[tuple[Any, ...], ...] = ()
+
+    @property
+    def rows(self) -> tuple[int, int] | None:
+        """The part (start, stop) of its first axis, where that is all that is cut; None: the whole."""
+        cuts = [look for look in self.looks if look[0] == "rows"]
+        return (cuts[0][1], cuts[0][2]) if len(cuts) == 1 else None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is the weight itself or some of its rows, maybe in another precision."""
+        return all(look[0] in ("rows", "ToCopyBackward0") for look in self.looks) and len(self._cuts()) <= 1
+
+    @property
+    def is_transposed(self) -> bool:
+        """Whether it is the transposed matrix of (some rows of) the weight."""
+        turns = [look for look in self.looks if look[0] == "transposed"]
+        rest = [look for look in self.looks if look[0] not in ("transposed", "rows", "ToCopyBackward0")]
+        return len(turns) == 1 and not rest and len(self._cuts()) <= 1
+
+    def _cuts(self) -> list[tuple[Any, ...]]:
+        return [look for look in self.looks if look[0] == "rows"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One operation that reads weights: its node, and the weight at each of its inputs that is one."""
+
+    node: Node
+    sources: Mapping[int, Source]
+
+    @property
+    def kind(self) -> str:
+        """Name of the node without its number."""
+        return self.node.name().rstrip("0123456789").removesuffix("Backward").rsplit("::", 1)[-1]
+
+    @property
+    def edge(self) -> GradientEdge:
+        """Whose gradient is the cotangent of the operation's first output."""
+        return GradientEdge(self.node, 0)
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of the operation's first output."""
+        return tuple(self.node._input_metadata[0].shape)  # type: ignore[attr-defined]
+
+    def weight_shape(self, slot: int) -> tuple[int, ...]:
+        """Shape of the weight at an input, as the operation sees it."""
+        child, index = self.node.next_functions[slot]
+        return tuple(child._input_metadata[index].shape)  # type: ignore[union-attr]
+
+    def saved(self, name: str) -> Any:
+        """What the operation kept of its forward pass; None where it kept nothing under that name."""
+        return getattr(self.node, f"_saved_{name}", None)
+
+
+def readings(outputs: Tensor, names: Mapping[int, str]) -> list[Reading]:
+    """Every operation below `outputs` that reads one of the weights `names` (by id), in a fixed order, outputs first."""
+    sources: dict[tuple[Node, int], Source] = {}
+    found = []
+    for node in reversed(_nodes(outputs)):  # weights before what reads them
+        if _leaf(node, names) is not None:
+            sources[node, 0] = Source(_leaf(node, names))  # type: ignore[arg-type]
+            continue
+        read = {slot: sources[child] for slot, child in enumerate(node.next_functions) if child in sources}
+        if not read:
+            continue
+        looks = _looks(node, read)
+        if looks is None:
+            found.append(Reading(node, read))
+        else:
+            sources.update(looks)
+    return found[::-1]
+
+
+def _nodes(outputs: Tensor) -> list[Node]:
+    """Every node before those that it leads to (reverse of post-order)."""
+    done: dict[Node, None] = {}
+    seen: set[Node] = set()
+    stack = [(outputs.grad_fn, False)]
+    while stack:
+        node, finished = stack.pop()
+        if node is None:
+            continue
+        if finished:
+            done[node] = None
+        elif node not in seen:
+            seen.add(node)
+            stack.append((node, True))
+            stack.extend((child, False) for child, _ in reversed(node.next_functions))
+    return list(done)[::-1]
+
+
+def _leaf(node: Node, names: Mapping[int, str]) -> str | None:
+    weight = getattr(node, "variable", None)
+    return None if weight is None else names.get(id(weight))
+
+
+def _looks(node: Node, read: Mapping[int, Source]) -> "dict[tuple[Node, int], Source] | None":
+    """The sources that a look makes of a weight, for each of its outputs; None where the node does more than look."""
+    name = node.name()
+    if list(read) != [0]:
+        return None
+    source = read[0]
+    if name in CUTS and _axis(node) == 0 and not source.looks:
+        return {(node, index): _with(source, ("rows", start, stop)) for index, (start, stop) in enumerate(_pieces(node))}
+    if name == "SliceBackward0" and _axis(node) == 0 and not source.looks and _number(node, "step") == 1:
+        size = node._saved_self_sym_sizes[0]  # type: ignore[attr-defined]
+        start, stop = _number(node, "start") or 0, min(_number(node, "end"), size)
+        return {(node, 0): _with(source, ("rows", start, stop))}
+    if name in TRANSPOSES and _is_matrix_transpose(node):
+        return {(node, 0): _with(source, ("transposed", *_saved(node)))}
+    if name in LOOKS:
+        return {(node, 0): _with(source, (name, *_saved(node)))}
+    return None
+
+
+def _with(source: Source, look: tuple[Any, ...]) -> Source:
+    return Source(source.name, (*source.looks, look))
+
+
+def _saved(node: Node) -> tuple[Any, ...]:
+    """What a look keeps of itself: its axes and sizes."""
+    return tuple(str(getattr(node, name)) for name in sorted(dir(node)) if name.startswith("_saved_"))
+
+
+def _axis(node: Node) -> int:
+    return _number(node, "dim")
+
+
+def _number(node: Node, name: str) -> int:
+    value = getattr(node, f"_saved_{name}")
+    # autograd shows negative numbers as unsigned ones
+    return int(value) - 2**64 if value is not None and value >= 2**63 else int(value or 0)
+
+
+def _pieces(node: Node) -> list[tuple[int, int]]:
+    """Rows (start, stop) of each piece of a cut along the first axis."""
+    size = node._saved_self_sym_sizes[0]  # type: ignore[attr-defined]
+    if node.name() == "SplitBackward0":
+        step = node._saved_split_size  # type: ignore[attr-defined]
+        return [(start, min(start + step, size)) for start in range(0, size, step)]
+    stops, pieces = 0, []
+    for length in node._saved_split_sizes:  # type: ignore[attr-defined]
+        pieces.append((stops, stops + length))
+        stops += length
+    return pieces
+
+
+def _is_matrix_transpose(node: Node) -> bool:
+    if node.name() == "TBackward0":
+        return True
+    if node.name() == "TransposeBackward0":
+        axes = {_number(node, "dim0"), _number(node, "dim1")}
+        return axes in ({0, 1}, {-1, -2}, {0, -1}, {1, -2})
+    return [int(axis) - 2**64 if axis >= 2**63 else int(axis) for axis in node._saved_dims] in ([1, 0], [-1, 0], [-1, -2], [1, -2])  # type: ignore[attr-defined]

@@ -1,0 +1,263 @@
+"""A model seen as a function of its trainable weights, sample by sample: forward passes, and how each weight enters them."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from workers.entk.graph import Reading, readings
+from workers.entk.layout import Layout, find_layout
+from workers.entk.terms import Grouped, Matrix, Term, term
+from workers.errors import ConfigError
+
+# N samples; b samples of a chunk; R cotangents of each sample; P weights
+
+Samples = tuple[Tensor, ...]
+Forward = Callable[[Samples], Tensor]
+
+NUM_PROBED = 3
+# a batch of one sample may take another path: its axes can be transposed without being copied
+FEWEST = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A weight (or rows of it) that enters by terms with a fast form: all of them, as (operation, input) pairs."""
+
+    name: str
+    places: tuple[tuple[int, int], ...]
+    num_weights: int
+    depth: int  # number of its first operation, outputs first
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pass:
+    """One forward pass of a chunk: `outputs` (b, D) flattened, and its operations that read weights."""
+
+    outputs: Tensor
+    readings: list[Reading]
+    layouts: Sequence[Layout | None]
+
+    def term(self, place: tuple[int, int]) -> Term:
+        """The term of one input of one operation."""
+        reading, slot = place
+        layout = self.layouts[reading]
+        assert layout is not None
+        found = term(self.readings[reading], layout, slot)
+        assert found is not None
+        return found
+
+    def cotangents(self, operations: Sequence[int], cotangents: Tensor) -> list[Tensor]:
+        """Cotangents (R, *output) of operations, for cotangents (R, b, D) of the outputs; the graph is kept."""
+        edges = [self.readings[index].edge for index in operations]
+        if len(cotangents) == 1:
+            found = torch.autograd.grad(self.outputs, edges, cotangents[0], retain_graph=True, allow_unused=True)
+            return [self._filled(index, one).unsqueeze(0) for index, one in zip(operations, found)]
+        try:
+            found = torch.autograd.grad(self.outputs, edges, cotangents, retain_graph=True, allow_unused=True, is_grads_batched=True)
+            return [self._filled(index, one, len(cotangents)) for index, one in zip(operations, found)]
+        except RuntimeError:  # an operation without a rule for batches of cotangents
+            each = [self.cotangents(operations, one[None]) for one in cotangents]
+            return [torch.cat(ones) for ones in zip(*each)]
+
+    def _filled(self, index: int, found: Tensor | None, *lead: int) -> Tensor:
+        """Zeros where the outputs do not depend on an operation."""
+        return found if found is not None else self.outputs.new_zeros(*lead, *self.readings[index].output_shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A model, how it is applied to samples, and what a first look at a few of them has told.
+
+    `parts` have fast forms; `others` are weights without one, whose rows come from a backward pass for each sample by itself.
+    """
+
+    model: nn.Module
+    forward: Forward
+    weights: Mapping[str, Tensor]
+    layouts: tuple[Layout | None, ...]
+    parts: tuple[Part, ...]
+    others: tuple[str, ...]
+    num_outputs: int  # D, of one sample
+    signature: tuple[str, ...] = field(repr=False)
+    kept_bytes: int  # of the forward pass, a sample
+
+    def record(self, samples: Samples) -> Pass:
+        """A forward pass whose graph is kept; of one sample, that sample twice."""
+        if len(samples[0]) < FEWEST:
+            samples = tuple(tensor[[0] * FEWEST] for tensor in samples)
+        with torch.enable_grad():
+            outputs = _flat_outputs(self.forward(samples), samples)
+        found = readings(outputs, _ids(self.weights))
+        signature = tuple(reading.kind for reading in found)
+        if signature != self.signature:
+            raise ConfigError(
+                "the model ran other operations than in the pass before: its path depends on the samples or on chance. "
+                f"Before: {', '.join(self.signature)}; now: {', '.join(signature)}. Make its path fixed, or take one sample at a time"
+            )
+        return Pass(outputs, found, self.layouts)
+
+    def other_rows(self, names: Sequence[str], samples: Samples, cotangents: Tensor) -> Tensor:
+        """Rows (b, R, P) of the Jacobian for weights without a fast form, each sample by itself; cotangents (R, b, D)."""
+        weights = [self.weights[name] for name in names]
+        rows = []
+        for index in range(len(samples[0])):
+            one = tuple(tensor[index : index + 1] for tensor in samples)
+            with torch.enable_grad():
+                outputs = _flat_outputs(self.forward(one), one)
+            rows.append(torch.stack([_gradient(outputs, weights, cotangent[index : index + 1]) for cotangent in cotangents]))
+        return torch.stack(rows)
+
+
+def look(model: nn.Module, forward: Forward, samples: Samples) -> Network:
+    """A network, from three samples: where they stand in each operation, and that they do not meet.
+
+    Raises ConfigError for outputs that are random, that depend on other samples, or that no trainable weight reaches.
+    """
+    weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    few = tuple(_few(tensor) for tensor in samples)
+    with torch.enable_grad():
+        outputs = _flat_outputs(forward(few), few)
+    if not weights or outputs.grad_fn is None:
+        raise ConfigError(
+            "no trainable weight reaches the outputs: the kernel would be empty. The model has "
+            f"{len(weights)} tensors with requires_grad=True; set it on those that are trained, and run the model with gradients"
+        )
+    _refuse_chance_and_company(forward, few, outputs.detach())
+    found = readings(outputs, _ids(weights))
+    layouts = _layouts(outputs, found)
+    recorded = Pass(outputs, found, layouts)
+    parts, others = _parts(recorded, weights)
+    return Network(
+        model=model,
+        forward=forward,
+        weights=weights,
+        layouts=layouts,
+        parts=parts,
+        others=others,
+        num_outputs=outputs.shape[1],
+        signature=tuple(reading.kind for reading in found),
+        kept_bytes=_kept_bytes(outputs),
+    )
+
+
+def _few(tensor: Tensor) -> Tensor:
+    """Three samples; with fewer there are, some of them again."""
+    return tensor[torch.arange(NUM_PROBED, device=tensor.device) % len(tensor)]
+
+
+def _flat_outputs(outputs: Tensor, samples: Samples) -> Tensor:
+    if outputs.shape[:1] != samples[0].shape[:1]:
+        raise ConfigError(
+            f"the outputs must have one entry a sample along their first axis, got shape {tuple(outputs.shape)} for {len(samples[0])} samples"
+        )
+    return outputs.flatten(1) if outputs.dim() > 1 else outputs.unsqueeze(1)
+
+
+def _ids(weights: Mapping[str, Tensor]) -> dict[int, str]:
+    return {id(weight): name for name, weight in weights.items()}
+
+
+def _gradient(outputs: Tensor, weights: Sequence[Tensor], cotangent: Tensor) -> Tensor:
+    found = torch.autograd.grad(outputs, weights, cotangent, retain_graph=True, allow_unused=True)
+    return torch.cat([(torch.zeros_like(weight) if one is None else one).flatten() for one, weight in zip(found, weights)])
+
+
+def _refuse_chance_and_company(forward: Forward, few: Samples, outputs: Tensor) -> None:
+    with torch.no_grad():
+        again, pair = (
+            _flat_outputs(forward(tuple(tensor[:size] for tensor in few)), tuple(tensor[:size] for tensor in few)) for size in (NUM_PROBED, 2)
+        )
+    allowed = 1e3 * torch.finfo(outputs.dtype).eps * float(outputs.abs().max())
+    if not _close(again, outputs, allowed):
+        raise ConfigError(
+            f"two passes over the same samples differ by {float((again - outputs).abs().max()):.1e}: the model draws random numbers "
+            "(dropout, noise). Call model.eval(), or fix its seed in the forward pass"
+        )
+    if not _close(pair, outputs[:2], allowed):
+        raise ConfigError(
+            f"the outputs of a sample change by {float((pair - outputs[:2]).abs().max()):.1e} with the samples beside it "
+            "(batch statistics, a shared capacity), so it has no kernel of its own. Call model.eval(), "
+            "or take statistics='batch' for those of the probe set, frozen"
+        )
+
+
+def _close(one: Tensor, other: Tensor, allowed: float) -> bool:
+    # what is not finite is refused elsewhere, by name
+    return bool(((one - other).abs() <= allowed).logical_or(~other.isfinite()).all())
+
+
+def _layouts(outputs: Tensor, found: Sequence[Reading]) -> tuple[Layout | None, ...]:
+    """Where samples stand in the output of each operation, from the cotangents that each of them sends."""
+    generator = torch.Generator(device=outputs.device).manual_seed(0)
+    touched = []
+    for index in range(NUM_PROBED):
+        cotangent = torch.zeros_like(outputs)
+        cotangent[index] = torch.randn(outputs.shape[1], generator=generator, device=outputs.device, dtype=outputs.dtype)
+        edges = [reading.edge for reading in found]
+        grads = torch.autograd.grad(outputs, edges, cotangent, retain_graph=True, allow_unused=True)
+        touched.append([None if grad is None else grad != 0 for grad in grads])
+    masks = zip(*touched)
+    return tuple(None if any(mask is None or mask.dim() == 0 for mask in three) else find_layout(three) for three in masks)
+
+
+def _parts(recorded: Pass, weights: Mapping[str, Tensor]) -> tuple[tuple[Part, ...], tuple[str, ...]]:
+    """Weights all of whose readings have a fast form that can be added up, and the names of the others that are read."""
+    places: dict[str, list[tuple[tuple[int, int], Term | None]]] = {}
+    for index, (reading, layout) in enumerate(zip(recorded.readings, recorded.layouts)):
+        for slot, source in reading.sources.items():
+            fast = term(reading, layout, slot) if layout is not None else None
+            places.setdefault(source.name, []).append(((index, slot), fast))
+    parts, others = [], []
+    for name in weights:
+        if name in places:
+            found = _parts_of(name, places[name], weights[name])
+            parts += found or []
+            others += [] if found else [name]
+    return tuple(sorted(parts, key=lambda part: part.depth)), tuple(others)
+
+
+def _parts_of(name: str, places: Sequence[tuple[tuple[int, int], Term | None]], weight: Tensor) -> list[Part] | None:
+    """The parts of one weight: one for the whole, or one for each of its pieces; None: some reading has no fast form."""
+    groups: dict[tuple[int, int] | None, list[tuple[tuple[int, int], Term]]] = {}
+    for place, term in places:
+        if term is None:
+            return None
+        groups.setdefault(term.source.rows, []).append((place, term))
+    pieces = sorted(rows for rows in groups if rows is not None)
+    overlap = any(one[1] > other[0] for one, other in zip(pieces, pieces[1:]))
+    if overlap or (None in groups and pieces) or not all(_add_up([term for _, term in group]) for group in groups.values()):
+        return None
+    if None in groups and len(groups[None]) > 1 and groups[None][0][1].num_weights != weight.numel():
+        return None
+    return [
+        Part(name, tuple(place for place, _ in group), group[0][1].num_weights, min(place[0] for place, _ in group))
+        for group in groups.values()
+    ]
+
+
+def _add_up(group: Sequence[Term]) -> bool:
+    """Whether the rows of several terms are in the same order of weights."""
+    if len(group) == 1:
+        return True
+    ordered = (Matrix, Grouped)
+    plain = [term for term in group if isinstance(term, ordered) or term.source.is_plain]
+    return len({term.num_weights for term in group}) == 1 and (len(plain) == len(group) or len({term.source.looks for term in group}) == 1)
+
+
+def _kept_bytes(outputs: Tensor) -> int:
+    """What the operations of a pass put out, for one sample: more than is kept."""
+    seen, stack, total = set(), [outputs.grad_fn], 0
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            continue
+        for metadata in node._input_metadata:  # type: ignore[attr-defined]
+            total += math.prod(metadata.shape) * metadata.dtype.itemsize
+        stack.extend(child for child, _ in node.next_functions)
+    return total // NUM_PROBED

@@ -1,0 +1,155 @@
+"""Gradients of the summed loss over blocks of clusters, one backward pass per block, and plain probes on the same graphs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from workers.entk.position_loss import UnitLoss, residuals
+from workers.entk.position_trace import rademacher
+from workers.errors import ConfigError
+
+# B clusters (axis 0 of the inputs); K blocks; L tensors of parameters; R probes
+
+KNOWN_OPTIMIZERS = ("Adam", "AdamW")
+
+Preconditioner = Mapping[str, Tensor] | Optimizer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Inputs (B, ...), targets of its units, and which units count."""
+
+    inputs: Tensor
+    targets: Tensor
+    mask: Tensor | None = None
+
+    def every(self, num_blocks: int, first: int) -> "Batch":
+        """Each `num_blocks`-th cluster from `first` on: blocks of a batch that is sorted by class are alike."""
+        rows = slice(first, None, num_blocks)
+        return Batch(inputs=self.inputs[rows], targets=self.targets[rows], mask=None if self.mask is None else self.mask[rows])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockGradients:
+    """`gradients_LK`: for each tensor of parameters (K, *shape), of the summed loss, times the root of the preconditioner.
+
+    The rest are sums by block or by cluster in float64; `valid` and the sums by cluster are in the order of the inputs; `outputs` has
+    only shape, dtype and device of theirs; traces_LRK by plain probes, where there were any.
+    """
+
+    gradients_LK: list[Tensor]
+    units_B: Tensor
+    energy_B: Tensor
+    loss_B: Tensor
+    traces_LRK: Tensor | None
+    outputs: Tensor
+    valid: Tensor
+
+
+def block_gradients(
+    model: nn.Module,
+    unit_loss: UnitLoss,
+    batch: Batch,
+    *,
+    num_blocks: int,
+    num_probes: int,
+    roots_L: Sequence[Tensor] | None,
+    generator: torch.Generator,
+) -> BlockGradients:
+    """Block k holds the clusters k, k + num_blocks, ...; `num_probes`: plain probes of each block (0: none)."""
+    parameters = trainable(model)
+    gradients, sums, traces = [], [], []
+    for block in range(num_blocks):
+        part = batch.every(num_blocks, block)
+        with torch.enable_grad():
+            outputs = model(part.inputs)
+        found = residuals(unit_loss, outputs, part.targets, part.mask)
+        sums.append(found)
+        template = outputs.detach()[:1]
+        gradients.append(_gradient(outputs, parameters, found.gradient.to(outputs.dtype), roots_L, keep=num_probes > 0))
+        for probe in range(num_probes):
+            cotangent = rademacher(tuple(outputs.shape), outputs, generator) * found.valid[..., None]
+            gradient = _gradient(outputs, parameters, cotangent, roots_L, keep=probe + 1 < num_probes)
+            traces.append(torch.stack([value.square().sum(dtype=torch.float64) for value in gradient]))
+    return BlockGradients(
+        gradients_LK=[torch.stack(values) for values in zip(*gradients)],
+        units_B=_interleave([found.units_B for found in sums]),
+        energy_B=_interleave([found.energy_B for found in sums]),
+        loss_B=_interleave([found.loss_B for found in sums]),
+        traces_LRK=torch.stack(traces, dim=1).view(-1, num_blocks, num_probes).transpose(1, 2) if traces else None,
+        outputs=template.expand(len(batch.inputs), *template.shape[1:]),
+        valid=_interleave([found.valid for found in sums]),
+    )
+
+
+def trainable(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters that are trained; ConfigError where there are none."""
+    found = [weights for weights in model.parameters() if weights.requires_grad]
+    if not found:
+        raise ConfigError("the model has no parameter with requires_grad=True")
+    return found
+
+
+def preconditioner_roots(model: nn.Module, preconditioner: Preconditioner | None) -> list[Tensor] | None:
+    """P^(1/2) of each trainable parameter, P = 1 / (sqrt(v_hat) + eps) for an Adam of torch."""
+    if preconditioner is None:
+        return None
+    named = [(name, weights) for name, weights in model.named_parameters() if weights.requires_grad]
+    if isinstance(preconditioner, Optimizer):
+        scales = _adam_scales(preconditioner)
+        found = [scales.get(id(weights)) for _, weights in named]
+    else:
+        found = [preconditioner.get(name) for name, _ in named]
+    checked = [_checked(name, weights, scale) for (name, weights), scale in zip(named, found)]
+    lowest, name = min(zip(torch.stack([scale.min() for scale in checked]).tolist(), (name for name, _ in named)))
+    if lowest < 0:
+        raise ConfigError(f"the preconditioner of {name} must not be negative, got {lowest}")
+    return [scale.detach().sqrt() for scale in checked]
+
+
+def _checked(name: str, weights: Tensor, scale: Tensor | None) -> Tensor:
+    if scale is None or scale.shape != weights.shape:
+        given = "nothing" if scale is None else f"shape {tuple(scale.shape)}"
+        raise ConfigError(
+            f"the preconditioner needs a tensor of shape {tuple(weights.shape)} for {name}, got {given}; "
+            "an optimiser has one after its first step"
+        )
+    return scale
+
+
+def _adam_scales(optimizer: Optimizer) -> dict[int, Tensor]:
+    kind = type(optimizer).__name__
+    if kind not in KNOWN_OPTIMIZERS:
+        raise ConfigError(
+            f"the preconditioner of {kind} is not known; known are {' and '.join(KNOWN_OPTIMIZERS)}, or give a mapping from the names of "
+            "parameters to tensors"
+        )
+    scales = {}
+    for group in optimizer.param_groups:
+        for weights in group["params"]:
+            state = optimizer.state.get(weights, {})
+            if "exp_avg_sq" in state:
+                moment = state["max_exp_avg_sq"] if group.get("amsgrad") else state["exp_avg_sq"]
+                corrected = moment / (1 - group["betas"][1] ** torch.as_tensor(state["step"], device=moment.device))
+                scales[id(weights)] = 1 / (corrected.sqrt() + group["eps"])
+    return scales
+
+
+def _gradient(
+    outputs: Tensor, parameters: Sequence[nn.Parameter], cotangent: Tensor, roots_L: Sequence[Tensor] | None, *, keep: bool
+) -> list[Tensor]:
+    """J^T v of each parameter, at least in float32."""
+    found = torch.autograd.grad(outputs, parameters, cotangent, retain_graph=keep, allow_unused=True, materialize_grads=True)
+    wide = [gradient.to(torch.promote_types(gradient.dtype, torch.float32)) for gradient in found]
+    return wide if roots_L is None else [gradient * root for gradient, root in zip(wide, roots_L)]
+
+
+def _interleave(parts: Sequence[Tensor]) -> Tensor:
+    """Clusters of all blocks in the order of the inputs."""
+    result = parts[0].new_empty((sum(len(part) for part in parts), *parts[0].shape[1:]))
+    for block, part in enumerate(parts):
+        result[block :: len(parts)] = part
+    return result

@@ -1,0 +1,104 @@
+"""The loss of each unit, its gradient with respect to the outputs, and which units count (D2, D4)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from workers.errors import ConfigError, Diverged
+
+# N units (all leading axes of the outputs); B clusters (their first axis); C outputs
+
+UnitLoss = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Residuals:
+    """Of one batch: `gradient` of the summed loss (like the outputs, zero where a unit is not valid), and sums by cluster in float64."""
+
+    gradient: Tensor
+    valid: Tensor
+    units_B: Tensor
+    energy_B: Tensor
+    loss_B: Tensor
+
+
+def residuals(unit_loss: UnitLoss, outputs: Tensor, targets: Tensor, mask: Tensor | None = None) -> Residuals:
+    """u_n = d l_n / d f_n by one gradient through the loss alone, on detached outputs (*units, C); at least in float32.
+
+    Raises ConfigError where the loss is not one number per unit.
+    """
+    if outputs.dim() < 2:
+        raise ConfigError(
+            f"the last axis of the model's output must be its outputs, as in (N, C) or (B, S, V), got shape {tuple(outputs.shape)}; "
+            "give a single output an axis of its own: (N, 1)"
+        )
+    valid = valid_units(unit_loss, outputs, targets, mask)
+    # low precision is that of the network; the loss is evaluated as a training step would, in float32
+    leaf = outputs.detach().to(torch.promote_types(outputs.dtype, torch.float32)).requires_grad_()
+    with torch.enable_grad(), torch.autocast(outputs.device.type, enabled=False):
+        loss = torch.where(valid, _loss_of_units(unit_loss, leaf, targets), 0.0)
+        if not loss.requires_grad:
+            raise ConfigError("the loss does not depend on the model's outputs by operations that can be differentiated")
+        (gradient,) = torch.autograd.grad(loss.sum(), leaf)
+    gradient = torch.where(valid[..., None], gradient, 0.0)
+    return Residuals(
+        gradient=gradient,
+        valid=valid,
+        units_B=_by_cluster(valid),
+        energy_B=_by_cluster(gradient.square().sum(-1, dtype=torch.float64)),
+        loss_B=_by_cluster(loss.detach()),
+    )
+
+
+def valid_units(unit_loss: UnitLoss, outputs: Tensor, targets: Tensor, mask: Tensor | None) -> Tensor:
+    """Which units count (bool, *units): `mask`, and where the loss has an `ignore_index`, targets that are not it."""
+    units = outputs.shape[:-1]
+    if mask is not None and (mask.dtype != torch.bool or mask.shape != units):
+        raise ConfigError(
+            f"mask must be of dtype bool and shape {tuple(units)}, the units of the outputs, got {mask.dtype} {tuple(mask.shape)}"
+        )
+    valid = torch.ones(units, dtype=torch.bool, device=outputs.device) if mask is None else mask
+    ignored = getattr(unit_loss, "ignore_index", None)
+    if ignored is not None and targets.shape == units:
+        valid = valid & (targets != ignored)
+    return valid
+
+
+def check_finite(loss: float) -> None:
+    """Diverged where outputs or losses are no numbers."""
+    if not torch.isfinite(torch.tensor(loss)):
+        raise Diverged(f"the mean loss is {loss}: parameters, outputs or targets hold numbers that are not finite")
+
+
+def _loss_of_units(unit_loss: UnitLoss, outputs: Tensor, targets: Tensor) -> Tensor:
+    """The loss (*units), of units along one axis; a loss that needs all axes is given them.
+
+    One axis first: torch's cross entropy takes the second axis of (B, S, V) for the classes, and where S = V says nothing.
+    """
+    units = outputs.shape[:-1]
+    if len(units) > 1 and targets.shape[: len(units)] == units:
+        try:
+            return _checked(unit_loss(outputs.flatten(0, -2), targets.flatten(0, len(units) - 1)), units[:0] + (units.numel(),)).view(units)
+        except (ConfigError, RuntimeError, ValueError, IndexError):
+            return _checked(unit_loss(outputs, targets), units)
+    return _checked(unit_loss(outputs, targets), units)
+
+
+def _checked(loss: Tensor, units: torch.Size | tuple[int, ...]) -> Tensor:
+    if loss.dim() == 0:
+        raise ConfigError(
+            f'the loss must be one number per unit, shape {tuple(units)}, got a single one; take reduction="none", '
+            "since a mean and a sum cannot be told apart"
+        )
+    if loss.shape != torch.Size(units):
+        raise ConfigError(
+            f"the loss must be one number per unit, shape {tuple(units)}, got {tuple(loss.shape)}; "
+            "sum over what belongs to one unit, as in lambda outputs, targets: loss(outputs, targets).sum(-1)"
+        )
+    return loss
+
+
+def _by_cluster(values: Tensor) -> Tensor:
+    return values.to(torch.float64).flatten(1).sum(1) if values.dim() > 1 else values.to(torch.float64)

@@ -1,0 +1,58 @@
+"""The plain module under the wrappers of a training script, what makes its gradients random, and sums over ranks."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+
+from workers.errors import ConfigError
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+
+
+def unwrap(model: nn.Module) -> tuple[nn.Module, Any]:
+    """The module that torch.compile or (Distributed)DataParallel wraps, and the process group over which its gradients are summed."""
+    group: Any = None
+    while True:
+        if hasattr(model, "_orig_mod"):
+            model = model._orig_mod  # type: ignore[assignment]
+        elif isinstance(model, nn.parallel.DistributedDataParallel):
+            model, group = model.module, model.process_group
+        elif isinstance(model, nn.DataParallel):
+            model = model.module
+        else:
+            return model, group
+
+
+def refuse_randomness(model: nn.Module) -> None:
+    """ConfigError where dropout or batch statistics are active: gradients would not be functions of weights and sample alone."""
+    for name, module in model.named_modules():
+        active = module.training and isinstance(module, DROPOUTS) and getattr(module, "p", 0) > 0
+        mixing = isinstance(module, BATCH_NORMS) and (module.training or not module.track_running_stats)
+        if active or mixing:
+            what = "drops activations" if active else "normalises by statistics of the batch"
+            raise ConfigError(f"{type(module).__name__} {name!r} {what}; call model.eval() first, or take it out")
+
+
+def rank(group: Any) -> int:
+    """Of this process in a group; 0 without one."""
+    return 0 if group is None else distributed.get_rank(group)
+
+
+def sum_over_ranks(tensors: list[Tensor], group: Any) -> list[Tensor]:
+    """Sums over the group, in place; without one the tensors as they are."""
+    if group is not None:
+        for tensor in tensors:
+            distributed.all_reduce(tensor, group=group)
+    return tensors
+
+
+def join_ranks(tensors: dict[str, Tensor], group: Any) -> dict[str, Tensor]:
+    """Small tensors on the CPU of all ranks, one after another along their last axis."""
+    here = {name: tensor.cpu() for name, tensor in tensors.items()}
+    if group is None:
+        return here
+    parts: list[dict[str, Tensor]] = [{} for _ in range(distributed.get_world_size(group))]
+    distributed.all_gather_object(parts, here, group=group)
+    return {name: torch.cat([part[name] for part in parts], dim=-1) for name in here}

@@ -1,0 +1,119 @@
+"""chi_net: sums of squared Jacobians, exactly or by random probes, and the choice between the ways."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from workers.entk.norms import squared_gradient_norms
+from workers.errors import ConfigError
+
+# B clusters (axis 0 of the inputs); R probes or outputs; L tensors of parameters
+
+METHODS = ("auto", "exact", "ghost", "hutchinson")
+NUM_CHECKED = 2
+NUM_ELEMENTS_AT_ONCE = 2**26
+TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-3}
+HALF_TOLERANCE = 5e-2
+
+
+@dataclass(frozen=True, slots=True)
+class CrossCheck:
+    """Squared gradient norms of `num_clusters` clusters against one plain backward pass each, with equal probes.
+
+    `difference` is the largest relative one; `note` says why a method was left, if it was.
+    """
+
+    difference: float
+    num_clusters: int
+    note: str = ""
+
+
+def rademacher(shape: tuple[int, ...], like: Tensor, generator: torch.Generator) -> Tensor:
+    """Independent signs, +1 or -1."""
+    return torch.empty(shape, dtype=like.dtype, device=like.device).bernoulli_(0.5, generator=generator).mul_(2).sub_(1)
+
+
+def choose(
+    estimator: str, model: nn.Module, inputs_B: Tensor, outputs: Tensor, *, num_probes: int, single: bool, generator: torch.Generator
+) -> tuple[str, CrossCheck]:
+    """The method for outputs like `outputs` (B, ..., C), and its cross-check.
+
+    Cost is counted in backward passes: "exact" takes one per output of a cluster, "ghost" and "hutchinson" one per probe. The
+    variance of "hutchinson" has terms between the clusters of a block, so it is taken only where blocks are `single` clusters (it is then
+    "ghost" without its work), or where "ghost" does not work.
+    """
+    num_rows = outputs[0].numel()
+    if estimator == "hutchinson" or (estimator == "auto" and single and num_rows > num_probes):
+        return "hutchinson", CrossCheck(0.0, 0, "hutchinson is a plain backward pass")
+    method = estimator if estimator != "auto" else "exact" if num_rows <= num_probes else "ghost"
+    try:
+        check = cross_check(model, inputs_B[:NUM_CHECKED], generator)
+    except (ConfigError, NotImplementedError, RuntimeError) as error:
+        if estimator != "auto" or isinstance(error, torch.OutOfMemoryError):
+            raise
+        return "hutchinson", CrossCheck(float("nan"), 0, f"{method} does not work on this model: {error}")
+    limit = TOLERANCES.get(outputs.dtype, HALF_TOLERANCE)
+    if check.difference <= limit:
+        return method, check
+    reason = f"{method} differs from plain backward passes by {check.difference:.1e} on {check.num_clusters} clusters, not {limit:.0e}"
+    if estimator != "auto":
+        raise ConfigError(f'{reason}; does the model mix its samples? take estimator="hutchinson"')
+    return "hutchinson", CrossCheck(check.difference, check.num_clusters, reason)
+
+
+def cross_check(model: nn.Module, inputs_B: Tensor, generator: torch.Generator) -> CrossCheck:
+    """All clusters of `inputs_B` together against each alone, whose gradients are plain ones."""
+    parameters = [weights for weights in model.parameters() if weights.requires_grad]
+    alone, cotangents = [], []
+    for index in range(len(inputs_B)):
+        with torch.enable_grad():
+            outputs = model(inputs_B[index : index + 1])
+        cotangents.append(rademacher(tuple(outputs.shape), outputs, generator))
+        gradients = torch.autograd.grad(outputs, parameters, cotangents[-1], allow_unused=True)
+        alone.append(torch.stack([_square(gradient) for gradient in gradients if gradient is not None]).sum())
+    plain_B = torch.stack(alone)
+    (found_B,) = squared_gradient_norms(model, inputs_B, torch.cat(cotangents)[None])
+    scale = plain_B.max().clamp_min(torch.finfo(plain_B.dtype).tiny)
+    return CrossCheck(float(((found_B - plain_B).abs() / scale).max()), len(inputs_B))
+
+
+def traces(
+    method: str, model: nn.Module, inputs_B: Tensor, outputs: Tensor, valid: Tensor, *, num_probes: int, generator: torch.Generator
+) -> Tensor:
+    """sum over a cluster's valid units of ||J_n||_F^2, or its unbiased estimates: (L, R, B) in float64; R = 1 for "exact".
+
+    `outputs` gives shape, dtype and device.
+    """
+    if method == "exact":
+        parts = [_norms(model, inputs_B, cotangents).sum(1, keepdim=True) for cotangents in _unit_vectors(outputs, valid)]
+        return torch.stack(parts).sum(0)
+    found = []
+    for part, mask in zip(*(torch.split(values, _num_at_once(outputs, num_probes)) for values in (inputs_B, valid))):
+        cotangents = rademacher((num_probes, len(part), *outputs.shape[1:]), outputs, generator) * mask[..., None]
+        found.append(_norms(model, part, cotangents))
+    return torch.cat(found, dim=2)
+
+
+def _norms(model: nn.Module, inputs_B: Tensor, cotangents_RB: Tensor) -> Tensor:
+    found = squared_gradient_norms(model, inputs_B, cotangents_RB, by_parameter=True)
+    return torch.stack([found[name].to(torch.float64) for name, weights in model.named_parameters() if weights.requires_grad])
+
+
+def _unit_vectors(outputs: Tensor, valid: Tensor) -> Iterator[Tensor]:
+    """Cotangents (R, *outputs.shape) that take each output of each cluster once; zero at units that are not valid."""
+    num_rows, at_once = outputs[0].numel(), max(1, NUM_ELEMENTS_AT_ONCE // outputs.numel())
+    mask = valid[..., None].expand(outputs.shape).flatten(1).to(outputs.dtype)
+    for first in range(0, num_rows, at_once):
+        rows = torch.arange(first, min(first + at_once, num_rows), device=outputs.device)
+        selected = nn.functional.one_hot(rows, num_rows).to(outputs.dtype)
+        yield (selected[:, None] * mask).view(len(rows), *outputs.shape)
+
+
+def _num_at_once(outputs: Tensor, num_copies: int) -> int:
+    return max(1, NUM_ELEMENTS_AT_ONCE // max(1, num_copies * outputs[0].numel()))
+
+
+def _square(gradient: Tensor) -> Tensor:
+    return gradient.square().sum(dtype=torch.float64)
