@@ -82,14 +82,13 @@ def spectrum_of(kernel_RR: "Kernel", residuals_NC: "Kernel | None" = None, *, pr
     import numpy as np
 
     matrix = square(kernel_RR)
-    num_units, num_outputs = (len(matrix), 1) if residuals_NC is None else np.shape(_host(residuals_NC))
+    num_units, num_outputs, weights_R = len(matrix), 1, np.full(len(matrix), np.nan)
     if residuals_NC is None:
-        values_R, weights_R = np.linalg.eigvalsh(matrix), np.full(len(matrix), np.nan)
+        values_R = np.linalg.eigvalsh(matrix)
     else:
-        residual_RS = columns(matrix, residuals_NC)
+        residual_RS, (num_units, num_outputs) = columns(matrix, residuals_NC), residuals_NC.shape
         values_R, vectors_RR = np.linalg.eigh(matrix)
-        total = float((residual_RS**2).sum())
-        weights_R = ((vectors_RR.T @ residual_RS) ** 2).sum(1) / total if total > 0.0 else np.full(len(matrix), np.nan)
+        weights_R = ((vectors_RR.T @ residual_RS) ** 2).sum(1) * ratio(1.0, (residual_RS**2).sum())
     return SpectrumData(
         eigenvalues_K=values_R,
         weights_K=weights_R,
@@ -251,8 +250,7 @@ def observe_kernel(
 
     Those of the traced kernel are named `<observable>_traced` where C > 1 (D1). `cosine_entropy` alone costs the third power of the rows.
     """
-    num_units, num_outputs = float64(residuals_NC).shape
-    rows = columns(kernel_RR, residuals_NC)
+    rows, num_units = columns(kernel_RR, residuals_NC), len(residuals_NC)
     kernels = {"kernel_RR": kernel_RR}
     kernels |= {"full_RR": kernel_RR} if rows.size == len(rows) else {}
     kernels |= {"traced_NN": kernel_RR} if num_units == len(rows) else {}

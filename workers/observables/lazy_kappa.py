@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def lazy_kappa(
-    outputs_of: "Callable[[Weights], Tensor]", weights: "Weights", targets: "Tensor", *, num_iterations: int = 50, num_starts: int = 3
+    outputs_of: "Callable[[Weights], Tensor]", weights: "Weights", targets: "Tensor", *, num_iterations: int = 200, num_starts: int = 3
 ) -> float:
     """kappa = ||h(theta) - y|| ||D^2 h(theta)|| / ||D h(theta)||^2 with operator norms; lazy where it is far below 1.
 
