@@ -65,7 +65,7 @@ def lanczos(
     """The largest eigenpairs, until every ||Theta q - lambda q|| <= tolerance x the largest eigenvalue.
 
     `tolerance`: None is 1e-10, and 1e-6 where the products are not in float64. `basis_size`: vectors of 8 R bytes that are kept at most;
-    None: five for each eigenpair. `max_products`: products with one vector before it gives up; None: fifty full bases. `callback` is
+    None: six for each eigenpair. `max_products`: products with one vector before it gives up; None: fifty full bases. `callback` is
     called whenever convergence is looked at. `state`, of a progress or a result: a run with the same settings goes on from there to the
     same eigenpairs. ConfigError where numbers do not fit the kernel; Diverged where products are not finite or it gives up.
     """
@@ -108,7 +108,7 @@ def _capacity(operator: Operator, num_eigenpairs: int, block_size: int, basis_si
         raise ConfigError(
             f"basis_size must be at least {least} for {num_eigenpairs} eigenvalues with blocks of {block_size}, got {basis_size}"
         )
-    return min(rows, basis_size or max(5 * num_eigenpairs, num_eigenpairs + 8 * block_size))
+    return min(rows, basis_size or max(6 * num_eigenpairs, num_eigenpairs + 8 * block_size))
 
 
 def _may_miss_copies(values_K: Tensor, block: int, allowed: float) -> bool:

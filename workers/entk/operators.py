@@ -5,7 +5,7 @@ What takes a kernel here takes any `Operator`. A `torch.Tensor` is one.
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy
@@ -15,12 +15,14 @@ from torch.func import functional_call, jvp, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
+from workers.entk import checks
 from workers.errors import ConfigError
 
 # R rows; S columns; B vectors of a block; N units; C outputs; P parameters
 
 Weights = dict[str, Tensor]
 Outputs = Callable[[Weights], Tensor]
+Inputs = Tensor | Sequence[Tensor]
 
 
 class Operator(Protocol):
@@ -69,8 +71,18 @@ class KernelOperator:
     dtype: torch.dtype
     device: torch.device
 
-    def __init__(self, model: nn.Module, x: Tensor, outputs: str = "full", *, z: Tensor | None = None, memory_gib: float = 2.0) -> None:
-        products = _ModelProducts(model, x, x if z is None else z, outputs, memory_gib)
+    def __init__(
+        self,
+        model: nn.Module,
+        x: Inputs,
+        outputs: str = "full",
+        *,
+        z: Inputs | None = None,
+        memory_gib: float = 2.0,
+        statistics: str | None = None,
+    ) -> None:
+        products = _ModelProducts(model, checks.samples("x", x), checks.samples("z", x if z is None else z), outputs, statistics)
+        products.prepare(memory_gib)
         self.shape, self.dtype, self.device = products.shape, products.dtype, products.device
         self._product: Callable[[Tensor], Tensor] = products.multiply
 
@@ -122,24 +134,34 @@ def _tensor(image: Any) -> Tensor:
 class _ModelProducts:
     """Products with J(x) J(z)^T, cut so that a few samples times a few vectors are in memory."""
 
-    def __init__(self, model: nn.Module, x: Tensor, z: Tensor, outputs: str, memory_gib: float) -> None:
-        if outputs not in ("full", "traced", "sum_logits"):
-            raise ConfigError(f"outputs must be one of full, traced, sum_logits, got {outputs!r}")
-        if len(x) == 0 or len(z) == 0:
-            raise ConfigError(f"a kernel needs at least one sample, got {len(x)} and {len(z)}")
-        self.model, self.x, self.z, self.outputs = getattr(model, "_orig_mod", model), x, z, outputs
+    over_vectors: Any
+    push: Any
+
+    def __init__(self, model: nn.Module, x: checks.Samples, z: checks.Samples, outputs: str, statistics: str | None) -> None:
+        checks.one_of("outputs", outputs, ("full", "traced", "sum_logits"))
+        checks.match(x, z)
+        checks.place(model, x)
+        # a compiled model has no forward mode, and the same weights as the one it was made of
+        self.model, self.x, self.z = getattr(model, "_orig_mod", model), x, z
+        self.outputs, self.statistics = outputs, statistics
         self.weights = {name: value.detach() for name, value in self.model.named_parameters() if value.requires_grad}
         if not self.weights:
-            raise ConfigError("the model has no trainable parameters; set requires_grad on those the kernel is of")
+            raise ConfigError("the model has no trainable weights; set requires_grad on those that the kernel is of")
         first = next(iter(self.weights.values()))
         self.dtype, self.device = first.dtype, first.device
-        with torch.no_grad():
-            *units, self.num_outputs = self._outputs(x[:1])(self.weights).shape[1:]
-        self.rows_of_sample = math.prod(units) * (self.num_outputs if outputs == "full" else 1)
-        self.num_parts = self.num_outputs if outputs == "traced" else 1
-        self.shape = (len(x) * self.rows_of_sample, len(z) * self.rows_of_sample)
-        self.max_vectors, self.max_samples = self._limits(memory_gib)
-        self._choose_way()
+
+    def prepare(self, memory_gib: float) -> None:
+        """Shapes, limits and the way to differentiate, from one sample."""
+        with checks.as_found(self.model, self.x, self.statistics), torch.no_grad():
+            values = self._outputs(_cut(self.x, 0, 1))(self.weights)
+            checks.last_axis(values.shape)
+            checks.finite(values, self.weights)
+            *units, self.num_outputs = values.shape[1:]
+            self.rows_of_sample = math.prod(units) * (self.num_outputs if self.outputs == "full" else 1)
+            self.num_parts = self.num_outputs if self.outputs == "traced" else 1
+            self.shape = (len(self.x[0]) * self.rows_of_sample, len(self.z[0]) * self.rows_of_sample)
+            self.max_vectors, self.max_samples = self._limits(memory_gib)
+            self._choose_way()
 
     def multiply(self, block_BS: Tensor) -> Tensor:
         """(B, R) of (B, S). A part is an output of the traced kernel, each of which goes through the model by itself."""
@@ -147,31 +169,37 @@ class _ModelProducts:
         num_vectors = min(self.max_vectors, len(parts))
         num_samples = max(1, self.max_samples // num_vectors)
         image_BR = block_BS.new_zeros(len(block_BS), self.shape[0])
-        for chosen in parts.split(num_vectors):
-            vectors, outputs = chosen // self.num_parts, chosen % self.num_parts
-            gradients = self._backward(block_BS[vectors], outputs, num_samples)
-            image_BR.index_add_(0, vectors, self._forward(gradients, outputs, num_samples))
+        with checks.as_found(self.model, self.x, self.statistics), torch.no_grad():
+            for start in range(0, len(parts), num_vectors):
+                chosen = parts[start : start + num_vectors]
+                vectors, outputs = chosen // self.num_parts, chosen % self.num_parts
+                gradients = self._backward(block_BS[vectors], outputs, num_samples)
+                image_BR.index_add_(0, vectors, self._forward(gradients, outputs, num_samples))
         return image_BR / self.num_parts
 
     def _backward(self, block_BS: Tensor, outputs_B: Tensor, num_samples: int) -> Weights:
         """J(z)^T v for each vector, summed over chunks of samples."""
         total: Weights = {}
-        for inputs, cut_BS in zip(self.z.split(num_samples), block_BS.split(num_samples * self.rows_of_sample, dim=1)):
-            values, pull = vjp(self._outputs(inputs), self.weights)
-            (found,) = self.over_vectors(pull)(self._seeds(cut_BS, outputs_B, values))
+        for start in range(0, len(self.z[0]), num_samples):
+            values, pull = _pull(self._outputs(_cut(self.z, start, num_samples)), self.weights)
+            cut_BS = block_BS[:, start * self.rows_of_sample : (start + num_samples) * self.rows_of_sample]
+            found = self.over_vectors(pull)(self._seeds(cut_BS, outputs_B, values))
             total = {name: total[name].add_(value) for name, value in found.items()} if total else found
         return total
 
     def _forward(self, gradients: Weights, outputs_B: Tensor, num_samples: int) -> Tensor:
         """J(x) u for each gradient, (B, R)."""
-        pushes = (self.over_vectors(self.push(self._outputs(inputs), self.weights)) for inputs in self.x.split(num_samples))
-        return torch.cat([self._read(push(gradients), outputs_B) for push in pushes], dim=1)
+        images = []
+        for start in range(0, len(self.x[0]), num_samples):
+            push = self.push(self._outputs(_cut(self.x, start, num_samples)), self.weights)
+            images.append(self._read(self.over_vectors(push)(gradients), outputs_B))
+        return torch.cat(images, dim=1)
 
-    def _outputs(self, inputs: Tensor) -> Outputs:
+    def _outputs(self, inputs: checks.Samples) -> Outputs:
         def outputs(weights: Weights) -> Tensor:
             # the fused kernels of attention have no forward mode and no second derivative
             with sdpa_kernel(SDPBackend.MATH):
-                return functional_call(self.model, weights, (inputs,))  # type: ignore[no-any-return]
+                return checks.outputs(functional_call(self.model, weights, inputs))
 
         return outputs
 
@@ -198,20 +226,20 @@ class _ModelProducts:
 
     def _limits(self, memory_gib: float) -> tuple[int, int]:
         """Vectors, and samples of one vector, at once: half of the memory for gradients (the sum and a chunk's), half for activations."""
-        half = memory_gib * 2**30 / 2
+        half = checks.memory(memory_gib) // 2
         gradient = 2 * sum(value.nbytes for value in self.weights.values())
         # forward mode carries a tangent beside each value
-        activation = 2 * max(self._saved_bytes(inputs[:1].clone()) for inputs in (self.x, self.z))
+        activation = 2 * max(self._saved_bytes(_cut(inputs, 0, 1)) for inputs in (self.x, self.z))
         least = max(gradient, activation)
         if half < least:
             raise ConfigError(
                 f"memory_gib must be at least {2 * least / 2**30:.3g} for one sample and one vector of this model, got {memory_gib:g}"
             )
-        return int(half // least), int(half // activation)
+        return half // least, half // activation
 
-    def _saved_bytes(self, sample: Tensor) -> int:
+    def _saved_bytes(self, sample: checks.Samples) -> int:
         """What one sample's forward pass keeps for its backward pass, without the weights."""
-        own = {value.untyped_storage().data_ptr() for value in (*self.model.parameters(), *self.model.buffers())}
+        own = {value.untyped_storage().data_ptr() for value in (*self.model.parameters(), *self.model.buffers(), *sample)}
         kept: dict[int, int] = {}
 
         def pack(value: Tensor) -> Tensor:
@@ -227,7 +255,8 @@ class _ModelProducts:
     def _choose_way(self) -> None:
         """Of the ways to differentiate, the first that this model's layers support and whose J and J^T are adjoint, on one sample."""
         failures = []
-        for self.over_vectors, self.push in itertools.product((vmap, _one_by_one), (_forward_mode, _backward_twice)):
+        for over_vectors, push in itertools.product((vmap, _one_by_one), (_forward_mode, _backward_twice)):
+            self.over_vectors, self.push = over_vectors, push
             try:
                 if self._is_adjoint():
                     return
@@ -237,29 +266,35 @@ class _ModelProducts:
         raise ConfigError("products with the Jacobian of this model fail; " + "; ".join(dict.fromkeys(failures)))
 
     def _is_adjoint(self) -> bool:
-        with torch.random.fork_rng(self._own_devices()):
-            generator = torch.Generator(self.device).manual_seed(0)
-            values, pull = vjp(self._outputs(self.x[:1]), self.weights)
-            seeds = torch.randn(2, *values.shape, generator=generator, dtype=self.dtype, device=self.device)
-            (gradients,) = self.over_vectors(pull)(seeds)
-            images = self.over_vectors(self.push(self._outputs(self.x[:1]), self.weights))(gradients)
+        generator = torch.Generator(self.device).manual_seed(0)
+        function = self._outputs(_cut(self.x, 0, 1))
+        values, pull = _pull(function, self.weights)
+        seeds = torch.randn(2, *values.shape, generator=generator, dtype=self.dtype, device=self.device)
+        gradients = self.over_vectors(pull)(seeds)
+        images = self.over_vectors(self.push(function, self.weights))(gradients)
         squares = torch.stack([value.double().square().flatten(1).sum(1) for value in gradients.values()]).sum(0)
         products = (seeds * images).double().flatten(1).sum(1)
         return bool(torch.allclose(products, squares, rtol=torch.finfo(self.dtype).eps ** 0.5))
 
-    def _own_devices(self) -> list[torch.device]:
-        return [] if self.device.type == "cpu" else [self.device]
+
+def _cut(inputs: checks.Samples, start: int, num_samples: int) -> checks.Samples:
+    return tuple(tensor[start : start + num_samples] for tensor in inputs)
 
 
-def _forward_mode(outputs: Outputs, weights: Weights) -> Outputs:
+def _pull(function: Callable[[Any], Any], point: Any) -> tuple[Any, Any]:
+    """The values, and what takes a cotangent of theirs to that of the point: for outputs and weights v to J^T v."""
+    values, pull, *_ = vjp(function, point)
+    return values, lambda cotangent: pull(cotangent)[0]
+
+
+def _forward_mode(outputs: Outputs, weights: Weights) -> Any:
     return lambda tangents: jvp(outputs, (weights,), (tangents,))[1]
 
 
-def _backward_twice(outputs: Outputs, weights: Weights) -> Outputs:
+def _backward_twice(outputs: Outputs, weights: Weights) -> Any:
     """J u as the gradient of w^T J u, which is linear in w: for layers without a rule for forward mode."""
-    values, pull = vjp(outputs, weights)
-    _, pull_again = vjp(lambda cotangent: pull(cotangent)[0], torch.zeros_like(values))
-    return lambda tangents: pull_again(tangents)[0]  # type: ignore[no-any-return]
+    values, pull = _pull(outputs, weights)
+    return _pull(pull, torch.zeros_like(values))[1]
 
 
 def _one_by_one(function: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -1,0 +1,234 @@
+"""Products with a kernel that is never formed, against the kernel of one backward pass per sample and output in float64."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+from workers.entk.operators import KernelOperator, apply, as_operator
+from workers.errors import ConfigError, Diverged
+
+GENEROUS, TIGHT = 2.0, 4e-6
+
+
+def slow_jacobian(model, x):
+    """(N, units of a sample, C, P), one backward pass per output."""
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    rows = []
+    for sample in x:
+        outputs = model(sample[None])[0]
+        gradients = [torch.autograd.grad(value, weights, retain_graph=True, materialize_grads=True) for value in outputs.flatten()]
+        rows.append(torch.stack([torch.cat([part.flatten() for part in gradient]) for gradient in gradients]))
+    return torch.stack(rows).view(len(x), -1, outputs.shape[-1], rows[0].shape[-1])
+
+
+def slow_kernel(model, x, outputs, z=None):
+    left, right = (slow_jacobian(model, inputs).flatten(0, 1) for inputs in (x, x if z is None else z))
+    if outputs == "full":
+        return left.flatten(0, 1) @ right.flatten(0, 1).T
+    if outputs == "traced":
+        return torch.einsum("ncp,mcp->nm", left, right) / left.shape[1]
+    return left.sum(1) @ right.sum(1).T
+
+
+class Attention(nn.Module):
+    """Tokens to logits of each token, with the fused attention, tied weights and a norm."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(7, 4)
+        self.mix, self.norm = nn.Linear(4, 12), nn.RMSNorm(4)
+        self.readout = nn.Linear(4, 7, bias=False)
+        self.readout.weight = self.embedding.weight
+
+    def forward(self, tokens):
+        hidden = self.embedding(tokens)
+        query, key, value = self.mix(self.norm(hidden))[:, None].chunk(3, dim=-1)
+        return self.readout(hidden + F.scaled_dot_product_attention(query, key, value, is_causal=True)[:, 0])
+
+
+class Square(torch.autograd.Function):
+    """A layer with no rule for forward mode and none for vmap."""
+
+    @staticmethod
+    def forward(values):
+        return values**2
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return 2 * ctx.saved_tensors[0] * gradient
+
+
+class Squared(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.linear(Square.apply(self.linear.weight.sum() * x))
+
+
+def a_case(name):
+    torch.manual_seed(0)
+    if name == "tokens":
+        return Attention().double(), torch.randint(7, (5, 3))
+    if name == "convolution":
+        layers = nn.Conv2d(2, 3, 3), nn.GroupNorm(1, 3), nn.GELU(), nn.Flatten(), nn.Linear(12, 4)
+        return nn.Sequential(*layers).double(), torch.randn(5, 2, 4, 4).double()
+    return nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 4)).double(), torch.randn(5, 3).double()
+
+
+@pytest.mark.parametrize("outputs", ["full", "traced", "sum_logits"])
+@pytest.mark.parametrize("name", ["perceptron", "convolution", "tokens"])
+@pytest.mark.parametrize("memory_gib", [GENEROUS, TIGHT])
+def test_a_product_is_that_with_the_slow_kernel_under_any_cap(name, outputs, memory_gib):
+    model, x = a_case(name)
+    if memory_gib == TIGHT:
+        memory_gib = 2.01 * least_memory(model, x)
+    kernel, operator = slow_kernel(model, x, outputs), KernelOperator(model, x, outputs, memory_gib=memory_gib)
+    vectors = torch.randn(len(kernel), 7).double()
+    assert operator.shape == kernel.shape
+    torch.testing.assert_close(operator @ vectors, kernel @ vectors, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(operator @ vectors[:, 0], kernel @ vectors[:, 0], rtol=1e-10, atol=1e-10)
+
+
+def least_memory(model, x):
+    with pytest.raises(ConfigError) as raised:
+        KernelOperator(model, x, memory_gib=1e-9)
+    return float(str(raised.value).split("at least ")[1].split()[0])
+
+
+def test_memory_below_one_sample_and_one_vector_is_refused():
+    model, x = a_case("perceptron")
+    with pytest.raises(ConfigError, match="memory_gib must be at least .* for one sample and one vector of this model, got 1e-09"):
+        KernelOperator(model, x, memory_gib=1e-9)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    widths=st.lists(st.integers(1, 5), min_size=2, max_size=4),
+    num=st.integers(1, 6),
+    num_other=st.integers(1, 6),
+    outputs=st.sampled_from(["full", "traced", "sum_logits"]),
+    seed=st.integers(0, 99),
+)
+def test_cross_kernels_of_random_networks_are_the_slow_ones(widths, num, num_other, outputs, seed):
+    torch.manual_seed(seed)
+    layers = [layer for pair in zip(widths, widths[1:]) for layer in (nn.Linear(*pair), nn.SiLU())]
+    model = nn.Sequential(*layers).double()
+    x, z = torch.randn(num, widths[0]).double(), torch.randn(num_other, widths[0]).double()
+    kernel, operator = slow_kernel(model, x, outputs, z), KernelOperator(model, x, outputs, z=z)
+    torch.testing.assert_close(operator @ torch.eye(kernel.shape[1]).double(), kernel, rtol=1e-9, atol=1e-9)
+
+
+def test_frozen_weights_are_no_part_of_the_kernel():
+    model, x = a_case("perceptron")
+    model[0].weight.requires_grad_(False)
+    kernel, operator = slow_kernel(model, x, "full"), KernelOperator(model, x)
+    torch.testing.assert_close(operator @ torch.eye(len(kernel)).double(), kernel)
+
+
+def test_a_layer_without_forward_mode_or_vmap_takes_the_slower_way():
+    torch.manual_seed(0)
+    model, x = Squared().double(), torch.randn(4, 3).double()
+    kernel, operator = slow_kernel(model, x, "full"), KernelOperator(model, x)
+    torch.testing.assert_close(operator @ torch.eye(len(kernel)).double(), kernel)
+
+
+def test_the_model_is_left_as_found():
+    model, x = a_case("convolution")
+    model.train()
+    for weight in model.parameters():
+        weight.grad = torch.ones_like(weight)
+    before, random = {name: value.clone() for name, value in model.state_dict().items()}, torch.get_rng_state()
+    KernelOperator(model, x) @ torch.ones(20).double()
+    assert model.training
+    assert all(bool((weight.grad == 1).all()) and weight.requires_grad for weight in model.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), random)
+
+
+def test_products_in_low_precision_come_in_float64_from_apply():
+    model, x = a_case("perceptron")
+    kernel, operator = slow_kernel(model, x, "full"), KernelOperator(model.float(), x.float())
+    product = apply(operator, torch.eye(len(kernel)).double())
+    assert operator.dtype == torch.float32
+    assert product.dtype == torch.float64
+    assert float((product - kernel).norm() / kernel.norm()) < 1e-6
+
+
+@pytest.mark.parametrize("as_array", [None, np.asarray])
+def test_two_callables_are_an_operator_in_any_array_library(as_array):
+    torch.manual_seed(0)
+    jacobian = torch.randn(6, 4).double()
+    ours = jacobian if as_array is None else jacobian.numpy()
+    operator = KernelOperator.from_products(vjp=lambda v: {"w": ours.T @ v}, jvp=lambda u: ours @ u["w"], shape=(6, 6), as_array=as_array)
+    vectors = torch.randn(6, 3).double()
+    torch.testing.assert_close(operator @ vectors, jacobian @ (jacobian.T @ vectors))
+    torch.testing.assert_close(operator @ vectors[:, 0], jacobian @ (jacobian.T @ vectors[:, 0]))
+
+
+def test_a_stored_kernel_of_numpy_is_an_operator():
+    matrix = np.arange(4.0).reshape(2, 2)
+    assert torch.equal(as_operator(matrix) @ torch.ones(2).double(), torch.tensor([1.0, 5.0]).double())
+
+
+@pytest.mark.parametrize(
+    ("kernel", "message"),
+    [
+        ("text", "a kernel is a matrix or has shape, dtype, device and @, got str"),
+        (torch.ones(3), r"a kernel is a matrix of real numbers, got shape \(3,\) of torch.float32"),
+        (torch.ones(0, 0), r"got shape \(0, 0\)"),
+        (np.eye(2, dtype=int), "of torch.int64"),
+    ],
+)
+def test_what_is_no_kernel_is_refused(kernel, message):
+    with pytest.raises(ConfigError, match=message):
+        as_operator(kernel)
+
+
+def test_vectors_of_another_length_are_refused():
+    model, x = a_case("perceptron")
+    with pytest.raises(ConfigError, match=r"a kernel of shape \(20, 20\) multiplies \(20,\) or \(20, B\), got \(5,\)"):
+        KernelOperator(model, x) @ torch.ones(5).double()
+
+
+def test_no_samples_and_no_weights_are_refused():
+    model, x = a_case("perceptron")
+    with pytest.raises(ConfigError, match="x is empty"):
+        KernelOperator(model, x[:0])
+    with pytest.raises(ConfigError, match="outputs must be one of full, traced, sum_logits, got 'all'"):
+        KernelOperator(model, x, "all")
+    with pytest.raises(ConfigError, match="the model has no trainable weights; set requires_grad"):
+        KernelOperator(model.requires_grad_(False), x)
+
+
+def test_a_network_that_is_not_finite_has_diverged():
+    model, x = a_case("perceptron")
+    with torch.no_grad():
+        model[0].bias.fill_(torch.nan)
+    with pytest.raises(Diverged, match="the weight 0.bias has 6 entries that are not finite"):
+        KernelOperator(model, x)
+
+
+class Random(nn.Module):
+    """Noise that no layer announces."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.linear(x) * torch.rand(1, dtype=x.dtype)
+
+
+def test_a_random_model_is_refused():
+    with pytest.raises(ConfigError, match="products with the Jacobian of this model fail; .*J and J\\^T disagree: the model is random"):
+        KernelOperator(Random().double(), torch.randn(4, 3).double())
