@@ -89,6 +89,28 @@ class Outer(Block):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Readout(Block):
+    """The last layer under one-hot cotangents: `inputs` (N, I); each output meets itself alone, K of them in a row."""
+
+    inputs: Tensor
+    num_rows: int
+    factor: float  # K, times the scale of the weight
+    bias: bool
+
+    def of(self, samples: slice) -> "Readout":
+        return Readout(self.inputs[samples], self.num_rows, self.factor, self.bias)
+
+    def of_output(self, index: int) -> "Readout":
+        return Readout(self.inputs, 1, self.factor, self.bias)
+
+    def add(self, other: Block, tile: Tensor, scratch: Scratch) -> None:
+        assert isinstance(other, Readout)
+        products = _products(self.inputs, other.inputs, bias=self.bias)
+        tiles = tile.unflatten(0, (-1, self.num_rows)).unflatten(2, (-1, self.num_rows))
+        tiles.diagonal(dim1=1, dim2=3).add_(products[..., None], alpha=self.factor)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Ghost(Block):
     """Few positions a sample: `inputs` (N, T, I) and `cotangents` (N, Q, K, T, O), multiplied position by position."""
 

@@ -1,5 +1,6 @@
 """Kernel matrices without the Jacobian: layer by layer from its inputs and the cotangents of its outputs (Novak et al. 2022, D1)."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,16 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from workers.entk import checks
-from workers.entk.blocks import Block, Ghost, Outer, Rows, Scratch, Tokens
+from workers.entk.blocks import Block, Ghost, Outer, Readout, Rows, Scratch, Tokens
 from workers.entk.network import Forward, Network, Pass, Samples, look
 from workers.entk.planning import Group, Piece, chunk_size, groups, pieces
-from workers.entk.terms import Lookup, Matrix
+from workers.entk.terms import Lookup, Matrix, Term
 from workers.errors import ConfigError
 
 # N, M samples; C outputs; S units of a sample; Q kernel rows of a sample; K cotangents contracted in each; R = Q K cotangents; P weights
 
 OUTPUTS = ("full", "traced", "sum_logits", "per_class")
-TILE_ROWS = {"cpu": 512, "cuda": 4096}
+TILE_ROWS = {"cpu": 320, "cuda": 4096}
 PASS_SHARE = 0.25  # of the memory, for forward and backward passes; the rest holds blocks
 PASS_BYTES = 48 * 2**20  # more at a time leaves the caches
 
@@ -207,16 +208,14 @@ class _Work:
     def _tiles(self, left: "dict[str, list[Block]]", right: "dict[str, list[Block]]", rows: slice, columns: slice) -> None:
         """All tiles of two panels; of a panel with itself only those on and above the diagonal: the kernel is symmetric."""
         size = 1 if self.per_class else self.basis.num_rows
-        any_kernel = next(iter(self.kernels.values()))
-        step = max(1, TILE_ROWS.get(any_kernel.device.type, 512) // size)
+        step = max(1, TILE_ROWS.get(self.rows[0].device.type, 320) // size)
         symmetric = self.columns is None and rows == columns
-        for label, kernel in self.kernels.items():
-            for i in range(rows.start, rows.stop, step):
-                for j in range(i if symmetric else columns.start, columns.stop, step):
-                    a, b = slice(i, min(i + step, rows.stop)), slice(j, min(j + step, columns.stop))
-                    tile = kernel[..., a.start * size : a.stop * size, b.start * size : b.stop * size]
-                    for one, other in zip(left[label], right[label]):
-                        self._add_tile(one.of(_shift(a, rows)), other.of(_shift(b, columns)), tile)
+        places = _triangle(rows, step) if symmetric else _rectangle(rows, columns, step)
+        for a, b in places:
+            for label, kernel in self.kernels.items():
+                tile = kernel[..., a.start * size : a.stop * size, b.start * size : b.stop * size]
+                for one, other in zip(left.get(label, ()), right.get(label, ())):
+                    self._add_tile(one.of(_shift(a, rows)), other.of(_shift(b, columns)), tile)
 
     def _add_tile(self, one: Block, other: Block, tile: Tensor) -> None:
         if self.per_class:
@@ -224,6 +223,27 @@ class _Work:
                 one.of_output(index).add(other.of_output(index), tile[index], self.scratch)
         else:
             one.add(other, tile, self.scratch)
+
+
+def _rectangle(rows: slice, columns: slice, step: int) -> Iterator[tuple[slice, slice]]:
+    """Equal tiles, but for rounding, of at most `step` samples a side."""
+    tall, wide = (math.ceil(size / math.ceil(size / step)) for size in (rows.stop - rows.start, columns.stop - columns.start))
+    for i in range(rows.start, rows.stop, tall):
+        for j in range(columns.start, columns.stop, wide):
+            yield slice(i, min(i + tall, rows.stop)), slice(j, min(j + wide, columns.stop))
+
+
+def _triangle(rows: slice, step: int) -> Iterator[tuple[slice, slice]]:
+    """Tiles that cover the diagonal and what is above it: halves of halves, so that little below it is computed."""
+    size = rows.stop - rows.start
+    if size <= max(1, step // 4):
+        yield rows, rows
+        return
+    middle = rows.start + size // 2
+    first, second = slice(rows.start, middle), slice(middle, rows.stop)
+    yield from _triangle(first, step)
+    yield from _rectangle(first, second, step)
+    yield from _triangle(second, step)
 
 
 def _shift(part: slice, whole: slice) -> slice:
@@ -244,7 +264,7 @@ def _kernels(
     label = _label(layers)
     recorded = network.record(tuple(tensor[:1] for tensor in rows))
     checks.finite(recorded.outputs, network.weights)
-    found = pieces(network, recorded, basis.num_rows, basis.num_contracted, label, scales)
+    found = pieces(network, recorded, basis.num_rows, basis.num_contracted, label, scales, one_hot=basis.width == 1)
     item = recorded.outputs.element_size()
     budget_bytes = checks.memory(memory_gib)
     num_rows, num_columns = len(rows[0]), len((columns or rows)[0])
@@ -279,14 +299,20 @@ def _finish(kernel: Tensor, basis: Basis, *, symmetric: bool) -> None:
     """Divide by what was contracted, and mirror the upper triangle, so that the kernel is exactly symmetric."""
     if basis.num_contracted > 1:
         kernel /= basis.num_contracted
-    if not symmetric:
+    if symmetric:
+        _mirror(kernel)
+
+
+def _mirror(square: Tensor) -> None:
+    """Copy the upper triangle to the lower one, half by half."""
+    size = square.shape[-1]
+    if size <= 64:
+        square.copy_(square.triu() + square.triu(1).mT)
         return
-    size, step = kernel.shape[-1], 1024
-    for i in range(0, size, step):
-        diagonal = kernel[..., i : i + step, i : i + step]
-        diagonal.copy_(diagonal.triu() + diagonal.triu(1).mT)
-        for j in range(i + step, size, step):
-            kernel[..., j : j + step, i : i + step] = kernel[..., i : i + step, j : j + step].mT
+    half = size // 2
+    square[..., half:, :half] = square[..., :half, half:].mT
+    _mirror(square[..., :half, :half])
+    _mirror(square[..., half:, half:])
 
 
 class _Store:
@@ -313,7 +339,7 @@ class _Store:
         item, self.dtype = probe.outputs.element_size(), probe.outputs.dtype
         bytes_a_cotangent = sum(_numel(probe.readings[index].output_shape) for index in operations) * 2 * item // 2 + 1
         bytes_a_cotangent += max((piece.num_weights for piece in self.places), default=0) * item
-        size, together = chunk_size(self.network, bytes_a_cotangent, self.basis.size, min(budget_bytes, PASS_BYTES))
+        size, together = chunk_size(self.network, bytes_a_cotangent, self.basis.size, self.num_samples, min(budget_bytes, PASS_BYTES))
         for start in range(0, self.num_samples, size):
             which = slice(start, min(start + size, self.num_samples))
             chunk = tuple(tensor[which] for tensor in samples)
@@ -337,11 +363,13 @@ class _Store:
         assert piece.part is not None
         root, count = piece.scale**0.5, which.stop - which.start
         if piece.form == "rows":
-            rows = sum(recorded.term(place).rows(grads[place[0]]) for place in piece.part.places)
-            self._row_buffer(piece, rows)[which, cots, self.places[piece]] = (rows * root if root != 1.0 else rows)[:count]  # type: ignore[index,operator]
+            self._write_rows(piece, recorded, grads, which, cots)
             return
         (place,) = piece.part.places
         term = recorded.term(place)
+        if piece.form == "readout":
+            self._readout(piece, term, which)
+            return
         assert isinstance(term, Matrix | Lookup)
         factors = term.factors(grads[place[0]])
         kept = term.inputs if isinstance(term, Matrix) else term.indices
@@ -352,6 +380,27 @@ class _Store:
         if cots.start == 0:
             first[which] = kept[:count]
         second[which, cots] = (factors * root if root != 1.0 else factors)[:count]
+
+    def _write_rows(self, piece: Piece, recorded: Pass, grads: Mapping[int, Tensor], which: slice, cots: slice) -> None:
+        assert piece.part is not None
+        whole = which.stop - which.start == len(recorded.outputs)  # else one sample that was taken twice
+        for index, place in enumerate(piece.part.places):
+            term, grad = recorded.term(place), grads[place[0]]
+            found = self._row_buffer(piece, grad)[which, cots, self.places[piece]]
+            if isinstance(term, Matrix) and whole:
+                term.add_rows(grad, found, first=index == 0)
+            elif index == 0:
+                found.copy_(term.rows(grad)[: len(found)])
+            else:
+                found += term.rows(grad)[: len(found)]
+        if piece.scale != 1.0:
+            found *= piece.scale**0.5
+
+    def _readout(self, piece: Piece, term: Term, which: slice) -> None:
+        assert isinstance(term, Matrix)
+        if piece not in self.tensors:
+            self.tensors[piece] = [term.inputs.new_empty(self.num_samples, term.inputs.shape[2])]
+        self.tensors[piece][0][which] = term.inputs[: which.stop - which.start, 0]
 
     def _row_buffer(self, piece: Piece, like: Any) -> Tensor:
         if piece.label not in self.rows:
@@ -369,7 +418,11 @@ class _Store:
         """The blocks of each label; cotangents of a kernel row side by side."""
         found: dict[str, list[Block]] = {piece.label: [] for piece in self.group.pieces}
         shape = (self.basis.num_rows, self.basis.num_contracted)
-        for piece, (kept, factors) in self.tensors.items():
+        for piece, tensors in self.tensors.items():
+            if piece.form == "readout":
+                found[piece.label].append(Readout(tensors[0], shape[0], shape[1] * piece.scale, piece.bias is not None))
+                continue
+            kept, factors = tensors
             split = factors.unflatten(1, shape)
             if piece.form == "outer":
                 found[piece.label].append(Outer(kept.flatten(1), split.flatten(2), piece.bias is not None))

@@ -62,7 +62,7 @@ def lanczos(
     state: State | None = None,
     callback: Callable[[Progress], None] | None = None,
 ) -> Eigenpairs:
-    """The largest eigenpairs, until every ||Theta q - lambda q|| <= tolerance x the largest eigenvalue.
+    """The largest eigenpairs, until every ||Theta q - lambda q|| <= tolerance x the largest |eigenvalue|.
 
     `tolerance`: None is 1e-10, and 1e-6 where the products are not in float64. `basis_size`: vectors of 8 R bytes that are kept at most;
     None: six for each eigenpair. `max_products`: products with one vector before it gives up; None: fifty full bases. `callback` is
@@ -72,10 +72,11 @@ def lanczos(
     limit = TOLERANCES.get(operator.dtype, LOW_PRECISION_TOLERANCE) if tolerance is None else tolerance
     capacity = _capacity(operator, num_eigenpairs, block_size, basis_size)
     krylov = _Krylov(operator, min(block_size, operator.shape[0]), capacity, seed)
+    krylov.next_look = num_eigenpairs + krylov.block
     if state:
         krylov.load(state)
     while True:
-        if krylov.count < (num_eigenpairs + krylov.block if not krylov.next_look else krylov.next_look) and not krylov.is_full:
+        if krylov.count < krylov.next_look and not krylov.is_full:
             krylov.extend()
             krylov.multiply()
             continue

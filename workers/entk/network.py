@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from workers.entk.graph import Reading, readings
+from workers.entk.graph import LOOKS, Reading, readings
 from workers.entk.layout import Layout, find_layout
 from workers.entk.terms import Grouped, Matrix, Term, term
 from workers.errors import ConfigError
@@ -49,6 +49,10 @@ class Pass:
         assert found is not None
         return found
 
+    def is_root(self, place: tuple[int, int]) -> bool:
+        """Whether an operation is the last one, so that its cotangents are those of the outputs."""
+        return self.readings[place[0]].node is self.outputs.grad_fn
+
     def cotangents(self, operations: Sequence[int], cotangents: Tensor) -> list[Tensor]:
         """Cotangents (R, *output) of operations, for cotangents (R, b, D) of the outputs; the graph is kept."""
         edges = [self.readings[index].edge for index in operations]
@@ -83,13 +87,14 @@ class Network:
     num_outputs: int  # D, of one sample
     signature: tuple[str, ...] = field(repr=False)
     kept_bytes: int  # of the forward pass, a sample
+    channels_last: bool
 
     def record(self, samples: Samples) -> Pass:
         """A forward pass whose graph is kept; of one sample, that sample twice."""
         if len(samples[0]) < FEWEST:
             samples = tuple(tensor[[0] * FEWEST] for tensor in samples)
         with torch.enable_grad():
-            outputs = _flat_outputs(self.forward(samples), samples)
+            outputs = _flat_outputs(self.forward(_ordered(samples) if self.channels_last else samples), samples)
         found = readings(outputs, _ids(self.weights))
         signature = tuple(reading.kind for reading in found)
         if signature != self.signature:
@@ -118,6 +123,8 @@ def look(model: nn.Module, forward: Forward, samples: Samples) -> Network:
     """
     weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     few = tuple(_few(tensor) for tensor in samples)
+    channels_last = _takes_channels_last(model, forward, few)
+    few = _ordered(few) if channels_last else few
     with torch.enable_grad():
         outputs = _flat_outputs(forward(few), few)
     if not weights or outputs.grad_fn is None:
@@ -140,7 +147,24 @@ def look(model: nn.Module, forward: Forward, samples: Samples) -> Network:
         num_outputs=outputs.shape[1],
         signature=tuple(reading.kind for reading in found),
         kept_bytes=_kept_bytes(outputs),
+        channels_last=channels_last,
     )
+
+
+def _takes_channels_last(model: nn.Module, forward: Forward, few: Samples) -> bool:
+    """Whether images with their channels innermost go through: convolutions and their gradients are faster so."""
+    if not any(isinstance(module, nn.Conv2d) for module in model.modules()) or all(tensor.dim() != 4 for tensor in few):
+        return False
+    try:
+        with torch.no_grad():
+            forward(_ordered(few))
+    except RuntimeError:  # a view that needs channels first
+        return False
+    return True
+
+
+def _ordered(samples: Samples) -> Samples:
+    return tuple(tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor for tensor in samples)
 
 
 def _few(tensor: Tensor) -> Tensor:
@@ -255,8 +279,8 @@ def _kept_bytes(outputs: Tensor) -> int:
         if node is None or node in seen:
             continue
         seen.add(node)
-        if hasattr(node, "variable"):
-            continue
+        if hasattr(node, "variable") or (node.name() in LOOKS and hasattr(node.next_functions[0][0], "variable")):
+            continue  # a weight, or its transposed
         for metadata in node._input_metadata:  # type: ignore[attr-defined]
             total += math.prod(metadata.shape) * metadata.dtype.itemsize
         stack.extend(child for child, _ in node.next_functions)

@@ -10,12 +10,15 @@ from workers.errors import ConfigError
 
 # N samples; Q kernel rows of a sample; K cotangents contracted in each; T positions; I, O sizes of a weight matrix; P weights; V rows of a table
 
+# a pass of fewer samples takes several cotangents at a time
+FEW_SAMPLES = 8
+
 Label = Callable[[str], str]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Piece:
-    """A weight in its form: "outer", "ghost", "tokens" or "rows"; with `bias`, that of the same operation is in it."""
+    """A weight in its form: "readout", "outer", "ghost", "tokens", "rows" or "others"; with `bias`, that of the same operation is in it."""
 
     form: str
     label: str
@@ -46,15 +49,17 @@ class Group:
         return sum(piece.floats for piece in self.pieces)
 
 
-def pieces(network: Network, recorded: Pass, num_rows: int, num_contracted: int, label: Label, scales: dict[str, float]) -> list[Piece]:
-    """The cheapest exact form of each weight of a network, outputs first."""
+def pieces(
+    network: Network, recorded: Pass, num_rows: int, num_contracted: int, label: Label, scales: dict[str, float], *, one_hot: bool
+) -> list[Piece]:
+    """The cheapest exact form of each weight of a network, outputs first; `one_hot`: the cotangents are those of single outputs."""
     biases = {part.places[0][0]: part for part in network.parts if _is_bias(part, recorded)}
     found: list[Piece] = []
     folded: set[Part] = set()
     for part in network.parts:
         bias = biases.get(part.places[0][0])
-        piece = _piece(part, recorded, num_rows, num_contracted, label, scales.get(part.name, 1.0))
-        if piece.form == "outer" and bias is not None and label(bias.name) == piece.label and scales.get(bias.name, 1.0) == piece.scale:
+        piece = _piece(part, recorded, num_rows, num_contracted, label, scales.get(part.name, 1.0), one_hot)
+        if piece.form in ("readout", "outer") and bias is not None and label(bias.name) == piece.label and scales.get(bias.name, 1.0) == piece.scale:
             folded.add(bias)
             piece = Piece(piece.form, piece.label, part, bias, piece.floats, piece.multiplications, piece.num_weights + bias.num_weights, piece.scale)
         found.append(piece)
@@ -71,7 +76,7 @@ def _is_bias(part: Part, recorded: Pass) -> bool:
     return len(part.places) == 1 and recorded.readings[reading].kind == "Addmm" and slot == 0
 
 
-def _piece(part: Part, recorded: Pass, num_rows: int, num_contracted: int, label: Label, scale: float) -> Piece:
+def _piece(part: Part, recorded: Pass, num_rows: int, num_contracted: int, label: Label, scale: float, one_hot: bool) -> Piece:
     cotangents = num_rows * num_contracted
     term = recorded.term(part.places[0])
     rows = Piece("rows", label(part.name), part, None, cotangents * part.num_weights, num_rows * cotangents * part.num_weights, part.num_weights, scale)
@@ -80,6 +85,8 @@ def _piece(part: Part, recorded: Pass, num_rows: int, num_contracted: int, label
     other = rows
     if isinstance(term, Matrix):
         positions, fan_in = term.inputs.shape[1:]
+        if positions == 1 and one_hot and recorded.is_root(part.places[0]):
+            return Piece("readout", rows.label, part, None, fan_in, fan_in + num_rows, part.num_weights, scale)
         form = "outer" if positions == 1 else "ghost"
         floats = positions * (fan_in + cotangents * term.num_outputs)
         products = positions**2 * (fan_in + num_rows * cotangents * term.num_outputs + (num_rows**2 if positions == 1 else num_rows * cotangents))
@@ -138,10 +145,14 @@ def counted_flops(found: Sequence[Piece], num_rows: int, num_columns: int, *, sy
     return 2 * pairs * sum(piece.multiplications for piece in found)
 
 
-def chunk_size(network: Network, bytes_a_cotangent: int, num_cotangents: int, budget_bytes: int) -> tuple[int, int]:
-    """Samples of a pass and cotangents of a backward pass that the budget holds: all cotangents first, then more samples."""
+def chunk_size(network: Network, bytes_a_cotangent: int, num_cotangents: int, num_samples: int, budget_bytes: int) -> tuple[int, int]:
+    """Samples of a pass and cotangents of a backward pass that the budget holds: many samples first, then more cotangents.
+
+    A batch of cotangents runs no faster than one after the other, unless there are few samples.
+    """
     one = network.kept_bytes + bytes_a_cotangent
-    if one > budget_bytes:
-        return 1, 1
-    together = min(num_cotangents, max(1, (budget_bytes - network.kept_bytes) // bytes_a_cotangent))
-    return max(1, budget_bytes // (network.kept_bytes + together * bytes_a_cotangent)), math.ceil(num_cotangents / math.ceil(num_cotangents / together))
+    size = max(1, min(num_samples, budget_bytes // one))
+    size = math.ceil(num_samples / math.ceil(num_samples / size))
+    if size > FEW_SAMPLES:
+        return size, 1
+    return size, max(1, min(num_cotangents, (budget_bytes // size - network.kept_bytes) // bytes_a_cotangent))

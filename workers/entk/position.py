@@ -15,7 +15,7 @@ from workers.entk.position_blocks import CHI_LOSS, CHI_NET, CHI_POS, DELTA_LOSS,
 from workers.entk.position_gradients import Batch, BlockGradients, Preconditioner, block_gradients, preconditioner_roots, trainable
 from workers.entk.position_loss import UnitLoss, check_finite
 from workers.entk.position_model import join_ranks, rank, refuse_randomness, sum_over_ranks, unwrap
-from workers.entk.position_trace import METHODS, CrossCheck, choose, traces
+from workers.entk.position_trace import METHODS, CrossCheck, choose, template_outputs, traces
 from workers.errors import ConfigError
 
 # N units; C outputs; B clusters; K blocks (micro-batches); L rows: all layers together, then each tensor of parameters; R probes
@@ -101,6 +101,7 @@ class _Measured:
     squares_LK: Tensor
     total_L: list[Tensor]
     half_L: list[Tensor]
+    num_outputs: int
     method: str
     check: CrossCheck
 
@@ -185,9 +186,7 @@ def _measure(model: nn.Module, batch: Batch, options: _Options) -> _Measured:
     if num_clusters == 0 or len(batch.targets) != num_clusters:
         raise ConfigError(f"a batch needs at least one sample and as many targets, got {num_clusters} and {len(batch.targets)}")
     num_blocks = _num_blocks(model, num_clusters, options)
-    with torch.no_grad():
-        template = model(batch.inputs[:1])
-    like = template.expand(num_clusters, *template.shape[1:])
+    like = template_outputs(model, batch.inputs)
     method, check = choose(
         options.estimator,
         model,
@@ -219,6 +218,7 @@ def _measure(model: nn.Module, batch: Batch, options: _Options) -> _Measured:
         squares_LK=torch.stack([_squares(rows_K) for rows_K in found.gradients_LK]),
         total_L=total_L,
         half_L=sum_over_ranks([rows_K[::2].sum(0) for rows_K in found.gradients_LK], options.group),
+        num_outputs=like.shape[-1],
         method=method,
         check=check,
     )
@@ -268,7 +268,7 @@ def _result(
     model: nn.Module, blocks: Blocks, own: Estimates, estimates: Estimates, units_other: int | None, cosine: float, one: _Measured
 ) -> Position:
     values, errors = estimates.values_QL[:, 0].tolist(), estimates.errors_QL[:, 0].tolist()
-    num_units, num_outputs = int(blocks.units_K.sum()), int(one.gradients.outputs.shape[-1])
+    num_units, num_outputs = int(blocks.units_K.sum()), one.num_outputs
     mean_units = num_units if units_other is None else math.sqrt(num_units * units_other)
     mean_loss = float(blocks.loss_K.sum() / num_units) if num_units else math.nan
     if num_units:

@@ -36,8 +36,8 @@ class Batch:
 class BlockGradients:
     """`gradients_LK`: for each tensor of parameters (K, *shape), of the summed loss, times the root of the preconditioner.
 
-    The rest are sums by block or by cluster in float64; `valid` and the sums by cluster are in the order of the inputs; `outputs` has
-    only shape, dtype and device of theirs; traces_LRK by plain probes, where there were any.
+    The rest are sums by block or by cluster in float64; `valid` and what goes by cluster are in the order of the inputs; traces_LRK by
+    plain probes, where there were any.
     """
 
     gradients_LK: list[Tensor]
@@ -45,7 +45,6 @@ class BlockGradients:
     energy_B: Tensor
     loss_B: Tensor
     traces_LRK: Tensor | None
-    outputs: Tensor
     valid: Tensor
 
 
@@ -68,7 +67,6 @@ def block_gradients(
             outputs = model(part.inputs)
         found = residuals(unit_loss, outputs, part.targets, part.mask)
         sums.append(found)
-        template = outputs.detach()[:1]
         gradients.append(_gradient(outputs, parameters, found.gradient.to(outputs.dtype), roots_L, keep=num_probes > 0))
         for probe in range(num_probes):
             cotangent = rademacher(tuple(outputs.shape), outputs, generator) * found.valid[..., None]
@@ -80,7 +78,6 @@ def block_gradients(
         energy_B=_interleave([found.energy_B for found in sums]),
         loss_B=_interleave([found.loss_B for found in sums]),
         traces_LRK=torch.stack(traces, dim=1).view(-1, num_blocks, num_probes).transpose(1, 2) if traces else None,
-        outputs=template.expand(len(batch.inputs), *template.shape[1:]),
         valid=_interleave([found.valid for found in sums]),
     )
 
@@ -127,14 +124,14 @@ def _adam_scales(optimizer: Optimizer) -> dict[int, Tensor]:
             f"the preconditioner of {kind} is not known; known are {' and '.join(KNOWN_OPTIMIZERS)}, or give a mapping from the names of "
             "parameters to tensors"
         )
+    found = [(weights, optimizer.state.get(weights, {}), group) for group in optimizer.param_groups for weights in group["params"]]
+    found = [(weights, state, group) for weights, state, group in found if "exp_avg_sq" in state]
+    # all at once: a fused optimiser keeps them on the device
+    steps = torch.stack([torch.as_tensor(state["step"]) for _, state, _ in found]).tolist() if found else []
     scales = {}
-    for group in optimizer.param_groups:
-        for weights in group["params"]:
-            state = optimizer.state.get(weights, {})
-            if "exp_avg_sq" in state:
-                moment = state["max_exp_avg_sq"] if group.get("amsgrad") else state["exp_avg_sq"]
-                corrected = moment / (1 - group["betas"][1] ** torch.as_tensor(state["step"], device=moment.device))
-                scales[id(weights)] = 1 / (corrected.sqrt() + group["eps"])
+    for step, (weights, state, group) in zip(steps, found):
+        moment = state["max_exp_avg_sq"] if group.get("amsgrad") else state["exp_avg_sq"]
+        scales[id(weights)] = 1 / ((moment / (1 - group["betas"][1] ** step)).sqrt() + group["eps"])
     return scales
 
 

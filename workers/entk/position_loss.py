@@ -29,11 +29,6 @@ def residuals(unit_loss: UnitLoss, outputs: Tensor, targets: Tensor, mask: Tenso
 
     Raises ConfigError where the loss is not one number per unit.
     """
-    if outputs.dim() < 2:
-        raise ConfigError(
-            f"the last axis of the model's output must be its outputs, as in (N, C) or (B, S, V), got shape {tuple(outputs.shape)}; "
-            "give a single output an axis of its own: (N, 1)"
-        )
     valid = valid_units(unit_loss, outputs, targets, mask)
     # low precision is that of the network; the loss is evaluated as a training step would, in float32
     leaf = outputs.detach().to(torch.promote_types(outputs.dtype, torch.float32)).requires_grad_()

@@ -35,6 +35,25 @@ def rademacher(shape: tuple[int, ...], like: Tensor, generator: torch.Generator)
     return torch.empty(shape, dtype=like.dtype, device=like.device).bernoulli_(0.5, generator=generator).mul_(2).sub_(1)
 
 
+def template_outputs(model: nn.Module, inputs_B: Tensor) -> Tensor:
+    """A tensor with shape, dtype and device of the outputs; ConfigError where a sample's outputs depend on the samples beside it."""
+    with torch.no_grad():
+        alone: Tensor = model(inputs_B[:1])
+        together: Tensor = model(inputs_B[:NUM_CHECKED])
+    if together.dim() < 2 or len(together) != len(inputs_B[:NUM_CHECKED]):
+        raise ConfigError(
+            f"the outputs must be (N, C) or (B, S, V), with the samples on the first axis and the outputs on the last, got shape "
+            f"{tuple(together.shape)} for {len(inputs_B[:NUM_CHECKED])} samples; give a single output an axis of its own: (N, 1)"
+        )
+    difference, scale = float((together[:1] - alone).abs().max()), float(alone.abs().max())
+    if difference > _tolerance(alone) * scale:
+        raise ConfigError(
+            f"the model mixes its samples: the outputs of the first one change by {difference:.1e} of {scale:.1e} with a second beside "
+            "it, so that samples have no gradients of their own"
+        )
+    return alone.expand(len(inputs_B), *alone.shape[1:])
+
+
 def choose(
     estimator: str, model: nn.Module, inputs_B: Tensor, outputs: Tensor, *, num_probes: int, single: bool, generator: torch.Generator
 ) -> tuple[str, CrossCheck]:
@@ -54,12 +73,12 @@ def choose(
         if estimator != "auto" or isinstance(error, torch.OutOfMemoryError):
             raise
         return "hutchinson", CrossCheck(float("nan"), 0, f"{method} does not work on this model: {error}")
-    limit = TOLERANCES.get(outputs.dtype, HALF_TOLERANCE)
+    limit = _tolerance(outputs)
     if check.difference <= limit:
         return method, check
     reason = f"{method} differs from plain backward passes by {check.difference:.1e} on {check.num_clusters} clusters, not {limit:.0e}"
     if estimator != "auto":
-        raise ConfigError(f'{reason}; does the model mix its samples? take estimator="hutchinson"')
+        raise ConfigError(f'{reason}; take estimator="hutchinson"')
     return "hutchinson", CrossCheck(check.difference, check.num_clusters, reason)
 
 
@@ -109,6 +128,10 @@ def _unit_vectors(outputs: Tensor, valid: Tensor) -> Iterator[Tensor]:
         rows = torch.arange(first, min(first + at_once, num_rows), device=outputs.device)
         selected = nn.functional.one_hot(rows, num_rows).to(outputs.dtype)
         yield (selected[:, None] * mask).view(len(rows), *outputs.shape)
+
+
+def _tolerance(outputs: Tensor) -> float:
+    return TOLERANCES.get(outputs.dtype, HALF_TOLERANCE)
 
 
 def _num_at_once(outputs: Tensor, num_copies: int) -> int:

@@ -43,7 +43,7 @@ class Term(ABC):
 class Matrix(Term):
     """A product with a weight matrix at T positions of a sample: its gradient is the sum over positions of g a^T.
 
-    `inputs` (b, T, I). Cotangents come as (R, b, T, O), or (R, b, O, T) with `channels_first`, after `layout`.
+    `inputs` (b, T, I). Cotangents come as (R, b, ..., O), or (R, b, O, ...) with `channels_first`, after `layout`.
     """
 
     inputs: Tensor
@@ -58,48 +58,46 @@ class Matrix(Term):
     def factors(self, cotangents: Tensor) -> Tensor:
         """Cotangents (b, R, T, O)."""
         split = self.layout.samples_first(cotangents, lead=1)  # R, b, outer, inner, ...
-        if self.channels_first:
-            return split.movedim(4, -1).flatten(2, -2).transpose(0, 1)
-        return split.flatten(2, 3).transpose(0, 1)
+        last = split.movedim(4, -1) if self.channels_first else split
+        return last.flatten(2, -2).transpose(0, 1)
 
     def rows(self, cotangents: Tensor) -> Tensor:
-        products = torch.bmm(self._left(cotangents), self.inputs)  # b, R O, I
-        if not self.transposed:
-            return products.unflatten(1, (-1, self.num_outputs)).flatten(2)
-        return products.unflatten(1, (-1, self.num_outputs)).transpose(2, 3).flatten(2)
+        found = self.inputs.new_empty(len(self.inputs), len(cotangents), self.num_weights)
+        self.add_rows(cotangents, found, first=True)
+        return found
 
-    def _left(self, cotangents: Tensor) -> Tensor:
-        """Cotangents (b, R O, T)."""
-        if self.channels_first and self.layout.outer == self.layout.inner == 1:
-            return cotangents.flatten(3).transpose(0, 1).flatten(1, 2)
-        factors = self.factors(cotangents)
-        return factors.transpose(1, 2).flatten(2).transpose(1, 2)
+    def add_rows(self, cotangents: Tensor, found: Tensor, *, first: bool) -> None:
+        """Add the rows to `found` (b, R, P), or with `first` write them there: no other array of their size is made."""
+        sizes = (self.inputs.shape[2], self.num_outputs) if self.transposed else (self.num_outputs, self.inputs.shape[2])
+        for index, left in enumerate(self.factors(cotangents).unbind(1)):
+            pair = (self.inputs.mT, left) if self.transposed else (left.mT, self.inputs)
+            torch.baddbmm(found[:, index].unflatten(1, sizes), *pair, beta=0 if first else 1, out=found[:, index].unflatten(1, sizes))
 
     def squared_norms(self, cotangents: Tensor) -> Tensor:
         num_positions, fan_in = self.inputs.shape[1:]
         if num_positions == 1:
-            return (self.inputs.square().sum((1, 2)) * self.factors(cotangents).square().sum((2, 3)).T).to(self.inputs.dtype)
+            return self.inputs.square().sum((1, 2)) * self.factors(cotangents).square().sum((2, 3)).T
         if num_positions * (fan_in + self.num_outputs) >= fan_in * self.num_outputs:
-            return self.rows(cotangents).square().sum(-1).T
+            return torch.stack([self.rows(one[None]).square().sum(-1)[:, 0] for one in cotangents])
         factors = self.factors(cotangents)
         return torch.einsum("brtu,btu->rb", factors @ factors.mT, self.inputs @ self.inputs.mT)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Grouped(Term):
-    """A convolution in `inputs.shape[1]` groups: `inputs` (b, groups, I, T) of one sample each; the weight is (O, I)."""
+    """A convolution in `inputs.shape[1]` groups: `inputs` (b, groups, T, I) of one sample each; the weight is (O, I)."""
 
     inputs: Tensor
     num_outputs: int
 
     @property
     def num_weights(self) -> int:
-        return int(self.inputs.shape[2]) * self.num_outputs
+        return int(self.inputs.shape[3]) * self.num_outputs
 
     def rows(self, cotangents: Tensor) -> Tensor:
         num_groups = self.inputs.shape[1]
         split = cotangents.flatten(3).unflatten(2, (num_groups, -1)).permute(1, 2, 0, 3, 4)  # b, group, R, O / groups, T
-        products = split.flatten(2, 3) @ self.inputs.mT
+        products = split.flatten(2, 3) @ self.inputs
         return products.unflatten(2, (len(cotangents), -1)).transpose(1, 2).flatten(2)
 
 
@@ -188,9 +186,9 @@ def _convolution(reading: Reading, layout: Layout) -> dict[int, Term]:
     found: dict[int, Term] = {}
     source, num_groups = reading.sources.get(1), reading.saved("groups")
     if source is not None and source.is_plain and len(reading.output_shape) > 2:
-        patches = _patches(reading)  # images, groups, I, T
+        patches = _patches(reading)
         if num_groups == 1:
-            inputs = layout.samples_first(patches[:, 0]).permute(0, 1, 2, 4, 3).flatten(1, 3)
+            inputs = layout.samples_first(patches[:, 0]).flatten(1, 3)
             found[1] = Matrix(source, layout, inputs, reading.output_shape[1], channels_first=True)
         elif layout.outer == layout.inner == 1:
             found[1] = Grouped(source, layout, patches, reading.output_shape[1])
@@ -201,20 +199,24 @@ def _convolution(reading: Reading, layout: Layout) -> dict[int, Term]:
 
 
 def _patches(reading: Reading) -> Tensor:
-    """The inputs (images, groups, I, T) that each output position of a convolution sees; I = channels of a group x kernel."""
+    """The inputs (images, groups, T, I) that each output position of a convolution sees; I = kernel x channels of a group.
+
+    Channels are the innermost: so they lie side by side where images are in channels-last order, and sums over T run along rows.
+    """
     image, weight = reading.saved("input"), reading.saved("weight")
     kernel, stride, dilation = weight.shape[2:], _ints(reading.saved("stride")), _ints(reading.saved("dilation"))
     padding = _ints(reading.saved("padding"))
     if any(padding):
         image = torch.nn.functional.pad(image, [side for size in reversed(padding) for side in (size, size)])
-    sizes = reading.output_shape[2:]
+    sizes, num_groups = reading.output_shape[2:], int(reading.saved("groups"))
+    image = image.unflatten(1, (num_groups, -1))
     steps = image.stride()
     windows = image.as_strided(
-        (*image.shape[:2], *kernel, *sizes),
-        (*steps[:2], *(d * s for d, s in zip(dilation, steps[2:])), *(d * s for d, s in zip(stride, steps[2:]))),
+        (*image.shape[:2], *sizes, *kernel, image.shape[2]),
+        (*steps[:2], *(d * s for d, s in zip(stride, steps[3:])), *(d * s for d, s in zip(dilation, steps[3:])), steps[2]),
         image.storage_offset(),
     )
-    return windows.reshape(len(image), reading.saved("groups"), -1, math.prod(sizes))
+    return windows.reshape(len(image), num_groups, math.prod(sizes), -1)
 
 
 def _ints(values: Sequence[int]) -> tuple[int, ...]:
