@@ -42,10 +42,9 @@ def test_rows_are_the_observables_of_the_two_stored_kernels(tmp_path, kernel):
     assert all(name == "num_rows" or name.endswith("_traced") == (kernel == "traced") for name in found)
 
 
-def test_a_kernel_is_at_no_distance_from_itself(tmp_path):
-    found = last(committed(tmp_path, replace(MOTION, reference=GRAM)))
-    assert found["kernel_distance"] == 0.0
-    assert "kernel_velocity" not in found
+def test_a_kernel_beside_itself_is_refused():
+    with pytest.raises(ConfigError, match="gram and reference are one kernel, .*; take reference.snapshot=init"):
+        replace(MOTION, reference=GRAM)
 
 
 def test_two_trainings_are_compared_without_a_velocity(tmp_path):

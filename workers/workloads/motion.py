@@ -28,7 +28,9 @@ class Motion(Workload):
     kernel: str = setting("full", choices=("full", "traced"))
 
     def check(self) -> None:
-        """Both kernels must be of the same images, and stored."""
+        """Both kernels must be of the same images, and stored, and not one and the same."""
+        if self.gram == self.reference:
+            raise ConfigError("gram and reference are one kernel, which is at no distance from itself; take reference.snapshot=init")
         for name, own, other in (
             ("probe_size", self.gram.probe_size, self.reference.probe_size),
             ("train.data", self.gram.train.data, self.reference.train.data),
