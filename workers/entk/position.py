@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from workers.entk import position_blocks
 from workers.entk.position_blocks import CHI_LOSS, CHI_NET, CHI_POS, DELTA_LOSS, Blocks, Estimates
 from workers.entk.position_gradients import Batch, BlockGradients, Preconditioner, block_gradients, preconditioner_roots, trainable
-from workers.entk.position_loss import UnitLoss, check_finite
+from workers.entk.position_loss import UnitLoss, check_finite, check_mask
 from workers.entk.position_model import join_ranks, rank, refuse_randomness, sum_over_ranks, unwrap
 from workers.entk.position_trace import METHODS, CrossCheck, choose, template_outputs, traces
 from workers.errors import ConfigError
@@ -187,6 +187,7 @@ def _measure(model: nn.Module, batch: Batch, options: _Options) -> _Measured:
         raise ConfigError(f"a batch needs at least one sample and as many targets, got {num_clusters} and {len(batch.targets)}")
     num_blocks = _num_blocks(model, num_clusters, options)
     like = template_outputs(model, batch.inputs)
+    check_mask(batch.mask, like.shape[:-1])
     method, check = choose(
         options.estimator,
         model,

@@ -50,15 +50,20 @@ def residuals(unit_loss: UnitLoss, outputs: Tensor, targets: Tensor, mask: Tenso
 def valid_units(unit_loss: UnitLoss, outputs: Tensor, targets: Tensor, mask: Tensor | None) -> Tensor:
     """Which units count (bool, *units): `mask`, and where the loss has an `ignore_index`, targets that are not it."""
     units = outputs.shape[:-1]
-    if mask is not None and (mask.dtype != torch.bool or mask.shape != units):
-        raise ConfigError(
-            f"mask must be of dtype bool and shape {tuple(units)}, the units of the outputs, got {mask.dtype} {tuple(mask.shape)}"
-        )
+    check_mask(mask, units)
     valid = torch.ones(units, dtype=torch.bool, device=outputs.device) if mask is None else mask
     ignored = getattr(unit_loss, "ignore_index", None)
     if ignored is not None and targets.shape == units:
         valid = valid & (targets != ignored)
     return valid
+
+
+def check_mask(mask: Tensor | None, units: tuple[int, ...]) -> None:
+    """ConfigError where a mask is not of the units."""
+    if mask is not None and (mask.dtype != torch.bool or mask.shape != units):
+        raise ConfigError(
+            f"mask must be of dtype bool and shape {tuple(units)}, the units of the outputs, got {mask.dtype} {tuple(mask.shape)}"
+        )
 
 
 def check_finite(loss: float) -> None:
@@ -74,23 +79,22 @@ def _loss_of_units(unit_loss: UnitLoss, outputs: Tensor, targets: Tensor) -> Ten
     """
     units = outputs.shape[:-1]
     if len(units) > 1 and targets.shape[: len(units)] == units:
+        flat_NC = outputs.flatten(0, -2)
         try:
-            return _checked(unit_loss(outputs.flatten(0, -2), targets.flatten(0, len(units) - 1)), units[:0] + (units.numel(),)).view(units)
+            return _checked(unit_loss(flat_NC, targets.flatten(0, len(units) - 1)), flat_NC).view(units)
         except (ConfigError, RuntimeError, ValueError, IndexError):
-            return _checked(unit_loss(outputs, targets), units)
-    return _checked(unit_loss(outputs, targets), units)
+            return _checked(unit_loss(outputs, targets), outputs)
+    return _checked(unit_loss(outputs, targets), outputs)
 
 
-def _checked(loss: Tensor, units: torch.Size | tuple[int, ...]) -> Tensor:
+def _checked(loss: Tensor, outputs: Tensor) -> Tensor:
+    wanted = f"the loss must be one number per unit, shape {tuple(outputs.shape[:-1])} for outputs {tuple(outputs.shape)}"
     if loss.dim() == 0:
+        raise ConfigError(f'{wanted}, got a single one; take reduction="none", since a mean and a sum cannot be told apart')
+    if loss.shape != outputs.shape[:-1]:
         raise ConfigError(
-            f'the loss must be one number per unit, shape {tuple(units)}, got a single one; take reduction="none", '
-            "since a mean and a sum cannot be told apart"
-        )
-    if loss.shape != torch.Size(units):
-        raise ConfigError(
-            f"the loss must be one number per unit, shape {tuple(units)}, got {tuple(loss.shape)}; "
-            "sum over what belongs to one unit, as in lambda outputs, targets: loss(outputs, targets).sum(-1)"
+            f"{wanted}, got {tuple(loss.shape)}; sum over what belongs to one unit, as in "
+            "lambda outputs, targets: loss(outputs, targets).sum(-1)"
         )
     return loss
 
