@@ -1,6 +1,7 @@
 """Observables of a spectrum against plain sums and closed forms."""
 
 import math
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -135,6 +136,9 @@ def plain(eigenvalues, weights, noise_floor) -> dict[str, float]:
     return {
         "trace": total / size,
         "entropy": -math.fsum(q * math.log(q) for q in p if q > 0),
+        "entropy_normalised": -math.fsum(q * math.log(q) for q in p if q > 0) / math.log(size),
+        "effective_rank": math.prod(q**-q for q in p if q > 0),
+        "stable_rank": math.fsum(v * v for v in values) / max(values) ** 2,
         "renyi_entropy": -math.log(math.fsum(q * q for q in p)),
         "participation_ratio": total**2 / math.fsum(v * v for v in values),
         "largest_eigenvalue_share": max(values) / total,
@@ -172,7 +176,9 @@ def test_every_observable_is_its_plain_sum(size, seed, noise_floor):
     values[-1] += 0.1  # above the floor
     weights = random.dirichlet(np.ones(size))
     observed = observe(spectrum(values, weights, noise_floor))
-    for name, value in plain(values, weights, noise_floor).items():
+    expected = plain(values, weights, noise_floor)
+    assert set(observed) == set(expected)
+    for name, value in expected.items():
         assert observed[name] == pytest.approx(value, rel=1e-9, nan_ok=True), name
 
 
@@ -312,6 +318,13 @@ def test_every_file_holds_one_documented_function_of_its_name(name):
     assert function.__module__ == f"workers.observables.{name}"
     assert len(function.__doc__) > 20
     assert needed
+
+
+def test_the_page_names_every_file_and_its_example_runs():
+    page = (Path(__file__).parents[2] / "docs" / "observables.md").read_text()
+    tables = {name for line in page.splitlines() if line.startswith("| `") for name in re.findall(r"`(\w+)`", line.split("|")[1])}
+    assert tables >= set(required())
+    exec("\n".join(line[4:] for line in page.splitlines() if line.startswith("    ")), {})
 
 
 def test_observables_load_no_torch():
