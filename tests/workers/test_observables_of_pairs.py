@@ -106,8 +106,9 @@ def test_equal_kernels_have_not_moved():
 
 @pytest.mark.parametrize("name", ["kernel_alignment", "kernel_distance", "cka", "cka_unbiased", "eigenbasis_overlap", "kernel_rotation"])
 def test_scale_does_not_enter(name):
-    one, other = observe_pair(kernel(6), kernel(6, 1)), observe_pair(kernel(6), 100 * kernel(6, 1))
-    assert other[name] == pytest.approx(one[name])
+    one = observe_pair(kernel(6), kernel(6, 1))[name]
+    for scale, other in ((100.0, 1e-9), (1e-9, 100.0)):
+        assert observe_pair(scale * kernel(6), other * kernel(6, 1))[name] == pytest.approx(one)
 
 
 def test_a_kernel_of_zeros_has_not_moved_anywhere():
@@ -154,6 +155,7 @@ def test_centring_takes_off_what_all_rows_share():
 
 def test_few_rows_or_negative_estimates_have_no_unbiased_alignment():
     assert math.isnan(cka_unbiased(kernel(3), kernel(3, 1)))
+    assert not math.isnan(cka_unbiased(kernel(4), kernel(4, 1)))
     alike = np.ones((5, 5)) + np.diag(np.arange(5.0))
     assert unbiased_hsic(alike, alike) == pytest.approx(0.0, abs=1e-12)
     assert math.isnan(cka_unbiased(np.diag(np.arange(5.0)), kernel(5)))
