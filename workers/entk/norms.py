@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 
+from workers.entk import checks
+
 # N samples; R cotangents of each sample
 
 NUM_ELEMENTS_AT_ONCE = 2**24
@@ -37,7 +39,7 @@ def squared_gradient_norms(model: nn.Module, inputs: Tensor, cotangents_RN: Tens
 
     def squares(sample: Tensor, cotangents_R: Tensor) -> dict[str, Tensor]:
         def outputs(weights: Mapping[str, Tensor]) -> Tensor:
-            return functional_call(model, dict(weights), (sample[None],))[0]  # type: ignore[no-any-return]
+            return checks.outputs(functional_call(model, dict(weights), (sample[None],)))[0]
 
         pull_back = vjp(outputs, weights)[1]
         (gradients,) = vmap(pull_back)(cotangents_R)

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from workers.entk import position_blocks
+from workers.entk import checks, position_blocks
 from workers.entk.position_blocks import CHI_LOSS, CHI_NET, CHI_POS, DELTA_LOSS, Blocks, Estimates
 from workers.entk.position_gradients import Batch, BlockGradients, Preconditioner, block_gradients, preconditioner_roots, trainable
 from workers.entk.position_loss import UnitLoss, check_finite, check_mask
-from workers.entk.position_model import join_ranks, rank, refuse_randomness, sum_over_ranks, unwrap
+from workers.entk.position_model import join_ranks, rank, sum_over_ranks, unwrap
 from workers.entk.position_trace import METHODS, CrossCheck, choose, template_outputs, traces
 from workers.errors import ConfigError
 
@@ -150,7 +150,6 @@ def lnp(
     (64, 'exact', True)
     """
     plain, group = unwrap(model)
-    refuse_randomness(plain)
     _check(estimator, num_probes, num_micro_batches)
     generator = torch.Generator(batch[0].device).manual_seed(1_000_003 * seed + rank(group))
     roots_L = preconditioner_roots(plain, preconditioner)
@@ -166,8 +165,9 @@ def lnp(
         generator=generator,
         group=group,
     )
-    one = _measure(plain, Batch(inputs=batch[0], targets=batch[1], mask=mask), options)
-    two = None if other is None else _measure(plain, Batch(inputs=other[0], targets=other[1], mask=other_mask), options)
+    with checks.as_found(plain, batch, None):
+        one = _measure(plain, Batch(inputs=batch[0], targets=batch[1], mask=mask), options)
+        two = None if other is None else _measure(plain, Batch(inputs=other[0], targets=other[1], mask=other_mask), options)
     return _position(plain, one, two, group)
 
 
@@ -182,9 +182,8 @@ def _check(estimator: str, num_probes: int, num_micro_batches: int | None) -> No
 
 def _measure(model: nn.Module, batch: Batch, options: _Options) -> _Measured:
     """All sums of a batch; one pass per micro-batch, then the passes for chi_net."""
+    checks.place(model, checks.samples("the batch", batch.inputs, batch.targets)[:1])
     num_clusters = len(batch.inputs)
-    if num_clusters == 0 or len(batch.targets) != num_clusters:
-        raise ConfigError(f"a batch needs at least one sample and as many targets, got {num_clusters} and {len(batch.targets)}")
     num_blocks = _num_blocks(model, num_clusters, options)
     like = template_outputs(model, batch.inputs)
     check_mask(batch.mask, like.shape[:-1])

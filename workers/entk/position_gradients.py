@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from workers.entk import checks
 from workers.entk.position_loss import UnitLoss, residuals
 from workers.entk.position_trace import rademacher
 from workers.errors import ConfigError
@@ -64,7 +65,7 @@ def block_gradients(
     for block in range(num_blocks):
         part = batch.every(num_blocks, block)
         with torch.enable_grad():
-            outputs = model(part.inputs)
+            outputs = checks.outputs(model(part.inputs))
         found = residuals(unit_loss, outputs, part.targets, part.mask)
         sums.append(found)
         gradients.append(_gradient(outputs, parameters, found.gradient.to(outputs.dtype), roots_L, keep=num_probes > 0))

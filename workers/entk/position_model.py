@@ -1,14 +1,9 @@
-"""The plain module under the wrappers of a training script, what makes its gradients random, and sums over ranks."""
+"""The plain module under the wrappers of a training script, and sums over its ranks."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
-
-from workers.errors import ConfigError
-
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 
 def unwrap(model: nn.Module) -> tuple[nn.Module, Any]:
@@ -23,16 +18,6 @@ def unwrap(model: nn.Module) -> tuple[nn.Module, Any]:
             model = model.module
         else:
             return model, group
-
-
-def refuse_randomness(model: nn.Module) -> None:
-    """ConfigError where dropout or batch statistics are active: gradients would not be functions of weights and sample alone."""
-    for name, module in model.named_modules():
-        active = module.training and isinstance(module, DROPOUTS) and getattr(module, "p", 0) > 0
-        mixing = isinstance(module, BATCH_NORMS) and (module.training or not module.track_running_stats)
-        if active or mixing:
-            what = "drops activations" if active else "normalises by statistics of the batch"
-            raise ConfigError(f"{type(module).__name__} {name!r} {what}; call model.eval() first, or take it out")
 
 
 def rank(group: Any) -> int:

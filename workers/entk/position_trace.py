@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from workers.entk import checks
 from workers.entk.norms import squared_gradient_norms
 from workers.errors import ConfigError
 
@@ -38,12 +39,13 @@ def rademacher(shape: tuple[int, ...], like: Tensor, generator: torch.Generator)
 def template_outputs(model: nn.Module, inputs_B: Tensor) -> Tensor:
     """A tensor with shape, dtype and device of the outputs; ConfigError where a sample's outputs depend on the samples beside it."""
     with torch.no_grad():
-        alone: Tensor = model(inputs_B[:1])
-        together: Tensor = model(inputs_B[:NUM_CHECKED])
-    if together.dim() < 2 or len(together) != len(inputs_B[:NUM_CHECKED]):
+        alone = checks.outputs(model(inputs_B[:1]))
+        together = checks.outputs(model(inputs_B[:NUM_CHECKED]))
+    checks.last_axis(together.shape)
+    if len(together) != len(inputs_B[:NUM_CHECKED]):
         raise ConfigError(
-            f"the outputs must be (N, C) or (B, S, V), with the samples on the first axis and the outputs on the last, got shape "
-            f"{tuple(together.shape)} for {len(inputs_B[:NUM_CHECKED])} samples; give a single output an axis of its own: (N, 1)"
+            f"the first axis of the outputs must be that of the samples, got shape {tuple(together.shape)} for "
+            f"{len(inputs_B[:NUM_CHECKED])} samples"
         )
     difference, scale = float((together[:1] - alone).abs().max()), float(alone.abs().max())
     if difference > _tolerance(alone) * scale:
@@ -88,7 +90,7 @@ def cross_check(model: nn.Module, inputs_B: Tensor, generator: torch.Generator) 
     alone, cotangents = [], []
     for index in range(len(inputs_B)):
         with torch.enable_grad():
-            outputs = model(inputs_B[index : index + 1])
+            outputs = checks.outputs(model(inputs_B[index : index + 1]))
         cotangents.append(rademacher(tuple(outputs.shape), outputs, generator))
         gradients = torch.autograd.grad(outputs, parameters, cotangents[-1], allow_unused=True)
         alone.append(torch.stack([_square(gradient) for gradient in gradients if gradient is not None]).sum())

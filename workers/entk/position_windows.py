@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from workers.entk import checks
 from workers.entk.norms import squared_gradient_norms
 from workers.entk.position_blocks import jackknife_variance
 from workers.entk.position_gradients import trainable
 from workers.entk.position_loss import UnitLoss, residuals
-from workers.entk.position_model import refuse_randomness, sum_over_ranks, unwrap
+from workers.entk.position_model import sum_over_ranks, unwrap
 from workers.entk.position_trace import rademacher
 from workers.errors import ConfigError
 
@@ -51,21 +52,8 @@ def step_sums(
     squared. Raises what `lnp` does, but does not look whether numbers are finite.
     """
     plain, group = unwrap(model)
-    refuse_randomness(plain)
-    inputs, targets = batch
-    with torch.enable_grad():
-        outputs = plain(inputs)
-    found = residuals(unit_loss, outputs, targets, mask)
-    cotangent = found.gradient.to(outputs.dtype)
-    gradients = list(torch.autograd.grad(outputs, trainable(plain), cotangent, allow_unused=True, materialize_grads=True))
-    generator = torch.Generator(inputs.device).manual_seed(seed)
-    probes = rademacher((num_probes, *outputs.shape), outputs.detach(), generator) * found.valid[..., None]
-    norms_RB = squared_gradient_norms(plain, inputs, torch.cat([cotangent[None], probes])).to(torch.float64)
-    parts = (found.units_B.sum(), found.units_B.square().sum(), found.energy_B.sum(), norms_RB[1:].mean(0).sum(), norms_RB[0].sum())
-    units, squared_units, energy, trace, squares = sum_over_ranks([torch.stack(parts)], group)[0]
-    totals = sum_over_ranks(gradients, group)
-    square = torch.stack([total.square().sum(dtype=torch.float64) for total in totals]).sum()
-    return torch.stack([units, squared_units, energy, trace, square, squares])
+    with checks.as_found(plain, batch, None):
+        return _step_sums(plain, unit_loss, batch, mask, num_probes, seed, group)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,6 +191,25 @@ class PositionAccumulator:
     def biased(self) -> float:
         """||grad L||^2 of all micro-batches together; NaN for none."""
         return float(_square(self._sums)) / self.num_units**2 if self.num_units else float("nan")
+
+
+def _step_sums(
+    model: nn.Module, unit_loss: UnitLoss, batch: tuple[Tensor, Tensor], mask: Tensor | None, num_probes: int, seed: int, group: object
+) -> Tensor:
+    inputs, targets = batch
+    with torch.enable_grad():
+        outputs = checks.outputs(model(inputs))
+    found = residuals(unit_loss, outputs, targets, mask)
+    cotangent = found.gradient.to(outputs.dtype)
+    gradients = list(torch.autograd.grad(outputs, trainable(model), cotangent, allow_unused=True, materialize_grads=True))
+    generator = torch.Generator(inputs.device).manual_seed(seed)
+    probes = rademacher((num_probes, *outputs.shape), outputs.detach(), generator) * found.valid[..., None]
+    norms_RB = squared_gradient_norms(model, inputs, torch.cat([cotangent[None], probes])).to(torch.float64)
+    parts = (found.units_B.sum(), found.units_B.square().sum(), found.energy_B.sum(), norms_RB[1:].mean(0).sum(), norms_RB[0].sum())
+    units, squared_units, energy, trace, squares = sum_over_ranks([torch.stack(parts)], group)[0]
+    totals = sum_over_ranks(gradients, group)
+    square = torch.stack([total.square().sum(dtype=torch.float64) for total in totals]).sum()
+    return torch.stack([units, squared_units, energy, trace, square, squares])
 
 
 def _terms(sums_T: Tensor) -> Tensor:

@@ -133,15 +133,26 @@ def test_ignored_targets_are_masked():
     assert ignored == replace(lnp(model, CROSS_ENTROPY, (tokens, targets), mask=mask), cross_check=ignored.cross_check)
 
 
-def test_numbers_that_are_not_finite_under_the_mask_do_not_count():
+def test_targets_that_are_no_numbers_count_only_where_they_are_masked():
+    model, inputs = mlp(1), batch_of(mlp(), 6)[0]
+    targets = torch.where(torch.arange(6) != 2, inputs[:, 0], torch.nan)
+
+    def squared(outputs_NC, targets_N):
+        return (outputs_NC[:, 0] - targets_N).square()
+
+    with pytest.raises(Diverged, match="the mean loss is nan: parameters, outputs or targets hold numbers that are not finite"):
+        lnp(model, squared, (inputs, targets))
+    found = lnp(model, squared, (inputs, targets), mask=~targets.isnan(), num_micro_batches=6)
+    kept = [0, 1, 3, 4, 5]
+    assert found.chi_pos == pytest.approx(lnp(model, squared, (inputs[kept], targets[kept])).chi_pos, rel=1e-10)
+
+
+def test_a_network_that_diverged_is_reported():
     model = mlp()
-    inputs, labels = batch_of(model, 6)
-    hurt = inputs.clone()
-    hurt[2] = torch.inf
-    mask = torch.arange(6) != 2
+    with torch.no_grad():
+        model[0].bias[0] = torch.nan
     with pytest.raises(Diverged, match="the mean loss is nan"):
-        lnp(model, CROSS_ENTROPY, (hurt, labels))
-    assert lnp(model, CROSS_ENTROPY, (inputs, labels), mask=mask).mean_loss > 0
+        lnp(model, CROSS_ENTROPY, batch_of(model, 6))
 
 
 def test_layers_sum_to_the_whole():

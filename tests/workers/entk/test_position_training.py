@@ -232,8 +232,8 @@ def test_windows_of_nothing_are_refused(name):
 @pytest.mark.parametrize(
     ("layer", "reason"),
     [
-        (nn.Dropout(0.1), "Dropout '1' drops activations; call model.eval\\(\\) first"),
-        (nn.BatchNorm1d(3), "BatchNorm1d '1' normalises by statistics of the batch; call model.eval\\(\\) first"),
+        (nn.Dropout(0.1), "dropout is active in 1; call model.eval"),
+        (nn.BatchNorm1d(3), "batch statistics are active in 1"),
     ],
 )
 @pytest.mark.parametrize("function", [lnp, step_sums])
@@ -300,11 +300,15 @@ def test_a_preconditioner_has_no_ghost_norms():
 
 def test_batches_and_models_that_cannot_be_are_refused():
     inputs, labels = batch_of(mlp(), 8)
-    with pytest.raises(ConfigError, match="at least one sample and as many targets, got 0 and 0"):
+    with pytest.raises(ConfigError, match="the batch is empty: it has shape \\(0, 5\\)"):
         lnp(mlp(), CROSS_ENTROPY, (inputs[:0], labels[:0]))
-    with pytest.raises(ConfigError, match="at least one sample and as many targets, got 8 and 5"):
+    with pytest.raises(ConfigError, match="the tensors of the batch must have one number of samples, got 8, 5"):
         lnp(mlp(), CROSS_ENTROPY, (inputs, labels[:5]))
+    with pytest.raises(ConfigError, match="the probe set has dtype torch.float32, the model torch.float64"):
+        lnp(mlp(), CROSS_ENTROPY, (inputs.float(), labels))
     with pytest.raises(ConfigError, match="no parameter with requires_grad=True"):
         lnp(mlp().requires_grad_(False), CROSS_ENTROPY, (inputs, labels))
-    with pytest.raises(ConfigError, match="with the samples on the first axis and the outputs on the last, got shape \\(2,\\)"):
+    with pytest.raises(ConfigError, match="the last axis of the outputs must be outputs"):
         lnp(nn.Sequential(mlp(1), nn.Flatten(0)), half_squared, (inputs, labels))
+    with pytest.raises(ConfigError, match="the first axis of the outputs must be that of the samples, got shape \\(6, 1\\) for 2 samples"):
+        lnp(nn.Sequential(mlp(), nn.Flatten(0), nn.Unflatten(0, (-1, 1))), half_squared, (inputs, labels))
