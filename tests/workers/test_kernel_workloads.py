@@ -10,8 +10,7 @@ from task_runs import attempt, committed, last, task_of
 
 from workers import taskdir
 from workers.data.digits import Digits
-from workers.eigen import eigen, residual_weights
-from workers.errors import ConfigError, Diverged
+from workers.errors import ConfigError
 from workers.models.cnn import Cnn
 from workers.models.mlp import Mlp
 from workers.optimizers.sgd import Sgd
@@ -105,26 +104,6 @@ def test_a_cut_spectrum_holds_the_largest_and_leaves_what_needs_all_as_nan(tmp_p
     assert cut.rows["spectra"]["index"] == list(range(43, 50))
     observed = observe(from_rows(cut.rows["scalars"], cut.rows["spectra"]))
     assert all(np.isnan(value) for value in observed.values())
-
-
-def test_the_noise_floor_is_that_of_the_kernels_own_precision():
-    matrix = np.diag(np.arange(1.0, 9.0))
-    assert eigen(matrix.astype(np.float32)).noise_floor == pytest.approx(8 * 8 * np.finfo(np.float32).eps)
-    assert eigen(matrix).noise_floor == pytest.approx(8 * 8 * np.finfo(np.float64).eps)
-
-
-def test_a_kernel_that_is_not_positive_is_certified_as_such():
-    assert not eigen(np.diag([-1.0, 2.0, 3.0])).psd
-    assert eigen(np.array([[2.0, 1.0], [0.0, 2.0]])).asymmetry > 0.1
-
-
-def test_a_kernel_with_nan_diverges():
-    with pytest.raises(Diverged, match="the kernel has 1 entries that are no numbers"):
-        eigen(np.array([[1.0, np.nan], [0.0, 1.0]]))
-
-
-def test_no_residual_gives_nan_weights():
-    assert np.isnan(residual_weights(np.eye(4), np.zeros((2, 2)))).all()
 
 
 @pytest.mark.parametrize("snapshot", ["0", "20", "3", "last"])

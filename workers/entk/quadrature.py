@@ -8,6 +8,8 @@ exactly.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,7 +47,10 @@ class Density:
 
     def sum_of(self, function: Function) -> Estimate:
         """Sum of a function over all eigenvalues: sum_k f(lambda_k), for an elementwise function."""
-        return _mean(self._sums(function))
+        sums_V = self._sums(function)
+        if self.known_trace is None:
+            return _mean(sums_V)
+        return _controlled_mean(sums_V, self._sums(lambda values: values) - self.known_trace)
 
     @property
     def trace(self) -> Estimate:
@@ -64,10 +69,15 @@ class Density:
     @property
     def entropy(self) -> Estimate:
         """Von Neumann entropy -sum p ln p of p = lambda / trace, in nats; NaN for a kernel that is zero."""
-        sums_V = self._sums(lambda values: torch.special.entr(values))
-        if self.known_trace is not None:
-            return _entropy(sums_V, torch.full_like(sums_V, self.known_trace))
-        return _entropy(sums_V, self._sums(lambda values: values))
+        total, weighted = self.trace, self.sum_of(torch.special.entr)
+        if total.value <= 0:
+            return Estimate(math.nan, math.nan)
+        # -sum p ln p = ln T + Q / T, and by the delta method the error of Q and T, which one probe has in common
+        error = weighted.standard_error / total.value
+        if self.known_trace is None:
+            sums_V, traces_V = self._sums(torch.special.entr), self._sums(lambda values: values)
+            error = _mean(sums_V / total.value + traces_V * (1 / total.value - weighted.value / total.value**2)).standard_error
+        return Estimate(math.log(total.value) + weighted.value / total.value, error)
 
     @property
     def effective_rank(self) -> Estimate:
@@ -76,8 +86,8 @@ class Density:
         return Estimate(math.exp(entropy.value), math.exp(entropy.value) * entropy.standard_error)
 
     def smoothed(self, points_G: Tensor, width: float = 0.1) -> tuple[Tensor, Tensor]:
-        """Eigenvalues per unit of ln lambda at positive points (G,), under a Gaussian of `width` in ln lambda, with standard errors (G,)."""
-        found = [self.sum_of(lambda values, point=point: _bump(values, point, width)) for point in points_G.double()]  # type: ignore[misc]
+        """Eigenvalues per unit of ln lambda at positive points (G,), under a Gaussian of `width` in it, and their standard errors (G,)."""
+        found = [self.sum_of(partial(_bump, point=point, width=width)) for point in points_G.double()]
         return torch.tensor([one.value for one in found]), torch.tensor([one.standard_error for one in found])
 
     def _sums(self, function: Function) -> Tensor:
@@ -122,42 +132,47 @@ def density(
     *,
     noise_floor: float,
     num_probes: int = 32,
-    num_steps: int = 48,
+    num_steps: int = 32,
     block_size: int = 16,
     seed: int = 0,
 ) -> Density:
     """The density of a spectrum whose largest eigenpairs are known, from random probes in their complement.
 
-    `block_size` probes go through the operator together and hold num_steps x R numbers each. ConfigError for fewer than two probes.
+    `block_size` probes go through the operator together and hold num_steps x R numbers each. ConfigError for fewer than four probes.
     """
-    if num_probes < 2 or num_steps < 1:
-        raise ConfigError(f"num_probes must be at least 2 and num_steps at least 1, got {num_probes} and {num_steps}")
+    if num_probes < 4 or num_steps < 1:
+        raise ConfigError(f"num_probes must be at least 4 and num_steps at least 1, got {num_probes} and {num_steps}")
     probes_RV = _without(eigenvectors_RK, _signs(operator, num_probes, seed))
-    parts = [quadrature(operator, part, num_steps, eigenvectors_RK) for part in probes_RV.split(block_size, dim=1)]
+    parts = [quadrature(operator, part, num_steps, eigenvectors_RK) for part in torch.split(probes_RV, block_size, dim=1)]
     nodes_VS, weights_VS = (torch.cat(found) for found in zip(*parts))
-    is_stored = isinstance(operator, Tensor)
+    stored_RR = operator.double() if isinstance(operator, Tensor) else None
     return Density(
         eigenvalues_K=eigenvalues_K,
         nodes_VS=nodes_VS,
         weights_VS=weights_VS,
         noise_floor=noise_floor,
         num_rows=operator.shape[0],
-        known_trace=float(operator.diagonal().double().sum()) if is_stored else None,
-        known_frobenius=float(torch.linalg.matrix_norm(operator.double())) if is_stored else None,
+        known_trace=None if stored_RR is None else float(stored_RR.trace()),
+        known_frobenius=None if stored_RR is None else float(torch.linalg.matrix_norm(stored_RR)),
     )
 
 
-def residual_density(operator: Operator, residual: Tensor, *, num_steps: int = 64) -> ResidualDensity:
-    """The density of a residual (N, C), by Lanczos started at it; for a traced kernel at each of its C outputs, which are averaged (D1).
-
-    ConfigError where its size is no multiple of the kernel's rows.
-    """
-    if residual.numel() % operator.shape[0]:
-        raise ConfigError(f"a residual of {residual.numel()} numbers does not fit a kernel of {operator.shape[0]} rows; give (N, C)")
-    starts_RC = residual.to(torch.float64).reshape(operator.shape[0], -1)
+def residual_density(operator: Operator, residual: Any, *, num_steps: int = 64) -> ResidualDensity:
+    """The density of a residual (N, C), by Lanczos started at it; for a traced kernel at each of its C outputs, which are averaged (D1)."""
+    starts_RC = starts(residual, operator.shape[0]).to(operator.device)
     nodes_CS, weights_CS = quadrature(operator, starts_RC, num_steps)
     nodes_S, order_S = nodes_CS.flatten().sort()
     return ResidualDensity(nodes_S=nodes_S, weights_S=weights_CS.flatten()[order_S] / starts_RC.square().sum())
+
+
+def starts(residual: Any, num_rows: int) -> Tensor:
+    """A residual (N, C) of torch or NumPy in float64 as columns (R, 1) for a full kernel, (R, C) for a traced one; else ConfigError."""
+    found = torch.as_tensor(residual).to(torch.float64)
+    if found.numel() % num_rows or not found.numel():
+        raise ConfigError(
+            f"a residual of shape {tuple(found.shape)} does not fit a kernel of {num_rows} rows; give (N, C), with {num_rows} = N C or N"
+        )
+    return found.reshape(num_rows, -1)
 
 
 def trace(operator: Operator, *, num_probes: int = 32, seed: int = 0) -> Estimate:
@@ -232,13 +247,15 @@ def _mean(values_V: Tensor) -> Estimate:
     return Estimate(float(values_V.mean()), float(values_V.std()) / len(values_V) ** 0.5)
 
 
-def _entropy(sums_V: Tensor, traces_V: Tensor) -> Estimate:
-    """ln T + Q / T of mean Q = -sum lambda ln lambda and T, its error from the probes' linear parts (delta method)."""
-    total, weighted = float(traces_V.mean()), float(sums_V.mean())
-    if total <= 0:
-        return Estimate(math.nan, math.nan)
-    linear_V = sums_V / total + traces_V * (1 / total - weighted / total**2)
-    return Estimate(math.log(total) + weighted / total, _mean(linear_V).standard_error)
+def _controlled_mean(values_V: Tensor, errors_V: Tensor) -> Estimate:
+    """The mean, less what the probes' known errors in another sum explain of it: the intercept of a regression, with its error."""
+    num, mean_error = len(values_V), errors_V.mean()
+    squares = (errors_V - mean_error).square().sum()
+    slope = torch.where(squares > 0, ((errors_V - mean_error) * values_V).sum() / squares, 0.0)
+    leverage = 1 / num + torch.where(squares > 0, mean_error.square() / squares, 0.0)
+    rest_V = values_V - slope * errors_V
+    variance = rest_V.var() * (num - 1) / (num - 2)
+    return Estimate(float(rest_V.mean()), float((variance * leverage).sqrt()))
 
 
 def _bump(values: Tensor, point: Tensor, width: float) -> Tensor:

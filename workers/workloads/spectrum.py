@@ -10,7 +10,7 @@ from workers.workloads.gram import FULL, PROBE, TRACED, Gram
 
 if TYPE_CHECKING:
     from workers.context import Context
-    from workers.eigen import Eigen
+    from workers.entk.certificates import Certificate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,29 +42,30 @@ class Spectrum(Workload):
     def run(self, context: "Context") -> Iterator[Row | Rows]:
         """The table `spectra`, and rows that certify it: noise floor, residual, identities, orthogonality."""
         import numpy as np
+        import torch
 
-        from workers.eigen import eigen, residual_weights
+        from workers.entk.spectra import spectrum
 
         gram = context.input("gram")
-        result = eigen(np.load(gram.file(FULL if self.kernel == "full" else TRACED)))
+        kernel_RR = np.load(gram.file(FULL if self.kernel == "full" else TRACED))
+        found = spectrum(torch.from_numpy(kernel_RR).to(context.device))
         with np.load(gram.file(PROBE)) as arrays:
             residuals_NC = arrays["residuals"]
-        first = max(0, len(result.eigenvalues) - (self.num_eigenvalues or len(result.eigenvalues)))
-        weights = residual_weights(result.eigenvectors, residuals_NC)[first:]
+        first = max(0, found.num_rows - (self.num_eigenvalues or found.num_rows))
+        weights = found.weights(residuals_NC)[first:]
         size = len(weights)
         columns = {
             "step": [self.gram.step()] * size,
             "index": range(first, first + size),
-            "eigenvalue": result.eigenvalues[first:].tolist(),
+            "eigenvalue": found.eigenvalues[first:].tolist(),
             "weight": weights.tolist(),
         }
         yield Rows(table="spectra", columns=columns)
-        yield from self._certificate(result)
+        yield Row(step=self.gram.step(), name="num_rows", value=found.num_rows)
+        yield from self._certificate(found.certificate)
         for name, value in zip(("num_units", "num_outputs"), residuals_NC.shape):
             yield Row(step=self.gram.step(), name=name, value=value)
 
-    def _certificate(self, result: "Eigen") -> Iterator[Row]:
-        step = self.gram.step()
-        yield Row(step=step, name="num_rows", value=len(result.eigenvalues))
+    def _certificate(self, certificate: "Certificate") -> Iterator[Row]:
         for name in ("noise_floor", "residual_norm", "trace_error", "frobenius_error", "orthogonality", "asymmetry", "psd"):
-            yield Row(step=step, name=name, value=float(getattr(result, name)))
+            yield Row(step=self.gram.step(), name=name, value=float(getattr(certificate, name)))

@@ -1,0 +1,181 @@
+"""How far a spectrum can be trusted: the kernel's own error, and how well the eigenpairs fulfil what defines them."""
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from workers.entk.operators import Inputs, KernelOperator, Operator, apply
+from workers.entk.quadrature import Estimate
+from workers.errors import ConfigError
+
+# R rows of the kernel; K eigenpairs; V probes; I, J rows and columns of a tile
+
+ExactTile = Callable[[Tensor, Tensor], Tensor]
+TILE_SIZE, NUM_TILES, NUM_PROBES = 32, 16, 16
+# rounding of sums that are longer than the kernel has rows
+LEAST_ROWS = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """What certifies K eigenpairs of a kernel Theta; norms are Frobenius', all in float64.
+
+    `noise_floor`: no eigenvalue is off by more; those up to it are rounding. With `kernel_error`, the estimated norm of Theta's error
+    from sampled exact tiles, it is that norm plus two standard errors (Weyl); without (None), R x eps x lambda_max in Theta's dtype.
+    `residual_norm`: ||Theta Q - Q Lambda|| / ||Theta||. `orthogonality`: ||Q^T Q - 1||. Both NaN without eigenvectors.
+    `trace_error`, `frobenius_error`: of sum lambda against the trace, of sum lambda^2 against ||Theta||^2, relative; NaN unless all
+    eigenvalues are there. `asymmetry`: ||Theta - Theta^T|| / ||Theta||, of an operator estimated from random products.
+    `psd`: no eigenvalue, or no Ritz value that was met, is below minus the noise floor.
+    """
+
+    noise_floor: float
+    kernel_error: Estimate | None
+    residual_norm: float
+    trace_error: float
+    frobenius_error: float
+    orthogonality: float
+    asymmetry: float
+    psd: bool
+
+
+def rounding_floor(operator: Operator, largest: float) -> float:
+    """R x eps x lambda_max: the rounding of a kernel in its own precision, as numpy.linalg.matrix_rank has it."""
+    return operator.shape[0] * torch.finfo(operator.dtype).eps * abs(largest)
+
+
+def noise_floor(operator: Operator, largest: float, error: Estimate | None) -> float:
+    """What an eigenvalue can be off by; never below the rounding of the eigensolver."""
+    if error is None:
+        return rounding_floor(operator, largest)
+    solver = operator.shape[0] * torch.finfo(torch.float64).eps * abs(largest)
+    # the interval of the squared norm, which is what the tiles are a mean of
+    return max(solver, math.sqrt(error.value**2 + 4 * error.value * error.standard_error))
+
+
+def kernel_error(operator: Operator, exact_tile: ExactTile, *, seed: int = 0) -> Estimate:
+    """||Theta - exact||_F from random tiles, each of 32 rows and 32 columns that follow each other (the last by the first).
+
+    `exact_tile(rows, columns)` takes indices (I,) and (J,) and gives the exact (I, J) in float64; ConfigError where it does not.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    num_rows = operator.shape[0]
+    starts = torch.randint(num_rows, (NUM_TILES, 2), generator=generator).to(operator.device)
+    span = torch.arange(min(TILE_SIZE, num_rows), device=operator.device)
+    squares = []
+    for row, column in starts:
+        rows, columns = (row + span) % num_rows, (column + span) % num_rows
+        exact = exact_tile(rows, columns)
+        if not isinstance(exact, Tensor) or exact.dtype != torch.float64 or exact.shape != (len(rows), len(columns)):
+            told = f"{exact.dtype} {tuple(exact.shape)}" if isinstance(exact, Tensor) else type(exact).__name__
+            raise ConfigError(f"exact_tile must give a float64 tensor of shape {(len(rows), len(columns))}, got {told}")
+        squares.append((_tile(operator, rows, columns) - exact).square().mean() * num_rows**2)
+    squares_T = torch.stack(squares)
+    norm = float(squares_T.mean().sqrt())
+    return Estimate(norm, float(squares_T.std()) / NUM_TILES**0.5 / (2 * norm) if norm else 0.0)
+
+
+def double_tiles(model: nn.Module, x: Inputs, outputs: str = "full", *, statistics: str | None = None) -> ExactTile:
+    """Exact tiles of a model's kernel on `x`, from products in float64 of a copy of the model: for `kernel_error`.
+
+    Nothing but the model is shared with what computed the kernel. A tile takes as many products as its samples have rows.
+    """
+    exact = copy.deepcopy(getattr(model, "_orig_mod", model)).double()
+    found = tuple(tensor.double() if tensor.is_floating_point() else tensor for tensor in (x if isinstance(x, tuple | list) else (x,)))
+    rows_of_sample = KernelOperator(exact, tuple(tensor[:1] for tensor in found), outputs, statistics=statistics).shape[0]
+
+    def tile(rows: Tensor, columns: Tensor) -> Tensor:
+        (rows_in, left), (columns_in, right) = (_samples_of(found, index, rows_of_sample) for index in (rows, columns))
+        operator = KernelOperator(exact, left, outputs, z=right, statistics=statistics)
+        return (operator @ torch.eye(operator.shape[1], dtype=torch.float64, device=operator.device))[rows_in][:, columns_in]
+
+    return tile
+
+
+def asymmetry(operator: Operator, *, seed: int = 0) -> float:
+    """||Theta - Theta^T|| / ||Theta||: exact if stored, else from products with random signs; 0 for a kernel that is zero."""
+    if isinstance(operator, Tensor):
+        stored_RR = operator.double()
+        norm = float(stored_RR.norm())
+        return float((stored_RR - stored_RR.T).norm()) / norm if norm else 0.0
+    num = min(NUM_PROBES, max(2, operator.shape[0]))
+    generator = torch.Generator(operator.device).manual_seed(seed)
+    bits = torch.randint(2, (operator.shape[0], num), generator=generator, device=operator.device)
+    signs_RV = 2.0 * bits.to(torch.float64) - 1.0
+    images_RV = apply(operator, signs_RV)
+    norm = float(images_RV.square().sum(0).mean().sqrt())
+    cross_VV = signs_RV.T @ images_RV
+    return float((cross_VV - cross_VV.T).norm()) / math.sqrt(num * (num - 1)) / norm if norm else 0.0
+
+
+def refuse_asymmetric(operator: Operator, found: float) -> None:
+    """ConfigError where a kernel differs from its transpose by more than rounding."""
+    allowed = max(operator.shape[0], LEAST_ROWS) * torch.finfo(operator.dtype).eps
+    if not found <= allowed:
+        raise ConfigError(
+            f"the kernel is not symmetric: ||K - K^T|| / ||K|| is {found:.3g}, and at most {allowed:.3g} is rounding; "
+            "a spectrum is that of K(X, X), not of a cross kernel K(X, Z)"
+        )
+
+
+def refuse_negative(smallest: float, floor: float) -> None:
+    """ConfigError where an eigenvalue is negative beyond the noise floor."""
+    if smallest < -floor:
+        raise ConfigError(
+            f"the kernel is not positive semidefinite: it has an eigenvalue {smallest:.6g}, below minus its noise floor {floor:.3g}; "
+            "an empirical tangent kernel is J J^T: look for an error in its rows, or give exact_tile if it was computed in low precision"
+        )
+
+
+def certify(
+    operator: Operator,
+    eigenvalues_K: Tensor,
+    eigenvectors_RK: Tensor | None,
+    *,
+    smallest: float,
+    asymmetry: float,
+    error: Estimate | None,
+) -> Certificate:
+    """The certificate of eigenvalues, ascending, with eigenvectors in columns. `smallest`: the smallest Ritz value that was met."""
+    floor = noise_floor(operator, float(eigenvalues_K.abs().max()), error)
+    squares = float(eigenvalues_K.square().sum())
+    trace_error = frobenius_error = residual_norm = orthogonality = math.nan
+    norm = math.sqrt(squares) or 1.0
+    if isinstance(operator, Tensor):
+        operator = stored_RR = operator.double()
+        norm = float(stored_RR.norm()) or 1.0
+        if len(eigenvalues_K) == len(stored_RR):
+            trace = float(stored_RR.trace())
+            trace_error = abs(float(eigenvalues_K.sum()) - trace) / (abs(trace) or 1.0)
+            frobenius_error = abs(squares - norm**2) / norm**2 if squares else 0.0
+    if eigenvectors_RK is not None:
+        residual_norm = float((apply(operator, eigenvectors_RK) - eigenvectors_RK * eigenvalues_K).norm()) / norm
+        gram_KK = eigenvectors_RK.T @ eigenvectors_RK
+        orthogonality = float((gram_KK - torch.eye(len(gram_KK), dtype=gram_KK.dtype, device=gram_KK.device)).norm())
+    return Certificate(
+        noise_floor=floor,
+        kernel_error=error,
+        residual_norm=residual_norm,
+        trace_error=trace_error,
+        frobenius_error=frobenius_error,
+        orthogonality=orthogonality,
+        asymmetry=asymmetry,
+        psd=smallest >= -floor,
+    )
+
+
+def _tile(operator: Operator, rows: Tensor, columns: Tensor) -> Tensor:
+    if isinstance(operator, Tensor):
+        return operator[rows][:, columns].double()
+    units_SJ = torch.zeros(operator.shape[1], len(columns), dtype=torch.float64, device=operator.device)
+    units_SJ[columns, torch.arange(len(columns), device=operator.device)] = 1.0
+    return apply(operator, units_SJ)[rows]
+
+
+def _samples_of(found: tuple[Tensor, ...], index: Tensor, rows_of_sample: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The samples that these rows are of, and the rows' places among those samples' rows."""
+    samples, place = torch.unique(index // rows_of_sample, return_inverse=True)
+    return place * rows_of_sample + index % rows_of_sample, tuple(tensor[samples.to(tensor.device)] for tensor in found)
