@@ -29,7 +29,10 @@ class Batch:
 
     def every(self, num_blocks: int, first: int) -> "Batch":
         """Each `num_blocks`-th cluster from `first` on: blocks of a batch that is sorted by class are alike."""
-        rows = slice(first, None, num_blocks)
+        return self.rows(slice(first, None, num_blocks))
+
+    def rows(self, rows: slice) -> "Batch":
+        """Some of its clusters."""
         return Batch(inputs=self.inputs[rows], targets=self.targets[rows], mask=None if self.mask is None else self.mask[rows])
 
 

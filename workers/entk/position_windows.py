@@ -1,5 +1,6 @@
 """chi_loss, chi_net and chi_pos along a training: log-spaced windows of steps, and sums of micro-batches (D6)."""
 
+import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from workers.entk import checks
 from workers.entk.norms import squared_gradient_norms
 from workers.entk.position_blocks import jackknife_variance
-from workers.entk.position_gradients import trainable
+from workers.entk.position_gradients import Batch, trainable
 from workers.entk.position_loss import UnitLoss, residuals
 from workers.entk.position_model import sum_over_ranks, unwrap
 from workers.entk.position_trace import rademacher
@@ -42,18 +43,29 @@ def log_windows(num_steps: int, per_decade: int = 5, width: int = 10) -> tuple[r
 
 
 def step_sums(
-    model: nn.Module, unit_loss: UnitLoss, batch: tuple[Tensor, Tensor], *, mask: Tensor | None = None, num_probes: int = 1, seed: int = 0
+    model: nn.Module,
+    unit_loss: UnitLoss,
+    batch: tuple[Tensor, Tensor],
+    *,
+    mask: Tensor | None = None,
+    num_probes: int = 1,
+    seed: int = 0,
+    num_at_once: int | None = None,
 ) -> Tensor:
     """What a `PositionWindow` needs of one batch: six sums, float64, left on the device.
 
     A forward and a backward pass for the gradient, and another forward with 1 + `num_probes` backward passes for the squared norms of
-    the clusters' gradients (the U-statistic over all pairs of clusters) and of their probes. Give each step another `seed`, as equal ones
-    give equal probes, whose errors do not average out. Over the ranks of a DistributedDataParallel model gradients are summed, then
-    squared. Raises what `lnp` does, but does not look whether numbers are finite.
+    the clusters' gradients (the U-statistic over all pairs of clusters) and of their probes; `num_at_once` clusters together. Give each
+    step another `seed`, as equal ones give equal probes, whose errors do not average out. Over the ranks of a DistributedDataParallel
+    model gradients are summed, then squared. Raises what `lnp` does, but does not look whether numbers are finite.
     """
     plain, group = unwrap(model)
+    options = {"num_probes": num_probes, "seed": seed, "num_at_once": num_at_once or len(batch[0])}
     with checks.as_found(plain, batch, None):
-        return _step_sums(plain, unit_loss, batch, mask, num_probes, seed, group)
+        parts, gradients = _sums_and_gradients(plain, unit_loss, Batch(inputs=batch[0], targets=batch[1], mask=mask), **options)
+    units, squared_units, energy, trace, squares = sum_over_ranks([parts], group)[0]
+    totals = sum_over_ranks(gradients, group)
+    return torch.stack([units, squared_units, energy, trace, _square(totals), squares])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,23 +205,28 @@ class PositionAccumulator:
         return float(_square(self._sums)) / self.num_units**2 if self.num_units else float("nan")
 
 
-def _step_sums(
-    model: nn.Module, unit_loss: UnitLoss, batch: tuple[Tensor, Tensor], mask: Tensor | None, num_probes: int, seed: int, group: object
-) -> Tensor:
-    inputs, targets = batch
-    with torch.enable_grad():
-        outputs = checks.outputs(model(inputs))
-    found = residuals(unit_loss, outputs, targets, mask)
-    cotangent = found.gradient.to(outputs.dtype)
-    gradients = list(torch.autograd.grad(outputs, trainable(model), cotangent, allow_unused=True, materialize_grads=True))
-    generator = torch.Generator(inputs.device).manual_seed(seed)
-    probes = rademacher((num_probes, *outputs.shape), outputs.detach(), generator) * found.valid[..., None]
-    norms_RB = squared_gradient_norms(model, inputs, torch.cat([cotangent[None], probes])).to(torch.float64)
-    parts = (found.units_B.sum(), found.units_B.square().sum(), found.energy_B.sum(), norms_RB[1:].mean(0).sum(), norms_RB[0].sum())
-    units, squared_units, energy, trace, squares = sum_over_ranks([torch.stack(parts)], group)[0]
-    totals = sum_over_ranks(gradients, group)
-    square = torch.stack([total.square().sum(dtype=torch.float64) for total in totals]).sum()
-    return torch.stack([units, squared_units, energy, trace, square, squares])
+def _sums_and_gradients(
+    model: nn.Module, unit_loss: UnitLoss, batch: Batch, *, num_probes: int, seed: int, num_at_once: int
+) -> tuple[Tensor, list[Tensor]]:
+    """(units, squared units, energy, trace, squares) of this rank, and the gradient of the summed loss."""
+    weights, sums, gradients, probes = trainable(model), [], [], None
+    for first in range(0, len(batch.inputs), num_at_once):
+        part = batch.rows(slice(first, first + num_at_once))
+        with torch.enable_grad():
+            outputs = checks.outputs(model(part.inputs))
+        found = residuals(unit_loss, outputs, part.targets, part.mask)
+        cotangent = found.gradient.to(outputs.dtype)
+        gradients.append(torch.autograd.grad(outputs, weights, cotangent, allow_unused=True, materialize_grads=True))
+        if probes is None:
+            # of the whole batch: they must not depend on how much is computed at once
+            shape = (num_probes, len(batch.inputs), *outputs.shape[1:])
+            probes = rademacher(shape, outputs.detach(), torch.Generator(outputs.device).manual_seed(seed))
+        signs = probes[:, first : first + num_at_once] * found.valid[..., None]
+        norms_RB = squared_gradient_norms(model, part.inputs, torch.cat([cotangent[None], signs])).to(torch.float64)
+        of_clusters = (found.units_B, found.units_B.square(), found.energy_B, norms_RB[1:].mean(0), norms_RB[0])
+        sums.append(torch.stack(of_clusters).sum(1))
+    totals = [functools.reduce(torch.add, map(_wide, values)) for values in zip(*gradients)]
+    return torch.stack(sums).sum(0), totals
 
 
 def _terms(sums_T: Tensor) -> Tensor:

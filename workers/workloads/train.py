@@ -10,20 +10,23 @@ from typing import TYPE_CHECKING, ClassVar
 from workers.data.digits import Digits
 from workers.errors import ConfigError, Diverged
 from workers.losses import NAMES as LOSSES
+from workers.losses import loss_per_unit
 from workers.models.mlp import Mlp
 from workers.optimizers.sgd import Sgd
 from workers.schedule import ScheduledOptimizer, log_spaced_steps
 from workers.seeds import role_seed
-from workers.subsets import num_batches, num_seen, permutation, subset
+from workers.subsets import num_batches, num_seen, permutation, probe, subset
 from workers.workload import Data, Model, Resources, Row, Workload, setting
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from workers.context import Context
+    from workers.entk.position_log import PositionLog
     from workers.images import Images
 
 PROGRESS_SECONDS = 1.0
+POSITION_PROBE_SIZE = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +56,9 @@ class Train(Workload):
     dtype: str = setting("float32", choices=("float32", "float64"))
     num_evaluations: int = setting(8, low=2, help="log-spaced steps with rows; the first and the last always")
     num_snapshots: int = setting(2, low=2, identity=False, help="log-spaced steps with a file; the first and the last always")
+    position_windows_per_decade: int = setting(
+        0, low=0, added=True, help="log-spaced windows of 10 steps with rows chi_loss, chi_net, chi_pos and delta_loss; 0: none"
+    )
     checkpoint_every_seconds: float = setting(120.0, above=0, identity=False, unit="s")
 
     def resources(self) -> Resources:
@@ -85,13 +91,17 @@ class Train(Workload):
         return module
 
     def run(self, context: "Context") -> Iterator[Row]:
-        """Rows `train_loss`, `test_loss`, `test_accuracy` and `images_seen` by step, then sizes and compute."""
+        """Rows `train_loss`, `test_loss`, `test_accuracy` and `images_seen` by step, then sizes and compute.
+
+        With `position_windows_per_decade`, also the loss-network-position decomposition (D3, D6) of the batches of each window,
+        `chi_loss` and so on, and of a fixed set of test images, `probe_chi_loss` and so on, at the window's middle step.
+        """
         run = _Run(self, context)
         start = run.restore()
         if start is None:
             yield from run.look(0)
         for step in range((start or 0) + 1, self.num_steps + 1):
-            run.update(step - 1)
+            yield from run.update(step - 1)
             yield from run.look(step)
             if step < self.num_steps:
                 run.pause(step)
@@ -124,26 +134,42 @@ class _Run:
         self.kept = frozenset(settings.snapshot_steps())
         self.order_seed = role_seed(settings.seed, "order", settings.seed_order)
         self.epoch, self.order = -1, self.train_labels
+        self.position = self._position_log(images)
         self.checkpointed = self.reported = time.monotonic()
 
-    def update(self, step: int) -> None:
-        """The update number `step`; its batch follows from the seed and the number alone."""
+    def _position_log(self, images: "Images") -> "PositionLog | None":
+        per_decade = self.settings.position_windows_per_decade
+        if not per_decade:
+            return None
+        from functools import partial
+
+        import torch
+
+        from workers.entk.position_log import PositionLog
+
+        index = probe(len(images.test_labels), min(POSITION_PROBE_SIZE, len(images.test_labels)))
+        inputs_N = torch.from_numpy(images.test_images[index]).to(self.train_inputs)
+        return PositionLog(
+            num_steps=self.settings.num_steps,
+            per_decade=per_decade,
+            unit_loss=partial(loss_per_unit, self.settings.loss),
+            probe=(inputs_N, torch.from_numpy(images.test_labels[index]).to(self.context.device)),
+        )
+
+    def update(self, step: int) -> Iterator[Row]:
+        """The update number `step`; its batch follows from the seed and the number alone. Rows of a window that is complete."""
         from workers import training
 
-        epoch, batch = divmod(step, num_batches(len(self.train_labels), self.batch_size))
+        epoch, number = divmod(step, num_batches(len(self.train_labels), self.batch_size))
         if epoch != self.epoch:
             self.epoch, self.order = epoch, self._order(epoch)
-        index = self.order[batch * self.batch_size : (batch + 1) * self.batch_size]
+        index = self.order[number * self.batch_size : (number + 1) * self.batch_size]
+        batch, at_once = (self.train_inputs[index], self.train_labels[index]), self.context.micro_batch(self.batch_size)
+        if self.position is not None and self.position.measures(step):
+            for name, at, value in self.position.before(step, self.module, batch, num_at_once=at_once):
+                yield Row(step=at, name=name, value=value)
         rate = self.settings.optimizer.rate(step, self.settings.num_steps)
-        training.update(
-            self.module,
-            self.optimizer,
-            rate,
-            self.settings.loss,
-            self.train_inputs[index],
-            self.train_labels[index],
-            num_at_once=self.context.micro_batch(self.batch_size),
-        )
+        training.update(self.module, self.optimizer, rate, self.settings.loss, *batch, num_at_once=at_once)
 
     def _order(self, epoch: int) -> "Tensor":
         import torch
@@ -200,18 +226,23 @@ class _Run:
         if checkpoint is None:
             return None
         training.set_state(self.module, self.optimizer, checkpoint.tensors)
+        if self.position is not None:
+            self.position.resume(checkpoint.meta["window"])
         self.context.log(f"goes on from step {checkpoint.step} of {self.settings.num_steps}")
         return checkpoint.step
+
+    def _meta(self) -> "dict[str, list[list[float]]]":
+        return {} if self.position is None else {"window": self.position.window.state()}
 
     def pause(self, step: int) -> None:
         """Between two steps: stop with a checkpoint if told to, write one where it is due, report progress."""
         from workers import training
 
         if self.context.stopping:
-            self.context.stop_here(step, training.state(self.module, self.optimizer))
+            self.context.stop_here(step, training.state(self.module, self.optimizer), **self._meta())
         now = time.monotonic()
         if now - self.checkpointed >= self.settings.checkpoint_every_seconds:
-            self.context.checkpoint(step, training.state(self.module, self.optimizer))
+            self.context.checkpoint(step, training.state(self.module, self.optimizer), **self._meta())
             self.checkpointed = time.monotonic()
         if now - self.reported >= PROGRESS_SECONDS:
             self.context.progress(step, self.settings.num_steps)

@@ -1,0 +1,53 @@
+"""The snapshots of a training run by name, and the probe set on which a network is looked at."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from workers.errors import ConfigError
+from workers.subsets import probe
+from workers.workloads.train import Train, snapshot_name
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from workers.context import Input
+
+
+def check_snapshot(train: Train, snapshot: str) -> None:
+    """The snapshot must be one that the training keeps, under one name: init, final or the number of a step between."""
+    allowed = ["init", "final", *map(str, train.snapshot_steps()[1:-1])]
+    if snapshot not in allowed:
+        raise ConfigError(
+            f"snapshot must be one of {', '.join(allowed)}, got {snapshot!r}; "
+            "train.num_snapshots keeps more, and the first and last are called init and final"
+        )
+
+
+def snapshot_step(train: Train, snapshot: str) -> int:
+    """The step of a snapshot."""
+    named = {"init": 0, "final": train.num_steps}
+    return named[snapshot] if snapshot in named else int(snapshot)
+
+
+def snapshot_file(train: "Input", step: int) -> Path:
+    """The file of a committed training run; ConfigError where that run kept it not."""
+    name = snapshot_name(step)
+    if name not in train.file_names:
+        raise ConfigError(
+            f"the train task {train.commit.key} kept no {name}; it has {', '.join(train.file_names)}. Which snapshots are kept "
+            "is not part of a task's key: retract that task and submit again with the larger train.num_snapshots"
+        )
+    return train.file(name)
+
+
+def probe_batch(train: Train, size: int, device: str, dtype: "torch.dtype") -> "tuple[Tensor, Tensor, Tensor]":
+    """Images (N, channels, H, W), labels (N,) and indices (N,) of the test set, which depend on the data alone."""
+    import torch
+
+    images = train.data.load()
+    if size > len(images.test_labels):
+        raise ConfigError(f"probe_size must be at most {len(images.test_labels)}, the test images of this data set, got {size}")
+    index_N = probe(len(images.test_labels), size)
+    inputs_N = torch.from_numpy(images.test_images[index_N]).to(device, dtype)
+    return inputs_N, torch.from_numpy(images.test_labels[index_N]).to(device), torch.from_numpy(index_N)
