@@ -2,9 +2,12 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
+
+from workers.entk.memory import empty
 
 # N samples held; Q kernel rows of a sample; K cotangents contracted in each of them; T positions; I, O sizes of a weight matrix; P weights
 # b, d samples of a tile's rows and columns
@@ -15,7 +18,9 @@ LONGEST_SUM = 65536
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Block(ABC):
-    """A part of the Jacobian of N samples; abstract."""
+    """A part of the Jacobian of N samples; abstract. `tiled`: its products are cheaper tile by tile than all at once."""
+
+    tiled: ClassVar[bool] = True
 
     @abstractmethod
     def of(self, samples: slice) -> "Block":
@@ -43,7 +48,7 @@ class Scratch:
             size *= length
         buffer = self._buffers.get(name)
         if buffer is None or buffer.numel() < size or buffer.dtype != like.dtype:
-            buffer = self._buffers[name] = like.new_empty(size)
+            buffer = self._buffers[name] = empty((size,), like)
         return buffer[:size].view(shape)
 
 
@@ -142,6 +147,8 @@ class Tokens(Block):
     Two samples meet in the rows that both look up: the samples of each row are multiplied with each other alone.
     """
 
+    tiled: ClassVar[bool] = False
+
     indices: Tensor
     cotangents: Tensor
 
@@ -166,14 +173,14 @@ class Tokens(Block):
 
     def _by_row(self) -> tuple[list[int], list[tuple[Tensor, Tensor]]]:
         """Each row of the table with the samples that look it up (m,) and their summed cotangents (m, Q, K width)."""
-        num_samples, num_positions = self.indices.shape
-        sample = torch.arange(num_samples, device=self.indices.device)[:, None].expand(-1, num_positions)
-        pairs, where = torch.unique(torch.stack([self.indices, sample]).flatten(1), dim=1, return_inverse=True)
+        num_samples = len(self.indices)
+        sample = torch.arange(num_samples, device=self.indices.device)[:, None]
+        pairs, where = torch.unique((self.indices * num_samples + sample).flatten(), return_inverse=True)
         flat = self.cotangents.movedim(3, 1).flatten(0, 1)  # N T, Q, K, width
-        sums = flat.new_zeros(pairs.shape[1], *flat.shape[1:]).index_add_(0, where, flat).flatten(2)
-        rows, counts = torch.unique_consecutive(pairs[0], return_counts=True)
+        sums = flat.new_zeros(len(pairs), *flat.shape[1:]).index_add_(0, where, flat).flatten(2)
+        rows, counts = torch.unique_consecutive(pairs // num_samples, return_counts=True)
         sizes = counts.tolist()
-        return rows.tolist(), list(zip(pairs[1].split(sizes), sums.split(sizes)))
+        return rows.tolist(), list(zip((pairs % num_samples).split(sizes), sums.split(sizes)))
 
 
 def _products(left: Tensor, right: Tensor, *, bias: bool) -> Tensor:

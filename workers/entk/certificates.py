@@ -57,22 +57,22 @@ def noise_floor(operator: Operator, largest: float, error: Estimate | None) -> f
 
 
 def kernel_error(operator: Operator, exact_tile: ExactTile, *, seed: int = 0) -> Estimate:
-    """||Theta - exact||_F from random tiles, each of 32 rows and 32 columns that follow each other (the last by the first).
+    """||Theta - exact||_F from 16 tiles, each of 32 random rows and the same columns; the diagonal, of larger entries, counts apart.
 
     `exact_tile(rows, columns)` takes indices (I,) and (J,) and gives the exact (I, J) in float64; ConfigError where it does not.
     """
     generator = torch.Generator().manual_seed(seed)
-    num_rows = operator.shape[0]
-    starts = torch.randint(num_rows, (NUM_TILES, 2), generator=generator).to(operator.device)
-    span = torch.arange(min(TILE_SIZE, num_rows), device=operator.device)
-    squares = []
-    for row, column in starts:
-        rows, columns = (row + span) % num_rows, (column + span) % num_rows
-        exact = exact_tile(rows, columns)
-        if not isinstance(exact, Tensor) or exact.dtype != torch.float64 or exact.shape != (len(rows), len(columns)):
-            told = f"{exact.dtype} {tuple(exact.shape)}" if isinstance(exact, Tensor) else type(exact).__name__
-            raise ConfigError(f"exact_tile must give a float64 tensor of shape {(len(rows), len(columns))}, got {told}")
-        squares.append((_tile(operator, rows, columns) - exact).square().mean() * num_rows**2)
+    num_rows, squares = operator.shape[0], []
+    for _ in range(NUM_TILES):
+        index_I = torch.randperm(num_rows, generator=generator)[:TILE_SIZE].sort().values.to(operator.device)
+        exact_II = exact_tile(index_I, index_I)
+        if not isinstance(exact_II, Tensor) or exact_II.dtype != torch.float64 or exact_II.shape != (len(index_I),) * 2:
+            told = f"{exact_II.dtype} {tuple(exact_II.shape)}" if isinstance(exact_II, Tensor) else type(exact_II).__name__
+            raise ConfigError(f"exact_tile must give a float64 tensor of shape {(len(index_I),) * 2}, got {told}")
+        square_II = (_tile(operator, index_I, index_I) - exact_II).square()
+        diagonal, pairs = square_II.trace(), len(index_I) * (len(index_I) - 1)
+        beside = (square_II.sum() - diagonal) / max(1, pairs)
+        squares.append(num_rows * diagonal / len(index_I) + num_rows * (num_rows - 1) * beside)
     squares_T = torch.stack(squares)
     norm = float(squares_T.mean().sqrt())
     return Estimate(norm, float(squares_T.std()) / NUM_TILES**0.5 / (2 * norm) if norm else 0.0)
@@ -81,7 +81,7 @@ def kernel_error(operator: Operator, exact_tile: ExactTile, *, seed: int = 0) ->
 def double_tiles(model: nn.Module, x: Inputs, outputs: str = "full", *, statistics: str | None = None) -> ExactTile:
     """Exact tiles of a model's kernel on `x`, from products in float64 of a copy of the model: for `kernel_error`.
 
-    Nothing but the model is shared with what computed the kernel. A tile takes as many products as its samples have rows.
+    Nothing but the model is shared with what computed the kernel. A tile takes one product for each of its columns.
     """
     exact = copy.deepcopy(getattr(model, "_orig_mod", model)).double()
     found = tuple(tensor.double() if tensor.is_floating_point() else tensor for tensor in (x if isinstance(x, tuple | list) else (x,)))
@@ -90,7 +90,7 @@ def double_tiles(model: nn.Module, x: Inputs, outputs: str = "full", *, statisti
     def tile(rows: Tensor, columns: Tensor) -> Tensor:
         (rows_in, left), (columns_in, right) = (_samples_of(found, index, rows_of_sample) for index in (rows, columns))
         operator = KernelOperator(exact, left, outputs, z=right, statistics=statistics)
-        return (operator @ torch.eye(operator.shape[1], dtype=torch.float64, device=operator.device))[rows_in][:, columns_in]
+        return _tile(operator, rows_in, columns_in)
 
     return tile
 

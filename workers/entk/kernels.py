@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from workers.entk import checks
 from workers.entk.blocks import Block, Ghost, Outer, Readout, Rows, Scratch, Tokens
+from workers.entk.memory import empty
 from workers.entk.network import Forward, Network, Pass, Samples, look
 from workers.entk.planning import Group, Piece, chunk_size, groups, pieces
 from workers.entk.terms import Lookup, Matrix, Term
@@ -20,7 +21,7 @@ from workers.errors import ConfigError
 OUTPUTS = ("full", "traced", "sum_logits", "per_class")
 TILE_ROWS = {"cpu": 320, "cuda": 4096}
 PASS_SHARE = 0.25  # of the memory, for forward and backward passes; the rest holds blocks
-PASS_BYTES = 48 * 2**20  # more at a time leaves the caches
+PASS_BYTES = 256 * 2**20  # more at a time is no faster
 
 UnitLoss = Callable[[Tensor, Tensor], Tensor]
 
@@ -210,12 +211,14 @@ class _Work:
         size = 1 if self.per_class else self.basis.num_rows
         step = max(1, TILE_ROWS.get(self.rows[0].device.type, 320) // size)
         symmetric = self.columns is None and rows == columns
-        places = _triangle(rows, step) if symmetric else _rectangle(rows, columns, step)
-        for a, b in places:
-            for label, kernel in self.kernels.items():
-                tile = kernel[..., a.start * size : a.stop * size, b.start * size : b.stop * size]
-                for one, other in zip(left.get(label, ()), right.get(label, ())):
-                    self._add_tile(one.of(_shift(a, rows)), other.of(_shift(b, columns)), tile)
+        pairs = [(label, *both) for label in left for both in zip(left[label], right[label])]
+        places = list(_triangle(rows, step) if symmetric else _rectangle(rows, columns, step))
+        for tiled, some in ((True, places), (False, [(rows, columns)])):
+            for a, b in some:
+                for label, one, other in pairs:
+                    if one.tiled == tiled:
+                        tile = self.kernels[label][..., a.start * size : a.stop * size, b.start * size : b.stop * size]
+                        self._add_tile(one.of(_shift(a, rows)), other.of(_shift(b, columns)), tile)
 
     def _add_tile(self, one: Block, other: Block, tile: Tensor) -> None:
         if self.per_class:
@@ -272,7 +275,7 @@ def _kernels(
     size = (num_rows * basis.num_rows, num_columns * basis.num_rows)
     if per_class:
         size = (basis.num_rows, num_rows, num_columns)  # type: ignore[assignment]
-    kernels = {name: recorded.outputs.new_zeros(size).detach() for name in dict.fromkeys(piece.label for piece in found)}
+    kernels = {name: empty(size, recorded.outputs).zero_() for name in dict.fromkeys(piece.label for piece in found)}
     work = _Work(network, basis, rows, columns, kernels, per_class, int(budget_bytes * PASS_SHARE))
     total, done = _passes(made, num_rows, num_columns, symmetric=columns is None), 0
     for group in made:
@@ -337,9 +340,11 @@ class _Store:
         others = [piece for piece in self.group.pieces if piece.form == "others"]
         probe = self.network.record(tuple(tensor[:1] for tensor in samples))
         item, self.dtype = probe.outputs.element_size(), probe.outputs.dtype
+        taken = [probe.term(place) for piece in self.group.pieces for place in _places(piece)]
+        kept_bytes = self.network.kept_bytes + sum(term.kept_bytes for term in taken) // len(probe.outputs)
         bytes_a_cotangent = sum(_numel(probe.readings[index].output_shape) for index in operations) * 2 * item // 2 + 1
         bytes_a_cotangent += max((piece.num_weights for piece in self.places), default=0) * item
-        size, together = chunk_size(self.network, bytes_a_cotangent, self.basis.size, self.num_samples, min(budget_bytes, PASS_BYTES))
+        size, together = chunk_size(kept_bytes, bytes_a_cotangent, self.basis.size, self.num_samples, min(budget_bytes, PASS_BYTES))
         for start in range(0, self.num_samples, size):
             which = slice(start, min(start + size, self.num_samples))
             chunk = tuple(tensor[which] for tensor in samples)
@@ -375,7 +380,7 @@ class _Store:
         kept = term.inputs if isinstance(term, Matrix) else term.indices
         if piece not in self.tensors:
             shapes = kept.shape[1:], (self.basis.size, *factors.shape[2:])
-            self.tensors[piece] = [one.new_empty(self.num_samples, *shape) for one, shape in zip((kept, factors), shapes)]
+            self.tensors[piece] = [empty((self.num_samples, *shape), one) for one, shape in zip((kept, factors), shapes)]
         first, second = self.tensors[piece]
         if cots.start == 0:
             first[which] = kept[:count]
@@ -404,7 +409,7 @@ class _Store:
 
     def _row_buffer(self, piece: Piece, like: Any) -> Tensor:
         if piece.label not in self.rows:
-            self.rows[piece.label] = like.new_empty(self.num_samples, self.basis.size, self.totals[piece.label])
+            self.rows[piece.label] = empty((self.num_samples, self.basis.size, self.totals[piece.label]), like)
         return self.rows[piece.label]
 
     def _others(self, chunk: Samples, which: slice, others: Sequence[Piece]) -> None:

@@ -39,15 +39,17 @@ class Pass:
     outputs: Tensor
     readings: list[Reading]
     layouts: Sequence[Layout | None]
+    found: dict[tuple[int, int], Term] = field(default_factory=dict, repr=False)
 
     def term(self, place: tuple[int, int]) -> Term:
-        """The term of one input of one operation."""
-        reading, slot = place
-        layout = self.layouts[reading]
-        assert layout is not None
-        found = term(self.readings[reading], layout, slot)
-        assert found is not None
-        return found
+        """The term of one input of one operation; made once."""
+        if place not in self.found:
+            reading, slot = place
+            layout = self.layouts[reading]
+            made = term(self.readings[reading], layout, slot) if layout is not None else None
+            assert made is not None
+            self.found[place] = made
+        return self.found[place]
 
     def is_root(self, place: tuple[int, int]) -> bool:
         """Whether an operation is the last one, so that its cotangents are those of the outputs."""

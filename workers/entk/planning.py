@@ -145,14 +145,14 @@ def counted_flops(found: Sequence[Piece], num_rows: int, num_columns: int, *, sy
     return 2 * pairs * sum(piece.multiplications for piece in found)
 
 
-def chunk_size(network: Network, bytes_a_cotangent: int, num_cotangents: int, num_samples: int, budget_bytes: int) -> tuple[int, int]:
+def chunk_size(kept_bytes: int, bytes_a_cotangent: int, num_cotangents: int, num_samples: int, budget_bytes: int) -> tuple[int, int]:
     """Samples of a pass and cotangents of a backward pass that the budget holds: many samples first, then more cotangents.
 
     A batch of cotangents runs no faster than one after the other, unless there are few samples.
     """
-    one = network.kept_bytes + bytes_a_cotangent
+    one = kept_bytes + bytes_a_cotangent
     size = max(1, min(num_samples, budget_bytes // one))
     size = math.ceil(num_samples / math.ceil(num_samples / size))
     if size > FEW_SAMPLES:
         return size, 1
-    return size, max(1, min(num_cotangents, (budget_bytes // size - network.kept_bytes) // bytes_a_cotangent))
+    return size, max(1, min(num_cotangents, (budget_bytes // size - kept_bytes) // bytes_a_cotangent))

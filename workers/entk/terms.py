@@ -30,6 +30,12 @@ class Term(ABC):
     def num_weights(self) -> int:
         """P, the weights of this term."""
 
+    @property
+    def kept_bytes(self) -> int:
+        """What it keeps beside the forward pass: the patches of a convolution, the normalised inputs of a scale."""
+        kept = [getattr(self, name, None) for name in ("inputs", "base")]
+        return sum(tensor.nbytes for tensor in kept if tensor is not None)
+
     @abstractmethod
     def rows(self, cotangents: Tensor) -> Tensor:
         """Rows (b, R, P) of the Jacobian for cotangents (R, *output of the operation)."""
