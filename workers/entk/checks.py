@@ -29,7 +29,9 @@ def samples(name: str, inputs: Any, *more: Tensor) -> Samples:
     found = (*(inputs if isinstance(inputs, tuple | list) else (inputs,)), *more)
     for tensor in found:
         if not isinstance(tensor, Tensor):
-            raise ConfigError(f"{name} must be a tensor or a tuple of tensors with samples along the first axis, got {type(tensor).__name__}")
+            raise ConfigError(
+                f"{name} must be a tensor or a tuple of tensors with samples along the first axis, got {type(tensor).__name__}"
+            )
         if tensor.dim() == 0 or len(tensor) == 0:
             raise ConfigError(f"{name} is empty: it has shape {tuple(tensor.shape)}; give at least one sample along the first axis")
     if len({len(tensor) for tensor in found}) > 1:
@@ -51,13 +53,17 @@ def place(model: nn.Module, found: Samples) -> None:
     weights = [weight for weight in model.parameters() if weight.is_floating_point()]
     for weight in model.parameters():
         if weight.is_complex():
-            raise ConfigError("the model has complex weights, for which no kernel is defined here; split them into real and imaginary parts")
+            raise ConfigError(
+                "the model has complex weights, for which no kernel is defined here; split them into real and imaginary parts"
+            )
         if isinstance(weight, nn.parameter.UninitializedParameter):
             raise ConfigError("the model has weights that are not initialised; run it once on a batch before its kernel is computed")
     for tensor in found:
         for weight in weights[:1]:
             if tensor.device != weight.device:
-                raise ConfigError(f"the probe set is on {tensor.device}, the model on {weight.device}; move it: x.to({str(weight.device)!r})")
+                raise ConfigError(
+                    f"the probe set is on {tensor.device}, the model on {weight.device}; move it: x.to({str(weight.device)!r})"
+                )
             if tensor.is_floating_point() and tensor.dtype != weight.dtype:
                 raise ConfigError(f"the probe set has dtype {tensor.dtype}, the model {weight.dtype}; convert it: x.to({weight.dtype})")
     for tensor in found:
@@ -70,7 +76,9 @@ def outputs(found: Any) -> Tensor:
     tensor = getattr(found, "logits", found)
     if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
         kind = f"{tensor.dtype}" if isinstance(tensor, Tensor) else type(tensor).__name__
-        raise ConfigError(f"the model must return one tensor of real outputs (or an object with .logits), got {kind}; wrap it in a module that does")
+        raise ConfigError(
+            f"the model must return one tensor of real outputs (or an object with .logits), got {kind}; wrap it in a module that does"
+        )
     return tensor
 
 
@@ -126,7 +134,11 @@ def as_found(model: nn.Module, found: Samples, statistics: str | None) -> Iterat
     for those of all samples given here, frozen (no gradient goes through them).
     """
     dropout = [name for name, module in model.named_modules() if isinstance(module, DROPOUTS) and module.training and module.p > 0]
-    attention = [name for name, module in model.named_modules() if isinstance(module, nn.MultiheadAttention) and module.training and module.dropout > 0]
+    attention = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.MultiheadAttention) and module.training and module.dropout > 0
+    ]
     if dropout or attention:
         raise ConfigError(f"dropout is active in {', '.join(dropout + attention)}; call model.eval(), or set its probability to 0")
     active = [module for module in model.modules() if isinstance(module, NORMS) and (module.training or module.running_mean is None)]

@@ -194,7 +194,8 @@ def _gradient(outputs: Tensor, weights: Sequence[Tensor], cotangent: Tensor) -> 
 def _refuse_chance_and_company(forward: Forward, few: Samples, outputs: Tensor) -> None:
     with torch.no_grad():
         again, pair = (
-            _flat_outputs(forward(tuple(tensor[:size] for tensor in few)), tuple(tensor[:size] for tensor in few)) for size in (NUM_PROBED, 2)
+            _flat_outputs(forward(tuple(tensor[:size] for tensor in few)), tuple(tensor[:size] for tensor in few))
+            for size in (NUM_PROBED, 2)
         )
     allowed = 1e3 * torch.finfo(outputs.dtype).eps * float(outputs.abs().max())
     if not _close(again, outputs, allowed):

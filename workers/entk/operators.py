@@ -3,7 +3,6 @@
 What takes a kernel here takes any `Operator`. A `torch.Tensor` is one.
 """
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -95,10 +94,12 @@ class KernelOperator:
         shape: tuple[int, int],
         dtype: torch.dtype = torch.float64,
         as_array: Callable[[Any], Any] | None = None,
+        takes_blocks: bool = False,
     ) -> "KernelOperator":
         """An operator of two callables of any library: `vjp` takes a vector (S,) to J^T v, of any type, and `jvp` that to (R,).
 
-        `as_array` makes a NumPy vector one of that library's (`jax.numpy.asarray`); None: `vjp` takes tensors of torch.
+        `as_array` makes a NumPy array one of that library's (`jax.numpy.asarray`); None: `vjp` takes tensors of torch. `takes_blocks`:
+        they take and give blocks, (B, S) to (B, R), which is faster (`jax.vmap` of both).
 
         >>> jacobian = torch.tensor([[1.0, 2.0], [0.0, 1.0]])
         >>> kernel = KernelOperator.from_products(
@@ -109,11 +110,12 @@ class KernelOperator:
         operator = cls.__new__(cls)
         operator.shape, operator.dtype, operator.device = tuple(shape), dtype, torch.device("cpu")
 
-        def product(block_BS: Tensor) -> Tensor:
-            images = [jvp(vjp(vector_S if as_array is None else as_array(vector_S.numpy()))) for vector_S in block_BS]
-            return torch.stack([_tensor(image).to(dtype) for image in images])
+        def product(array: Tensor) -> Tensor:
+            # through NumPy: arrays of JAX are read-only, and torch wants a copy
+            image = jvp(vjp(array if as_array is None else as_array(array.numpy())))
+            return (image if isinstance(image, Tensor) else torch.from_numpy(numpy.array(image))).to(dtype)
 
-        operator._product = product
+        operator._product = product if takes_blocks else lambda block_BS: torch.stack([product(vector_S) for vector_S in block_BS])
         return operator
 
     def __matmul__(self, vectors: Tensor) -> Tensor:
@@ -126,15 +128,11 @@ class KernelOperator:
         return image_BR.T if vectors.ndim == 2 else image_BR[0]
 
 
-def _tensor(image: Any) -> Tensor:
-    # through NumPy: arrays of JAX are read-only, and torch wants its own copy
-    return image if isinstance(image, Tensor) else torch.from_numpy(numpy.array(image))
-
-
 class _ModelProducts:
     """Products with J(x) J(z)^T, cut so that a few samples times a few vectors are in memory."""
 
     over_vectors: Any
+    pull: Any
     push: Any
 
     def __init__(self, model: nn.Module, x: checks.Samples, z: checks.Samples, outputs: str, statistics: str | None) -> None:
@@ -181,7 +179,7 @@ class _ModelProducts:
         """J(z)^T v for each vector, summed over chunks of samples."""
         total: Weights = {}
         for start in range(0, len(self.z[0]), num_samples):
-            values, pull = _pull(self._outputs(_cut(self.z, start, num_samples)), self.weights)
+            values, pull = self.pull(self._outputs(_cut(self.z, start, num_samples)), self.weights)
             cut_BS = block_BS[:, start * self.rows_of_sample : (start + num_samples) * self.rows_of_sample]
             found = self.over_vectors(pull)(self._seeds(cut_BS, outputs_B, values))
             total = {name: total[name].add_(value) for name, value in found.items()} if total else found
@@ -255,8 +253,7 @@ class _ModelProducts:
     def _choose_way(self) -> None:
         """Of the ways to differentiate, the first that this model's layers support and whose J and J^T are adjoint, on one sample."""
         failures = []
-        for over_vectors, push in itertools.product((vmap, _one_by_one), (_forward_mode, _backward_twice)):
-            self.over_vectors, self.push = over_vectors, push
+        for self.over_vectors, self.pull, self.push in WAYS:
             try:
                 if self._is_adjoint():
                     return
@@ -268,7 +265,7 @@ class _ModelProducts:
     def _is_adjoint(self) -> bool:
         generator = torch.Generator(self.device).manual_seed(0)
         function = self._outputs(_cut(self.x, 0, 1))
-        values, pull = _pull(function, self.weights)
+        values, pull = self.pull(function, self.weights)
         seeds = torch.randn(2, *values.shape, generator=generator, dtype=self.dtype, device=self.device)
         gradients = self.over_vectors(pull)(seeds)
         images = self.over_vectors(self.push(function, self.weights))(gradients)
@@ -297,6 +294,35 @@ def _backward_twice(outputs: Outputs, weights: Weights) -> Any:
     return _pull(pull, torch.zeros_like(values))[1]
 
 
+def _plain_pull(outputs: Outputs, weights: Weights) -> tuple[Tensor, Any]:
+    """`_pull` by the tape of autograd: for layers that torch.func does not know, and activation checkpointing."""
+    with torch.enable_grad():
+        leaves = {name: value.detach().requires_grad_() for name, value in weights.items()}
+        values = outputs(leaves)
+
+    def pull(cotangent: Tensor) -> Weights:
+        found = torch.autograd.grad(values, list(leaves.values()), cotangent, retain_graph=True, materialize_grads=True)
+        return dict(zip(leaves, found))
+
+    return values.detach(), pull
+
+
+def _plain_push(outputs: Outputs, weights: Weights) -> Any:
+    """`_backward_twice` by the tape of autograd."""
+    with torch.enable_grad():
+        leaves = {name: value.detach().requires_grad_() for name, value in weights.items()}
+        values = outputs(leaves)
+        seed = torch.zeros_like(values, requires_grad=True)
+        found = torch.autograd.grad(values, list(leaves.values()), seed, create_graph=True, allow_unused=True)
+        gradients = {name: gradient for name, gradient in zip(leaves, found) if gradient is not None}
+
+    def push(tangents: Weights) -> Tensor:
+        along = [tangents[name] for name in gradients]
+        return torch.autograd.grad(list(gradients.values()), seed, along, retain_graph=True, materialize_grads=True)[0]
+
+    return push
+
+
 def _one_by_one(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """`vmap` for layers that it does not know."""
 
@@ -306,3 +332,13 @@ def _one_by_one(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
         return tree_map(lambda *values: torch.stack(values), *found)
 
     return each
+
+
+# what multiplies a block, J^T v and J u, the fastest first
+WAYS: Any = (
+    (vmap, _pull, _forward_mode),
+    (vmap, _pull, _backward_twice),
+    (_one_by_one, _pull, _forward_mode),
+    (_one_by_one, _pull, _backward_twice),
+    (_one_by_one, _plain_pull, _plain_push),
+)

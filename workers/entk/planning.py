@@ -59,9 +59,16 @@ def pieces(
     for part in network.parts:
         bias = biases.get(part.places[0][0])
         piece = _piece(part, recorded, num_rows, num_contracted, label, scales.get(part.name, 1.0), one_hot)
-        if piece.form in ("readout", "outer") and bias is not None and label(bias.name) == piece.label and scales.get(bias.name, 1.0) == piece.scale:
+        if (
+            piece.form in ("readout", "outer")
+            and bias is not None
+            and label(bias.name) == piece.label
+            and scales.get(bias.name, 1.0) == piece.scale
+        ):
             folded.add(bias)
-            piece = Piece(piece.form, piece.label, part, bias, piece.floats, piece.multiplications, piece.num_weights + bias.num_weights, piece.scale)
+            piece = Piece(
+                piece.form, piece.label, part, bias, piece.floats, piece.multiplications, piece.num_weights + bias.num_weights, piece.scale
+            )
         found.append(piece)
     found = [piece for piece in found if piece.part not in folded]
     for name in network.others:
@@ -79,7 +86,16 @@ def _is_bias(part: Part, recorded: Pass) -> bool:
 def _piece(part: Part, recorded: Pass, num_rows: int, num_contracted: int, label: Label, scale: float, one_hot: bool) -> Piece:
     cotangents = num_rows * num_contracted
     term = recorded.term(part.places[0])
-    rows = Piece("rows", label(part.name), part, None, cotangents * part.num_weights, num_rows * cotangents * part.num_weights, part.num_weights, scale)
+    rows = Piece(
+        "rows",
+        label(part.name),
+        part,
+        None,
+        cotangents * part.num_weights,
+        num_rows * cotangents * part.num_weights,
+        part.num_weights,
+        scale,
+    )
     if len(part.places) > 1:
         return rows
     other = rows
@@ -89,7 +105,9 @@ def _piece(part: Part, recorded: Pass, num_rows: int, num_contracted: int, label
             return Piece("readout", rows.label, part, None, fan_in, fan_in + num_rows, part.num_weights, scale)
         form = "outer" if positions == 1 else "ghost"
         floats = positions * (fan_in + cotangents * term.num_outputs)
-        products = positions**2 * (fan_in + num_rows * cotangents * term.num_outputs + (num_rows**2 if positions == 1 else num_rows * cotangents))
+        products = positions**2 * (
+            fan_in + num_rows * cotangents * term.num_outputs + (num_rows**2 if positions == 1 else num_rows * cotangents)
+        )
         other = Piece(form, rows.label, part, None, floats, products, part.num_weights, scale)
     elif isinstance(term, Lookup):
         positions = term.indices.shape[1]
@@ -121,7 +139,8 @@ def _panels(one: tuple[Piece, ...], num_rows: int, num_columns: int, budget_floa
         names = ", ".join(piece.part.name if piece.part else "weights without a fast form" for piece in one)
         needed = 2 * floats
         raise MemoryCap(
-            f"one tile of one sample by one sample of {names} takes {needed:,} numbers, more than the {budget_floats:,} of memory_gib", needed
+            f"one tile of one sample by one sample of {names} takes {needed:,} numbers, more than the {budget_floats:,} of memory_gib",
+            needed,
         )
     # the side that is held is the larger: the other one is computed again for each of its panels
     held = max(1, min(num_rows, 2 * budget_floats // (3 * floats)))

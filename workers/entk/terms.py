@@ -14,6 +14,7 @@ from torch import Tensor
 
 from workers.entk.graph import Reading, Source
 from workers.entk.layout import Layout
+from workers.entk.memory import empty
 
 # R cotangents of each sample; b samples of a chunk; T positions; I, O sizes of a weight matrix (fan-in, outputs); P weights; V rows of a table
 
@@ -222,7 +223,8 @@ def _patches(reading: Reading) -> Tensor:
         (*steps[:2], *(d * s for d, s in zip(stride, steps[3:])), *(d * s for d, s in zip(dilation, steps[3:])), steps[2]),
         image.storage_offset(),
     )
-    return windows.reshape(len(image), num_groups, math.prod(sizes), -1)
+    found = empty(windows.shape, image).copy_(windows)
+    return found.view(len(image), num_groups, math.prod(sizes), -1)
 
 
 def _ints(values: Sequence[int]) -> tuple[int, ...]:
@@ -293,9 +295,7 @@ def _expand(reading: Reading, layout: Layout) -> dict[int, Term]:
     return _one(reading, layout, 0, None, reading.weight_shape(0))
 
 
-def _one(
-    reading: Reading, layout: Layout, slot: int, base: Tensor | None, shape: tuple[int, ...], factor: float = 1.0
-) -> dict[int, Term]:
+def _one(reading: Reading, layout: Layout, slot: int, base: Tensor | None, shape: tuple[int, ...], factor: float = 1.0) -> dict[int, Term]:
     """A vector term, where the weight does not run along the axis of the samples."""
     missing = len(reading.output_shape) - len(shape)
     kept = tuple(missing + axis for axis, size in enumerate(shape) if size > 1)
