@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.utils.checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -66,13 +67,30 @@ class Square(torch.autograd.Function):
         return 2 * ctx.saved_tensors[0] * gradient
 
 
+class OldSquare(torch.autograd.Function):
+    """A layer that torch.func refuses."""
+
+    @staticmethod
+    def forward(ctx, values):
+        ctx.save_for_backward(values)
+        return values**2
+
+    backward = Square.backward
+
+
 class Squared(nn.Module):
-    def __init__(self):
+    """A layer of the user's own, of the first weights alone."""
+
+    def __init__(self, square):
         super().__init__()
-        self.linear = nn.Linear(3, 2)
+        self.square, self.linear, self.unused = square, nn.Linear(3, 2), nn.Linear(2, 2)
 
     def forward(self, x):
-        return self.linear(Square.apply(self.linear.weight.sum() * x))
+        return self.linear(self.square(self.linear.weight.sum() * x))
+
+
+def checkpointed(values):
+    return torch.utils.checkpoint.checkpoint(torch.sin, values, use_reentrant=False)
 
 
 def a_case(name):
@@ -135,9 +153,10 @@ def test_frozen_weights_are_no_part_of_the_kernel():
     torch.testing.assert_close(operator @ torch.eye(len(kernel)).double(), kernel)
 
 
-def test_a_layer_without_forward_mode_or_vmap_takes_the_slower_way():
+@pytest.mark.parametrize("square", [Square.apply, OldSquare.apply, checkpointed])
+def test_a_layer_without_forward_mode_or_torch_func_takes_a_slower_way(square):
     torch.manual_seed(0)
-    model, x = Squared().double(), torch.randn(4, 3).double()
+    model, x = Squared(square).double(), torch.randn(4, 3).double()
     kernel, operator = slow_kernel(model, x, "full"), KernelOperator(model, x)
     torch.testing.assert_close(operator @ torch.eye(len(kernel)).double(), kernel)
 
@@ -164,12 +183,15 @@ def test_products_in_low_precision_come_in_float64_from_apply():
     assert float((product - kernel).norm() / kernel.norm()) < 1e-6
 
 
+@pytest.mark.parametrize("takes_blocks", [False, True])
 @pytest.mark.parametrize("as_array", [None, np.asarray])
-def test_two_callables_are_an_operator_in_any_array_library(as_array):
+def test_two_callables_are_an_operator_in_any_array_library(as_array, takes_blocks):
     torch.manual_seed(0)
     jacobian = torch.randn(6, 4).double()
     ours = jacobian if as_array is None else jacobian.numpy()
-    operator = KernelOperator.from_products(vjp=lambda v: {"w": ours.T @ v}, jvp=lambda u: ours @ u["w"], shape=(6, 6), as_array=as_array)
+    operator = KernelOperator.from_products(
+        vjp=lambda v: {"w": v @ ours}, jvp=lambda u: u["w"] @ ours.T, shape=(6, 6), as_array=as_array, takes_blocks=takes_blocks
+    )
     vectors = torch.randn(6, 3).double()
     torch.testing.assert_close(operator @ vectors, jacobian @ (jacobian.T @ vectors))
     torch.testing.assert_close(operator @ vectors[:, 0], jacobian @ (jacobian.T @ vectors[:, 0]))
