@@ -269,6 +269,7 @@ def test_reference_levels_of_the_spectral_position():
 def test_ranks_and_powers_of_a_known_spectrum():
     one = spectrum([1e-3, 0.999, 2.0, 7.0])
     assert (epsilon_rank(one), epsilon_rank(one, epsilon=1e-5), epsilon_rank(one, epsilon=0.2)) == (3, 4, 2)
+    assert epsilon_rank(spectrum([1.0, 2.0]), epsilon=0.5) == 1, "above, not at"
     assert cumulative_power(one, num_largest=2) == pytest.approx(0.9)
     assert (power_rank(one, share=0.7), power_rank(one, share=0.71), power_rank(one, share=1.0)) == (1, 2, 4)
     assert condition_number(one) == pytest.approx(7e3)

@@ -18,5 +18,6 @@ def kernel_rotation(reference_RR: "Kernel", kernel_RR: "Kernel") -> float:
     first_RR, second_RR = pair(reference_RR, kernel_RR)
     if not all((spectrum_of(one).clean_K > 0.0).all() for one in (reference_RR, kernel_RR)):
         return float("nan")
-    left_RR, _, right_RR = np.linalg.svd(np.linalg.solve(second_RR, first_RR).T)
+    # the transpose of Theta_0 Theta_t^-1, whose U is U^T and has its trace
+    left_RR, _, right_RR = np.linalg.svd(np.linalg.solve(second_RR, first_RR))
     return 1.0 - float(np.vdot(left_RR, right_RR.T)) / len(first_RR)
