@@ -32,11 +32,11 @@ def update(
         group["lr"] = rate
     optimizer.zero_grad(set_to_none=True)
     if num_at_once is None or num_at_once >= len(inputs_N):
-        loss_per_unit(loss, module(inputs_N), labels_N).mean().backward()  # type: ignore[no-untyped-call]
+        loss_per_unit(loss, module(inputs_N), labels_N).mean().backward()
     else:
         for start in range(0, len(inputs_N), num_at_once):
             outputs_NC, labels = module(inputs_N[start : start + num_at_once]), labels_N[start : start + num_at_once]
-            (loss_per_unit(loss, outputs_NC, labels).sum() / len(inputs_N)).backward()  # type: ignore[no-untyped-call]
+            (loss_per_unit(loss, outputs_NC, labels).sum() / len(inputs_N)).backward()
     optimizer.step()
 
 
@@ -81,6 +81,6 @@ def count_flops(module: "nn.Module", loss: str, inputs_N: "Tensor", labels_N: "T
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter:
-        loss_per_unit(loss, module(inputs_N), labels_N).mean().backward()  # type: ignore[no-untyped-call]
+        loss_per_unit(loss, module(inputs_N), labels_N).mean().backward()
     module.zero_grad(set_to_none=True)
     return int(counter.get_total_flops())

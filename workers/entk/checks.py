@@ -192,19 +192,22 @@ def _frozen(model: nn.Module, active: Sequence[nn.Module], found: Samples, stati
 
 def _take_statistics(model: nn.Module, active: Sequence[nn.Module], found: Samples) -> None:
     """Put the mean and the (biased) variance of each normalisation's input over all samples in place of the running ones."""
+    taken: dict[nn.Module, tuple[Tensor, Tensor]] = {}
 
     def take(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         axes = [axis for axis in range(inputs[0].dim()) if axis != 1]
-        module.running_mean, module.running_var = inputs[0].mean(axes), inputs[0].var(axes, correction=0)
+        taken[module] = inputs[0].mean(axes), inputs[0].var(axes, correction=0)
 
-    handles = []
+    handles = [module.register_forward_pre_hook(take) for module in active]
     try:
-        handles = [module.register_forward_pre_hook(take) for module in active]
-        for module in active:
-            module.running_mean = None if module.running_mean is None else module.running_mean.clone()
-            module.running_var = None if module.running_var is None else module.running_var.clone()
+        for module in active:  # the pass averages into copies
+            for name in ("running_mean", "running_var"):
+                value = getattr(module, name)
+                setattr(module, name, None if value is None else value.clone())
         with torch.no_grad():
             model(*found)
     finally:
         for handle in handles:
             handle.remove()
+    for module, (mean, variance) in taken.items():
+        module.running_mean, module.running_var = mean, variance

@@ -67,7 +67,7 @@ class Reading:
     @property
     def output_shape(self) -> tuple[int, ...]:
         """Shape of the operation's first output."""
-        return tuple(self.node._input_metadata[0].shape)  # type: ignore[attr-defined]
+        return tuple(self.node._input_metadata[0].shape)
 
     def weight_shape(self, slot: int) -> tuple[int, ...]:
         """Shape of the weight at an input, as the operation sees it."""

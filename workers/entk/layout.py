@@ -22,7 +22,7 @@ class Layout:
         axis = self.axis + lead
         if self.outer == 1 and self.inner == 1:
             return tensor.movedim(axis, lead).unsqueeze(axis + 1).unsqueeze(axis + 1)
-        split = tensor.unflatten(axis, (self.outer, -1, self.inner))
+        split: Tensor = tensor.unflatten(axis, (self.outer, -1, self.inner))
         return split.movedim(axis + 1, lead)
 
 

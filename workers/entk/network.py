@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from workers.entk.graph import LOOKS, Reading, readings
 from workers.entk.layout import Layout, find_layout
-from workers.entk.terms import Grouped, Matrix, Term, term
+from workers.entk.terms import Grouped, Matrix, Term, term_of
 from workers.errors import ConfigError
 
 # N samples; b samples of a chunk; R cotangents of each sample; P weights
@@ -46,7 +46,7 @@ class Pass:
         if place not in self.found:
             reading, slot = place
             layout = self.layouts[reading]
-            made = term(self.readings[reading], layout, slot) if layout is not None else None
+            made = term_of(self.readings[reading], layout, slot) if layout is not None else None
             assert made is not None
             self.found[place] = made
         return self.found[place]
@@ -177,7 +177,8 @@ def _few(tensor: Tensor) -> Tensor:
 def _flat_outputs(outputs: Tensor, samples: Samples) -> Tensor:
     if outputs.shape[:1] != samples[0].shape[:1]:
         raise ConfigError(
-            f"the outputs must have one entry a sample along their first axis, got shape {tuple(outputs.shape)} for {len(samples[0])} samples"
+            "the outputs must have one entry a sample along their first axis, "
+            f"got shape {tuple(outputs.shape)} for {len(samples[0])} samples"
         )
     return outputs.flatten(1) if outputs.dim() > 1 else outputs.unsqueeze(1)
 
@@ -235,7 +236,7 @@ def _parts(recorded: Pass, weights: Mapping[str, Tensor]) -> tuple[tuple[Part, .
     places: dict[str, list[tuple[tuple[int, int], Term | None]]] = {}
     for index, (reading, layout) in enumerate(zip(recorded.readings, recorded.layouts)):
         for slot, source in reading.sources.items():
-            fast = term(reading, layout, slot) if layout is not None else None
+            fast = term_of(reading, layout, slot) if layout is not None else None
             places.setdefault(source.name, []).append(((index, slot), fast))
     parts, others = [], []
     for name in weights:
@@ -284,7 +285,7 @@ def _kept_bytes(outputs: Tensor) -> int:
         seen.add(node)
         if hasattr(node, "variable") or (node.name() in LOOKS and hasattr(node.next_functions[0][0], "variable")):
             continue  # a weight, or its transposed
-        for metadata in node._input_metadata:  # type: ignore[attr-defined]
+        for metadata in node._input_metadata:
             total += math.prod(metadata.shape) * metadata.dtype.itemsize
         stack.extend(child for child, _ in node.next_functions)
     return total // NUM_PROBED

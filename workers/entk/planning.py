@@ -8,7 +8,7 @@ from workers.entk.network import Network, Part, Pass
 from workers.entk.terms import Lookup, Matrix
 from workers.errors import ConfigError
 
-# N samples; Q kernel rows of a sample; K cotangents contracted in each; T positions; I, O sizes of a weight matrix; P weights; V rows of a table
+# N samples; Q kernel rows of a sample; K cotangents contracted in each; T positions; I, O sizes of a weight matrix; P weights; V table rows
 
 # a pass of fewer samples takes several cotangents at a time
 FEW_SAMPLES = 8

@@ -6,7 +6,7 @@ A term turns cotangents of the operation's output into rows of the Jacobian, or 
 import functools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +16,7 @@ from workers.entk.graph import Reading, Source
 from workers.entk.layout import Layout
 from workers.entk.memory import empty
 
-# R cotangents of each sample; b samples of a chunk; T positions; I, O sizes of a weight matrix (fan-in, outputs); P weights; V rows of a table
+# R cotangents of each sample; b samples of a chunk; T positions; I fan-in, O outputs of a weight matrix; P weights; V rows of a table
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,7 +105,8 @@ class Grouped(Term):
         num_groups = self.inputs.shape[1]
         split = cotangents.flatten(3).unflatten(2, (num_groups, -1)).permute(1, 2, 0, 3, 4)  # b, group, R, O / groups, T
         products = split.flatten(2, 3) @ self.inputs
-        return products.unflatten(2, (len(cotangents), -1)).transpose(1, 2).flatten(2)
+        rows: Tensor = products.unflatten(2, (len(cotangents), -1)).transpose(1, 2).flatten(2)
+        return rows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -166,7 +167,7 @@ class Lookup(Term):
         return torch.einsum("brtd,btu,brud->rb", factors, same, factors)
 
 
-def term(reading: Reading, layout: Layout, slot: int) -> Term | None:
+def term_of(reading: Reading, layout: Layout, slot: int) -> Term | None:
     """The term of one input of an operation that is a weight; None where there is no fast form."""
     make = _MAKERS.get(reading.kind)
     alone = Reading(reading.node, {slot: reading.sources[slot]})
@@ -182,7 +183,7 @@ def _linear(reading: Reading, layout: Layout, *, inputs: str, weight: int, bias:
     if source is not None and (source.is_plain or source.is_transposed):
         values = layout.samples_first(reading.saved(inputs)).flatten(1, 2)
         found[weight] = Matrix(source, layout, values, reading.output_shape[1], transposed=source.is_plain)
-    if bias in reading.sources:
+    if bias is not None and bias in reading.sources:
         found[bias] = _vector(reading, layout, bias, None)
     return found
 
@@ -316,7 +317,7 @@ _NORMALISED = {
 }
 # out = weight * weight is no product with a tensor of the batch
 _MOST_WEIGHTS = {"Addmm": 2, "Mm": 1, "Convolution": 2, "Embedding": 1, "Mul": 1, "Add": 1, "Expand": 1, **dict.fromkeys(_NORMALISED, 2)}
-_MAKERS = {
+_MAKERS: dict[str, Callable[[Reading, Layout], dict[int, Term]]] = {
     "Addmm": functools.partial(_linear, inputs="mat1", weight=2, bias=0),
     "Mm": functools.partial(_linear, inputs="self", weight=1, bias=None),
     "Convolution": _convolution,
