@@ -121,8 +121,10 @@ def refuse_asymmetric(operator: Operator, found: float) -> None:
         )
 
 
-def refuse_negative(smallest: float, floor: float) -> None:
-    """ConfigError where an eigenvalue is negative beyond the noise floor."""
+def refuse_negative(operator: Operator, smallest: float, largest: float, error: Estimate | None) -> None:
+    """ConfigError where an eigenvalue is negative beyond the noise floor; kernels of few rows may round as those of 100 do."""
+    least = LEAST_ROWS * torch.finfo(operator.dtype).eps * largest if error is None else 0.0
+    floor = max(noise_floor(operator, largest, error), least)
     if smallest < -floor:
         raise ConfigError(
             f"the kernel is not positive semidefinite: it has an eigenvalue {smallest:.6g}, below minus its noise floor {floor:.3g}; "

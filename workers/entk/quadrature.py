@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from workers.entk.operators import Operator, apply
+from workers.entk.operators import Operator, apply, as_operator
 from workers.errors import ConfigError, Diverged
 
 # R rows of the kernel; K known eigenpairs; V probes or starts; S steps and nodes; C outputs; G points
@@ -34,7 +34,8 @@ class Estimate:
 class Density:
     """A spectrum as nodes and weights: K known eigenvalues of weight 1, and S nodes of each probe, whose weights sum to R - K on average.
 
-    `trace`: exact, or None: then it is estimated from the same probes. Nodes up to `noise_floor` count as 0 (D11).
+    `known_trace`, `known_frobenius`: exact, or None: then they are estimated from the same probes. Nodes up to `noise_floor` count as 0
+    (D11); a floor amid the spectrum is resolved only as finely as the nodes lie.
     """
 
     eigenvalues_K: Tensor
@@ -47,15 +48,12 @@ class Density:
 
     def sum_of(self, function: Function) -> Estimate:
         """Sum of a function over all eigenvalues: sum_k f(lambda_k), for an elementwise function."""
-        sums_V = self._sums(function)
-        if self.known_trace is None:
-            return _mean(sums_V)
-        return _controlled_mean(sums_V, self._sums(lambda values: values) - self.known_trace)
+        return self._mean(self._sums(function))
 
     @property
     def trace(self) -> Estimate:
-        """Sum of the eigenvalues."""
-        return self.sum_of(lambda values: values) if self.known_trace is None else Estimate(self.known_trace, 0.0)
+        """Sum of the eigenvalues, those under the noise floor too where it is known."""
+        return self.sum_of(torch.clone) if self.known_trace is None else Estimate(self.known_trace, 0.0)
 
     @property
     def frobenius(self) -> Estimate:
@@ -69,15 +67,13 @@ class Density:
     @property
     def entropy(self) -> Estimate:
         """Von Neumann entropy -sum p ln p of p = lambda / trace, in nats; NaN for a kernel that is zero."""
-        total, weighted = self.trace, self.sum_of(torch.special.entr)
-        if total.value <= 0:
+        sums_V, traces_V = self._sums(torch.special.entr), self._sums(torch.clone)
+        weighted, total = self._mean(sums_V).value, self._mean(traces_V).value
+        if total <= 0:
             return Estimate(math.nan, math.nan)
-        # -sum p ln p = ln T + Q / T, and by the delta method the error of Q and T, which one probe has in common
-        error = weighted.standard_error / total.value
-        if self.known_trace is None:
-            sums_V, traces_V = self._sums(torch.special.entr), self._sums(lambda values: values)
-            error = _mean(sums_V / total.value + traces_V * (1 / total.value - weighted.value / total.value**2)).standard_error
-        return Estimate(math.log(total.value) + weighted.value / total.value, error)
+        # -sum p ln p = Q / T + ln T; by the delta method its error is that of its linear part in each probe's Q and T
+        linear_V = sums_V / total + traces_V * (1 / total - weighted / total**2)
+        return Estimate(weighted / total + math.log(total), self._mean(linear_V).standard_error)
 
     @property
     def effective_rank(self) -> Estimate:
@@ -94,6 +90,13 @@ class Density:
         """The sum that each probe gives (V,)."""
         known, nodes_VS = (torch.where(values > self.noise_floor, values, 0.0) for values in (self.eigenvalues_K, self.nodes_VS))
         return function(known).sum() + (self.weights_VS * function(nodes_VS)).sum(1)
+
+    def _mean(self, sums_V: Tensor) -> Estimate:
+        """The mean over probes; where the trace is known, with what their errors in it tell."""
+        if self.known_trace is None:
+            return _mean(sums_V)
+        traces_V = self.eigenvalues_K.sum() + (self.weights_VS * self.nodes_VS).sum(1)
+        return _controlled_mean(sums_V, traces_V - self.known_trace)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -175,19 +178,21 @@ def starts(residual: Any, num_rows: int) -> Tensor:
     return found.reshape(num_rows, -1)
 
 
-def trace(operator: Operator, *, num_probes: int = 32, seed: int = 0) -> Estimate:
+def trace(kernel: Any, *, num_probes: int = 32, seed: int = 0) -> Estimate:
     """The trace: exact for a stored kernel, else Hutchinson's estimate from random signs."""
+    operator = as_operator(kernel)
     if isinstance(operator, Tensor):
         return Estimate(float(operator.diagonal().double().sum()), 0.0)
     signs_RV = _signs(operator, num_probes, seed)
     return _mean((signs_RV * apply(operator, signs_RV)).sum(0))
 
 
-def diagonal(operator: Operator, *, num_probes: int = 32, seed: int = 0) -> tuple[Tensor, Tensor]:
+def diagonal(kernel: Any, *, num_probes: int = 32, seed: int = 0) -> tuple[Tensor, Tensor]:
     """The diagonal (R,) and its standard errors: exact for a stored kernel, else estimated from random signs.
 
     C. Bekas, E. Kokiopoulou and Y. Saad, An estimator for the diagonal of a matrix, Appl. Numer. Math. 57 (2007) 1214.
     """
+    operator = as_operator(kernel)
     if isinstance(operator, Tensor):
         exact_R = operator.diagonal().double()
         return exact_R, torch.zeros_like(exact_R)

@@ -53,8 +53,8 @@ class Spectrum:
 
 
 def spectrum(
-    kernel: Any,
-    num_eigenvalues: int | None = None,
+    K: Any,
+    k: int | None = None,
     *,
     eigenvectors: bool = True,
     exact_tile: ExactTile | None = None,
@@ -65,7 +65,7 @@ def spectrum(
     state: Mapping[str, Tensor] | None = None,
     callback: Callable[[Progress], None] | None = None,
 ) -> Spectrum:
-    """All eigenvalues of a symmetric kernel (R, R), or the largest: of a matrix of torch or NumPy, or of an operator.
+    """All eigenvalues of a symmetric kernel K (R, R), or the k largest: of a matrix of torch or NumPy, or of an operator.
 
     Whole spectra, and the largest part where that is cheaper, come from `torch.linalg.eigh` in float64, else from block Lanczos, to which
     `tolerance` and what follows go (see `lanczos`). `eigenvectors=False` saves their time, and leaves what they certify NaN.
@@ -78,17 +78,17 @@ def spectrum(
     >>> [round(value, 6) for value in found.eigenvalues.tolist()]
     [1.0, 3.0]
     """
-    operator = as_operator(kernel)
-    num_rows = _checked(operator, num_eigenvalues)
+    operator = as_operator(K)
+    num_rows = _checked(operator, k)
     skewness = certificates.asymmetry(operator, seed=seed)
     certificates.refuse_asymmetric(operator, skewness)
-    if isinstance(operator, Tensor) and is_whole_cheaper(num_rows, num_eigenvalues, eigenvectors=eigenvectors):
+    if isinstance(operator, Tensor) and is_whole_cheaper(num_rows, k, eigenvectors=eigenvectors):
         values_R, vectors_RR = _whole(operator, eigenvectors=eigenvectors)
         smallest = float(values_R[0])
     else:
         largest = lanczos(
             operator,
-            num_eigenvalues or num_rows,
+            k or num_rows,
             tolerance=tolerance,
             basis_size=basis_size,
             max_products=max_products,
@@ -98,19 +98,18 @@ def spectrum(
         )
         values_R, vectors_RR, smallest = largest.eigenvalues_K, largest.eigenvectors_RK if eigenvectors else None, largest.lowest
     error = certificates.kernel_error(operator, exact_tile, seed=seed) if exact_tile else None
-    certificate = certificates.certify(operator, values_R, vectors_RR, smallest=smallest, asymmetry=skewness, error=error)
-    certificates.refuse_negative(smallest, certificate.noise_floor)
-    first = len(values_R) - (num_eigenvalues or len(values_R))
+    certificates.refuse_negative(operator, smallest, float(values_R.abs().max()), error)
+    first = len(values_R) - (k or len(values_R))
     return Spectrum(
         eigenvalues=values_R[first:],
         eigenvectors=None if vectors_RR is None else vectors_RR[:, first:],
-        certificate=certificate,
+        certificate=certificates.certify(operator, values_R, vectors_RR, smallest=smallest, asymmetry=skewness, error=error),
         num_rows=num_rows,
     )
 
 
 def density(
-    kernel: Any,
+    K: Any,
     largest: Spectrum | int = 50,
     *,
     num_probes: int = 32,
@@ -122,10 +121,10 @@ def density(
     """The spectral density of a kernel or operator: entropy, effective rank, trace and any sum over eigenvalues, with standard errors.
 
     `largest`: how many of the largest eigenvalues are computed and count exactly, or a spectrum of this kernel with its eigenvectors. The
-    others come from random probes, `block_size` at once (num_steps x R numbers of 8 bytes each). Below 20 probes the intervals are those
-    of Student's t: wider than the normal ones.
+    others come from random probes, `block_size` at once (num_steps x R numbers of 8 bytes each); below 20 probes intervals are Student's.
+    What lies under the noise floor counts as 0 (D11): for a large kernel in single precision give a spectrum with `exact_tile`.
     """
-    operator = as_operator(kernel)
+    operator = as_operator(K)
     if isinstance(largest, int):
         num_rows = _checked(operator, max(1, largest))
         largest = spectrum(operator, min(largest, num_rows) or 1, tolerance=tolerance, seed=seed)
@@ -143,12 +142,12 @@ def density(
     )
 
 
-def residual_density(kernel: Any, residual: Any, *, num_steps: int = 64) -> ResidualDensity:
+def residual_density(K: Any, residual: Any, *, num_steps: int = 64) -> ResidualDensity:
     """Where in the spectrum of a kernel or operator a residual (N, C) lies, from Lanczos started at it (D1, D3).
 
     For a traced kernel, of N rows, the C outputs are averaged. Its first moment is the Rayleigh quotient chi_pos x trace.
     """
-    operator = as_operator(kernel)
+    operator = as_operator(K)
     _checked(operator, 1)
     return quadrature.residual_density(operator, residual, num_steps=num_steps)
 

@@ -48,7 +48,8 @@ QUANTITIES = {
 
 def seeds_of(kernel, num_known, num=48):
     known = slice(300 - num_known, 300)
-    return [density(kernel, VALUES[known], VECTORS[:, known], noise_floor=0.0, seed=seed) for seed in range(num)]
+    settings = dict(noise_floor=0.0, num_steps=20)
+    return [density(kernel, VALUES[known], VECTORS[:, known], **settings, seed=seed) for seed in range(num)]
 
 
 @pytest.mark.parametrize("num_known", [0, 20])
@@ -95,6 +96,17 @@ def test_eigenvalues_up_to_the_noise_floor_count_as_nothing():
     found = density(values.diag(), values[-1:], torch.eye(62).double()[:, -1:], noise_floor=1e-8)
     assert found.sum_of(torch.sqrt).value == pytest.approx(2.0)
     assert found.effective_rank.value == pytest.approx(2.0, rel=1e-6)
+
+
+@pytest.mark.parametrize("is_stored", [True, False])
+def test_the_entropy_is_that_of_what_is_above_the_noise_floor(is_stored):
+    """Also where a tenth of the known trace lies under it."""
+    values = torch.where(torch.arange(300) < 200, 1e-3, VALUES)
+    kernel = (VECTORS * values) @ VECTORS.T
+    assert 0.05 < float(values[:200].sum() / values.sum()) < 0.2
+    found = density(kernel if is_stored else Products(kernel), values[-20:], VECTORS[:, -20:], noise_floor=1.1e-3)
+    assert abs(found.entropy.value - entropy(values[200:])) < 4 * found.entropy.standard_error
+    assert found.entropy.standard_error < 0.03
 
 
 def test_a_zero_kernel_has_no_entropy():
