@@ -149,6 +149,12 @@ def test_orthogonal_gradients_have_the_largest_cosine_entropy_whatever_their_len
     assert magnitude_variance(kernel) == pytest.approx(np.var([1, 2, 5]) / (8 / 3) ** 2)
 
 
+@pytest.mark.parametrize("function", [cosine_entropy, self_entropy, magnitude_variance])
+def test_the_scale_of_a_kernel_does_not_enter(function):
+    kernel = full(gradients(5, 2, 30)[0])
+    assert function(1e-12 * kernel) == pytest.approx(function(kernel))
+
+
 def test_a_row_without_gradient_counts_as_zero():
     kernel = np.diag([0.0, 1.0, 4.0])
     assert cosine_entropy(kernel) == pytest.approx(math.log(2))

@@ -44,7 +44,7 @@ def test_weights_of_another_architecture_are_refused():
 
 
 def test_sign_changes_are_counted():
-    before, after = torch.tensor([[1.0, -1.0, 0.0], [2.0, 2.0, -2.0]]), torch.tensor([[3.0, 1.0, -5.0], [-2.0, 2.0, 0.0]])
+    before, after = torch.tensor([[0.1, -1.0, 0.0], [2.0, 2.0, -2.0]]), torch.tensor([[3.0, 0.1, -5.0], [-2.0, 2.0, 0.0]])
     assert sign_changes(before, after) == pytest.approx(2 / 6)
     assert sign_changes(before, before) == 0.0
 
