@@ -1,4 +1,4 @@
-# `make setup demo slurm test test-all lint bench docs clean`; everything lives in .venv, so nothing else on the machine changes.
+# `make setup demo slurm test test-all lint bench bench-entk docs clean`; everything lives in .venv, so nothing else on the machine changes.
 SHELL := /bin/sh
 PYTHON ?= python3
 VENV ?= .venv
@@ -72,6 +72,27 @@ format: setup
 bench: setup
 	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[all,dev,bench]'
 	@status=0; for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python "$$file" || status=1; done; exit $$status
+
+# The peers have environments of their own: jax of 2023 for one of them, and packages that would bring another torch.
+ENTK := build/bench
+# jaxlib 0.4.23 has wheels for Python 3.9 to 3.12
+JAX_PYTHON ?= $(PYTHON)
+BENCH_ARGS ?=
+
+.PHONY: bench-entk
+bench-entk: setup $(ENTK)/nt-venv/.done $(ENTK)/peers-venv/.done
+	$(BIN)/python benchmarks/bench_entk.py $(BENCH_ARGS)
+
+$(ENTK)/nt-venv/.done: benchmarks/peers/entk_neural_tangents.txt
+	@mkdir -p $(ENTK) && { test -x $(@D)/bin/python || $(JAX_PYTHON) -m venv $(@D); } \
+	  && $(@D)/bin/python -m pip install --quiet $(PIP_ARGS) --no-deps -r $< && touch $@ \
+	  || { echo "error: no environment for neural-tangents in $(@D); jaxlib 0.4.23 needs Python 3.9 to 3.12: make bench-entk JAX_PYTHON=python3.11"; exit 2; }
+
+$(ENTK)/peers-venv/.done: benchmarks/peers/entk_torch.txt constraints.txt
+	@mkdir -p $(ENTK) && { test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D); } \
+	  && $(@D)/bin/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt torch numpy packaging \
+	  && $(@D)/bin/python -m pip install --quiet $(PIP_ARGS) --no-deps -r $< && touch $@ \
+	  || { echo "error: no environment for nngeometry and BackPACK in $(@D); 'pip --version' and the lines above say why"; exit 2; }
 
 # The help of every verb, as text: what the README links to.
 docs: setup
