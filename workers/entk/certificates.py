@@ -18,6 +18,7 @@ ExactTile = Callable[[Tensor, Tensor], Tensor]
 TILE_SIZE, NUM_TILES, NUM_PROBES = 32, 16, 16
 # rounding of sums that are longer than the kernel has rows
 LEAST_ROWS = 100
+PANEL = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,9 +99,12 @@ def double_tiles(model: nn.Module, x: Inputs, outputs: str = "full", *, statisti
 def asymmetry(operator: Operator, *, seed: int = 0) -> float:
     """||Theta - Theta^T|| / ||Theta||: exact if stored, else from products with random signs; 0 for a kernel that is zero."""
     if isinstance(operator, Tensor):
-        stored_RR = operator.double()
-        norm = float(stored_RR.norm())
-        return float((stored_RR - stored_RR.T).norm()) / norm if norm else 0.0
+        starts = range(0, len(operator), PANEL)
+        # panels of the upper triangle: a difference of the whole would take as much memory as the kernel
+        panels = ((operator[at : at + PANEL, at:].double(), operator[at:, at : at + PANEL].double()) for at in starts)
+        difference = math.sqrt(2 * sum(float((rows - columns.T).square().triu().sum()) for rows, columns in panels))
+        norm = float(torch.linalg.vector_norm(operator, dtype=torch.float64))
+        return difference / norm if norm else 0.0
     num = min(NUM_PROBES, max(2, operator.shape[0]))
     generator = torch.Generator(operator.device).manual_seed(seed)
     bits = torch.randint(2, (operator.shape[0], num), generator=generator, device=operator.device)
@@ -148,7 +152,7 @@ def certify(
     norm = math.sqrt(squares) or 1.0
     if isinstance(operator, Tensor):
         operator = stored_RR = operator.double()
-        norm = float(stored_RR.norm()) or 1.0
+        norm = float(torch.linalg.vector_norm(stored_RR)) or 1.0
         if len(eigenvalues_K) == len(stored_RR):
             trace = float(stored_RR.trace())
             trace_error = abs(float(eigenvalues_K.sum()) - trace) / (abs(trace) or 1.0)
