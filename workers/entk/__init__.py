@@ -2,5 +2,6 @@
 
 from workers.entk.jacobians import gram_full, gram_traced, jacobian, trace_over_outputs
 from workers.entk.kernels import gram, loss_gram
+from workers.entk.planning import MemoryCap
 
-__all__ = ["gram", "gram_full", "gram_traced", "jacobian", "loss_gram", "trace_over_outputs"]
+__all__ = ["MemoryCap", "gram", "gram_full", "gram_traced", "jacobian", "loss_gram", "trace_over_outputs"]

@@ -1,5 +1,6 @@
 """What is kept of the Jacobian between passes and tiles, in the form whose products are the cheapest."""
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
@@ -7,13 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from workers.entk.memory import empty
-
 # N samples held; Q kernel rows of a sample; K cotangents contracted in each of them; T positions; I, O sizes of a weight matrix; P weights
 # b, d samples of a tile's rows and columns
 
-# longer sums are cut: one product in float32 over 777,000 terms was wrong by 8e-6, in pieces of 65,536 by 2e-7
-LONGEST_SUM = 65536
+# longer sums are cut, and the cuts added in float64: one product in float32 over 777,000 terms was wrong by 8e-6, so by less than 1e-7
+LONGEST_SUM = 16384
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,14 +40,12 @@ class Scratch:
     def __init__(self) -> None:
         self._buffers: dict[str, Tensor] = {}
 
-    def take(self, name: str, like: Tensor, *shape: int) -> Tensor:
-        """An uninitialised tensor of a shape, with the dtype and device of another."""
-        size = 1
-        for length in shape:
-            size *= length
+    def take(self, name: str, like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+        """An uninitialised tensor of a shape, with the device of another, and its dtype unless told."""
+        size = math.prod(shape)
         buffer = self._buffers.get(name)
-        if buffer is None or buffer.numel() < size or buffer.dtype != like.dtype:
-            buffer = self._buffers[name] = empty((size,), like)
+        if buffer is None or buffer.numel() < size:
+            buffer = self._buffers[name] = like.new_empty(size, dtype=dtype)
         return buffer[:size].view(shape)
 
 
@@ -66,7 +63,7 @@ class Rows(Block):
 
     def add(self, other: Block, tile: Tensor, scratch: Scratch) -> None:
         assert isinstance(other, Rows)
-        _add_product(tile, self.values.flatten(0, 1), other.values.flatten(0, 1))
+        _add_product(tile, self.values.flatten(0, 1), other.values.flatten(0, 1), scratch)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -188,8 +185,14 @@ def _products(left: Tensor, right: Tensor, *, bias: bool) -> Tensor:
     return torch.addmm(left.new_ones(()), left, right.T) if bias else left @ right.T
 
 
-def _add_product(tile: Tensor, left: Tensor, right: Tensor) -> None:
-    """tile += left right^T, in sums of bounded length."""
+def _add_product(tile: Tensor, left: Tensor, right: Tensor, scratch: Scratch) -> None:
+    """tile += left right^T."""
+    if left.shape[1] <= LONGEST_SUM:
+        tile.addmm_(left, right.T)
+        return
+    product = scratch.take("product", tile, *tile.shape)
+    total = scratch.take("total", tile, *tile.shape, dtype=torch.float64).zero_()
     for start in range(0, left.shape[1], LONGEST_SUM):
         stop = start + LONGEST_SUM
-        tile.addmm_(left[:, start:stop], right[:, start:stop].T)
+        total += torch.mm(left[:, start:stop], right[:, start:stop].T, out=product)
+    tile += total

@@ -57,6 +57,8 @@ class Pass:
 
     def cotangents(self, operations: Sequence[int], cotangents: Tensor) -> list[Tensor]:
         """Cotangents (R, *output) of operations, for cotangents (R, b, D) of the outputs; the graph is kept."""
+        if not operations:
+            return []
         edges = [self.readings[index].edge for index in operations]
         if len(cotangents) == 1:
             found = torch.autograd.grad(self.outputs, edges, cotangents[0], retain_graph=True, allow_unused=True)

@@ -131,7 +131,7 @@ class Vector(Term):
         kept = [axis + 2 + (axis > self.layout.axis) for axis in self.kept]
         others = [axis for axis in range(2, split.dim()) if axis not in kept]
         summed = split.sum(others) if any(split.shape[axis] > 1 for axis in others) else split.squeeze(others)
-        rows = summed.flatten(2).transpose(0, 1)
+        rows = summed.reshape(*split.shape[:2], -1).transpose(0, 1)
         return rows if self.factor == 1.0 else rows * self.factor
 
 
