@@ -201,9 +201,9 @@ def unbiased_hsic(first_RR: "Array", second_RR: "Array") -> float:
 
     size = len(first_RR)
     first, second = (matrix - np.diag(matrix.diagonal()) for matrix in (first_RR, second_RR))
-    products = float(np.vdot(first, second.T))
+    products = float(np.vdot(first, second))
     sums = float(first.sum() * second.sum()) / ((size - 1) * (size - 2))
-    rows = 2.0 * float(first.sum(0) @ second.sum(1)) / (size - 2)
+    rows = 2.0 * float(first.sum(0) @ second.sum(0)) / (size - 2)
     return (products + sums - rows) / (size * (size - 3))
 
 

@@ -68,7 +68,7 @@ class SpectrumData:
         import numpy as np
 
         first = max(1, self.num_rows // 20) if first_rank is None else first_rank
-        last = max(first + 1, self.num_rows // 2) if last_rank is None else last_rank
+        last = self.num_rows // 2 if last_rank is None else last_rank
         if not 1 <= first < last <= self.num_rows and (first_rank, last_rank) != (None, None):
             raise ConfigError(
                 f"a window needs 1 <= first_rank < last_rank <= {self.num_rows}, the rows of the kernel, got {first} and {last}"

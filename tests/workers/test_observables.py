@@ -60,7 +60,7 @@ def test_equal_eigenvalues_have_every_rank_equal_to_their_number(num):
 
 def test_one_eigenvalue_has_no_entropy():
     single = spectrum([0.0, 0.0, 5.0])
-    assert entropy(single) == 0.0
+    assert math.copysign(1.0, entropy(single)) == 1.0 and entropy(single) == 0.0, "not -0.0"
     assert effective_rank(single) == participation_ratio(single) == stable_rank(single) == 1.0
 
 
@@ -82,6 +82,7 @@ def test_eigenvalues_under_the_noise_floor_count_as_zero():
     noisy, clean = spectrum([-1e-9, 1e-9, 1.0, 3.0], noise_floor=1e-8), spectrum([0.0, 0.0, 1.0, 3.0])
     assert observe(noisy) == pytest.approx(observe(clean), rel=0, nan_ok=True)
     assert num_above_noise(noisy) == 2
+    assert num_above_noise(spectrum([1.0, 3.0], noise_floor=1.0)) == 1, "at the floor is noise too"
 
 
 def test_scale_leaves_all_but_the_trace():

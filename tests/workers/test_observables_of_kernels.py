@@ -350,6 +350,8 @@ def test_a_traced_kernel_has_no_observables_that_need_the_full_one():
     assert of_full - of_traced == {"fisher_trace", "gradient_noise_scale"}
 
 
-def test_magnitudes_are_norms_of_gradients():
-    rows = np.random.default_rng(2).standard_normal((4, 6))
-    np.testing.assert_allclose(kernel_data.magnitudes(rows @ rows.T), np.linalg.norm(rows, axis=1))
+def test_magnitudes_and_angles_are_those_of_the_gradients():
+    rows = np.random.default_rng(2).standard_normal((4, 6)) * 0.1
+    norms = np.linalg.norm(rows, axis=1)
+    np.testing.assert_allclose(kernel_data.magnitudes(rows @ rows.T), norms)
+    np.testing.assert_allclose(kernel_data.cosine_kernel(rows @ rows.T), (rows / norms[:, None]) @ (rows / norms[:, None]).T)
