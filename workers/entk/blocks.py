@@ -91,6 +91,29 @@ class Outer(Block):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Separable(Block):
+    """The layer before a linear readout, contracted over outputs: its cotangent of output c is `derivatives` (N, O) times weights c.
+
+    So the products of cotangents, summed over outputs, are those of derivatives with `weights` (O,), the squared weights' sums.
+    """
+
+    inputs: Tensor
+    derivatives: Tensor
+    weights: Tensor
+    bias: bool
+
+    def of(self, samples: slice) -> "Separable":
+        return Separable(self.inputs[samples], self.derivatives[samples], self.weights, self.bias)
+
+    def of_output(self, index: int) -> "Separable":
+        raise AssertionError("outputs are contracted")
+
+    def add(self, other: Block, tile: Tensor, scratch: Scratch) -> None:
+        assert isinstance(other, Separable)
+        tile.addcmul_((self.derivatives * self.weights) @ other.derivatives.T, _products(self.inputs, other.inputs, bias=self.bias))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Readout(Block):
     """The last layer under one-hot cotangents: `inputs` (N, I); each output meets itself alone, K of them in a row."""
 

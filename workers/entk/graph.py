@@ -15,6 +15,9 @@ from torch.autograd.graph import GradientEdge, Node
 TRANSPOSES = {"TBackward0", "TransposeBackward0", "PermuteBackward0"}
 LOOKS = {"ViewBackward0", "ReshapeAliasBackward0", "UnsafeViewBackward0", "UnsqueezeBackward0", "SqueezeBackward0", "SqueezeBackward1",
          "AliasBackward0", "CloneBackward0", "ToCopyBackward0", "SliceBackward0", "SelectBackward0"} | TRANSPOSES  # fmt: skip
+# functions of single elements
+ELEMENTWISE = {"Relu", "Tanh", "Sigmoid", "Gelu", "Silu", "Softplus", "Elu", "LeakyRelu", "Hardtanh", "Hardsigmoid", "Hardswish", "Mish",
+               "Erf", "Sin", "Cos", "Exp", "LogSigmoid", "Softsign"}  # fmt: skip
 CUTS = {"SplitBackward0", "SplitWithSizesBackward0"}
 
 
@@ -57,7 +60,7 @@ class Reading:
     @property
     def kind(self) -> str:
         """Name of the node without its number."""
-        return self.node.name().rstrip("0123456789").removesuffix("Backward").rsplit("::", 1)[-1]
+        return kind(self.node)
 
     @property
     def edge(self) -> GradientEdge:
@@ -77,6 +80,21 @@ class Reading:
     def saved(self, name: str) -> Any:
         """What the operation kept of its forward pass; None where it kept nothing under that name."""
         return getattr(self.node, f"_saved_{name}", None)
+
+
+def kind(node: Node) -> str:
+    """Name of a node without its number."""
+    return node.name().rstrip("0123456789").removesuffix("Backward").rsplit("::", 1)[-1]
+
+
+def activation(readout: Node, below: Node) -> list[Node] | None:
+    """The functions of single elements between the product `readout` and the operation `below`; None: something else is there."""
+    node = readout.next_functions[1 if kind(readout) == "Addmm" else 0][0]
+    path = []
+    while node is not None and kind(node) in ELEMENTWISE:
+        path.append(node)
+        node = node.next_functions[0][0]
+    return path if node is below and path else None
 
 
 def readings(outputs: Tensor, names: Mapping[int, str]) -> list[Reading]:

@@ -9,17 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from workers.entk import checks
-from workers.entk.blocks import Block, Ghost, Outer, Readout, Rows, Scratch, Tokens
+from workers.entk.blocks import Block, Ghost, Outer, Readout, Rows, Scratch, Separable, Tokens
 from workers.entk.memory import empty
 from workers.entk.network import Forward, Network, Pass, Samples, look
 from workers.entk.planning import Group, Piece, chunk_size, groups, pieces
-from workers.entk.terms import Lookup, Matrix, Term
+from workers.entk.terms import Lookup, Matrix
 from workers.errors import ConfigError
 
 # N, M samples; C outputs; S units of a sample; Q kernel rows of a sample; K cotangents contracted in each; R = Q K cotangents; P weights
 
 OUTPUTS = ("full", "traced", "sum_logits", "per_class")
-TILE_ROWS = {"cpu": 320, "cuda": 4096}
+TILE_ROWS = {"cpu": 640, "cuda": 4096}
+LEAF = 2
+WITHOUT_COTANGENTS = ("readout", "separable")
 PASS_SHARE = 0.25  # of the memory, for forward and backward passes; the rest holds blocks
 PASS_BYTES = 256 * 2**20  # more at a time is no faster
 
@@ -81,8 +83,8 @@ def gram(
     rows, columns = checks.samples("x", x), None if z is None else checks.samples("z", z)
     with checks.as_found(model, rows, statistics):
         forward = _model_outputs(model)
-        network, shape = _look(model, forward, rows, columns)
-        basis = _basis(outputs, shape)
+        network = _look(model, forward, rows, columns)
+        basis = _basis(outputs, network.shape)
         kernels = _kernels(network, basis, rows, columns, memory_gib, layers, _scales(scales, network), outputs == "per_class", progress)
     return kernels if layers is not None else kernels[""]
 
@@ -114,8 +116,8 @@ def loss_gram(
             values = checks.unit_losses(unit_loss(outputs, targets), outputs)
             return values if per_unit else values.flatten(1).mean(1) if values.dim() > 1 else values
 
-        network, shape = _look(model, losses, rows, columns)
-        basis = Basis(int(torch.Size(shape[1:]).numel()), 1)
+        network = _look(model, losses, rows, columns)
+        basis = Basis(_numel(network.shape[1:]), 1)
         kernels = _kernels(network, basis, rows, columns, memory_gib, layers, {}, False, progress)
     return kernels if layers is not None else kernels[""]
 
@@ -127,13 +129,10 @@ def _model_outputs(model: nn.Module) -> Forward:
     return forward
 
 
-def _look(model: nn.Module, forward: Forward, rows: Samples, columns: Samples | None) -> tuple[Network, torch.Size]:
-    """The network, and the shape of its outputs for one sample (1, ..., C)."""
+def _look(model: nn.Module, forward: Forward, rows: Samples, columns: Samples | None) -> Network:
     checks.match(rows, columns)
     checks.place(model, rows)
-    with torch.no_grad():
-        shape = forward(tuple(tensor[:1] for tensor in rows)).shape
-    return look(model, forward, rows), shape
+    return look(model, forward, rows)
 
 
 def _basis(outputs: str, shape: torch.Size) -> Basis:
@@ -209,7 +208,7 @@ class _Work:
     def _tiles(self, left: "dict[str, list[Block]]", right: "dict[str, list[Block]]", rows: slice, columns: slice) -> None:
         """All tiles of two panels; of a panel with itself only those on and above the diagonal: the kernel is symmetric."""
         size = 1 if self.per_class else self.basis.num_rows
-        step = max(1, TILE_ROWS.get(self.rows[0].device.type, 320) // size)
+        step = max(1, TILE_ROWS.get(self.rows[0].device.type, 640) // size)
         symmetric = self.columns is None and rows == columns
         pairs = [(label, *both) for label in left for both in zip(left[label], right[label])]
         places = list(_triangle(rows, step) if symmetric else _rectangle(rows, columns, step))
@@ -239,7 +238,7 @@ def _rectangle(rows: slice, columns: slice, step: int) -> Iterator[tuple[slice, 
 def _triangle(rows: slice, step: int) -> Iterator[tuple[slice, slice]]:
     """Tiles that cover the diagonal and what is above it: halves of halves, so that little below it is computed."""
     size = rows.stop - rows.start
-    if size <= max(1, step // 4):
+    if size <= max(1, step // LEAF):
         yield rows, rows
         return
     middle = rows.start + size // 2
@@ -265,7 +264,7 @@ def _kernels(
     progress: Callable[[int, int], None] | None,
 ) -> dict[str, Tensor]:
     label = _label(layers)
-    recorded = network.record(tuple(tensor[:1] for tensor in rows))
+    recorded = network.probe
     checks.finite(recorded.outputs, network.weights)
     found = pieces(network, recorded, basis.num_rows, basis.num_contracted, label, scales, one_hot=basis.width == 1)
     item = recorded.outputs.element_size()
@@ -306,16 +305,17 @@ def _finish(kernel: Tensor, basis: Basis, *, symmetric: bool) -> None:
         _mirror(kernel)
 
 
-def _mirror(square: Tensor) -> None:
-    """Copy the upper triangle to the lower one, half by half."""
+def _mirror(square: Tensor, step: int = 512) -> None:
+    """Copy the upper triangle to the lower one, in pieces that fit the caches."""
     size = square.shape[-1]
-    if size <= 64:
-        square.copy_(square.triu() + square.triu(1).mT)
-        return
-    half = size // 2
-    square[..., half:, :half] = square[..., :half, half:].mT
-    _mirror(square[..., :half, :half])
-    _mirror(square[..., half:, half:])
+    for i in range(0, size, step):
+        diagonal = square[..., i : i + step, i : i + step]
+        if step > 64:
+            _mirror(diagonal, 64)
+        else:
+            diagonal.copy_(diagonal.triu() + diagonal.triu(1).mT)
+        for j in range(i + step, size, step):
+            square[..., j : j + step, i : i + step] = square[..., i : i + step, j : j + step].mT
 
 
 class _Store:
@@ -324,6 +324,7 @@ class _Store:
     def __init__(self, network: Network, basis: Basis, group: Group, num_samples: int) -> None:
         self.network, self.basis, self.group, self.num_samples = network, basis, group, num_samples
         self.tensors: dict[Piece, list[Tensor]] = {}
+        self.squares: dict[Piece, Tensor] = {}
         self.rows: dict[str, Tensor] = {}
         self.places: dict[Piece, slice] = {}
         totals: dict[str, int] = {}
@@ -336,32 +337,36 @@ class _Store:
 
     def fill(self, samples: Samples, budget_bytes: int) -> None:
         """Run the passes of a group over all samples."""
-        operations = sorted({place[0] for piece in self.group.pieces for place in _places(piece)})
+        used = [piece for piece in self.group.pieces if piece.part is not None]
+        operations = sorted({place[0] for piece in used if piece.form not in WITHOUT_COTANGENTS for place in _places(piece)})
         others = [piece for piece in self.group.pieces if piece.form == "others"]
-        probe = self.network.record(tuple(tensor[:1] for tensor in samples))
-        item, self.dtype = probe.outputs.element_size(), probe.outputs.dtype
+        probe = self.network.probe
+        item = probe.outputs.element_size()
         taken = [probe.term(place) for piece in self.group.pieces for place in _places(piece)]
         kept_bytes = self.network.kept_bytes + sum(term.kept_bytes for term in taken) // len(probe.outputs)
-        bytes_a_cotangent = sum(_numel(probe.readings[index].output_shape) for index in operations) * 2 * item // 2 + 1
+        bytes_a_cotangent = sum(_numel(probe.readings[index].output_shape) for index in operations) * item // len(probe.outputs) + 1
         bytes_a_cotangent += max((piece.num_weights for piece in self.places), default=0) * item
         size, together = chunk_size(kept_bytes, bytes_a_cotangent, self.basis.size, self.num_samples, min(budget_bytes, PASS_BYTES))
         for start in range(0, self.num_samples, size):
             which = slice(start, min(start + size, self.num_samples))
             chunk = tuple(tensor[which] for tensor in samples)
-            if operations:
+            if used:
                 self._pass(chunk, which, operations, together)
             if others:
                 self._others(chunk, which, others)
 
     def _pass(self, chunk: Samples, which: slice, operations: Sequence[int], together: int) -> None:
         recorded = self.network.record(chunk)
-        for first in range(0, self.basis.size, together):
+        for piece in self.group.pieces:
+            if piece.form in WITHOUT_COTANGENTS:
+                self._keep(piece, recorded, which)
+        for first in range(0, self.basis.size if operations else 0, together):
             cots = range(first, min(first + together, self.basis.size))
             found = recorded.cotangents(operations, self.basis.cotangents(recorded.outputs.detach(), cots))
             grads = dict(zip(operations, found))
             with torch.no_grad():
                 for piece in self.group.pieces:
-                    if piece.part is not None:
+                    if piece.part is not None and piece.form not in WITHOUT_COTANGENTS:
                         self._write(piece, recorded, grads, which, slice(cots.start, cots.stop))
 
     def _write(self, piece: Piece, recorded: Pass, grads: Mapping[int, Tensor], which: slice, cots: slice) -> None:
@@ -372,9 +377,6 @@ class _Store:
             return
         (place,) = piece.part.places
         term = recorded.term(place)
-        if piece.form == "readout":
-            self._readout(piece, term, which)
-            return
         assert isinstance(term, Matrix | Lookup)
         factors = term.factors(grads[place[0]])
         kept = term.inputs if isinstance(term, Matrix) else term.indices
@@ -401,11 +403,21 @@ class _Store:
         if piece.scale != 1.0:
             found *= piece.scale**0.5
 
-    def _readout(self, piece: Piece, term: Term, which: slice) -> None:
+    def _keep(self, piece: Piece, recorded: Pass, which: slice) -> None:
+        """What a form without cotangents keeps: inputs, and derivatives with the squared weights behind them."""
+        assert piece.part is not None
+        (place,) = piece.part.places
+        term = recorded.term(place)
         assert isinstance(term, Matrix)
+        kept = [term.inputs[:, 0]]
+        if piece.form == "separable":
+            derivatives, weights = recorded.separated(place)
+            kept.append(derivatives)
+            self.squares[piece] = weights.detach().square().sum(1) * piece.scale
         if piece not in self.tensors:
-            self.tensors[piece] = [term.inputs.new_empty(self.num_samples, term.inputs.shape[2])]
-        self.tensors[piece][0][which] = term.inputs[: which.stop - which.start, 0]
+            self.tensors[piece] = [empty((self.num_samples, one.shape[1]), one) for one in kept]
+        for held, one in zip(self.tensors[piece], kept):
+            held[which] = one[: which.stop - which.start].detach()
 
     def _row_buffer(self, piece: Piece, like: Any) -> Tensor:
         if piece.label not in self.rows:
@@ -413,7 +425,7 @@ class _Store:
         return self.rows[piece.label]
 
     def _others(self, chunk: Samples, which: slice, others: Sequence[Piece]) -> None:
-        outputs = chunk[0].new_empty(len(chunk[0]), self.network.num_outputs, dtype=self.dtype)
+        outputs = self.network.probe.outputs.detach().new_empty(len(chunk[0]), _numel(self.network.shape[1:]))
         names = [piece.other for piece in others]
         rows = self.network.other_rows(names, chunk, self.basis.cotangents(outputs, range(self.basis.size)))
         for piece, found in zip(others, rows.split([piece.num_weights for piece in others], dim=2)):
@@ -426,6 +438,9 @@ class _Store:
         for piece, tensors in self.tensors.items():
             if piece.form == "readout":
                 found[piece.label].append(Readout(tensors[0], shape[0], shape[1] * piece.scale, piece.bias is not None))
+                continue
+            if piece.form == "separable":
+                found[piece.label].append(Separable(tensors[0], tensors[1], self.squares[piece], piece.bias is not None))
                 continue
             kept, factors = tensors
             split = factors.unflatten(1, shape)

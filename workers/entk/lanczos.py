@@ -167,12 +167,16 @@ class _Krylov:
         basis_MR, newest = self.basis_MR[: self.count], slice(self.count - self.width, self.count)
         image_RB = apply(self.operator, basis_MR[newest].T)
         self.num_products += self.width
-        self.scale = torch.maximum(self.scale, image_RB.square().sum(0).max().sqrt())
         inside_MB = basis_MR @ image_RB
-        # noise at the level of rounding: where nothing leads out of an invariant subspace, a random direction goes on
-        noise = self._random(self.width) * (self.scale * NOISE + TINY) / self.size**0.5
-        block_RB, self.remainder_BB = torch.linalg.qr(image_RB - basis_MR.T @ inside_MB + noise)
-        self.next_RB = torch.linalg.qr(block_RB - basis_MR.T @ (basis_MR @ block_RB)).Q
+        self.scale = torch.maximum(self.scale, image_RB.square().sum(0).max().sqrt())
+        # where nothing leads out of an invariant subspace, a random direction goes on, no longer than rounding
+        noise_RB = (NOISE * self.scale + TINY) / self.size**0.5 * self._random(self.width)
+        outside_RB = image_RB - basis_MR.T @ inside_MB + noise_RB
+        block_RB, self.remainder_BB = torch.linalg.qr(outside_RB)
+        # twice once more: such a direction may lie in the basis but for rounding
+        for _ in range(2):
+            block_RB = block_RB - basis_MR.T @ (basis_MR @ block_RB)
+        self.next_RB = torch.linalg.qr(block_RB).Q
         self.projected_MM[: self.count, newest] = inside_MB
         self.projected_MM[newest, : self.count] = inside_MB.T
 

@@ -1,13 +1,15 @@
 """A model seen as a function of its trainable weights, sample by sample: forward passes, and how each weight enters them."""
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 
-from workers.entk.graph import LOOKS, Reading, readings
+from workers.entk.graph import LOOKS, Reading, activation, kind, readings
 from workers.entk.layout import Layout, find_layout
 from workers.entk.terms import Grouped, Matrix, Term, term_of
 from workers.errors import ConfigError
@@ -55,6 +57,20 @@ class Pass:
         """Whether an operation is the last one, so that its cotangents are those of the outputs."""
         return self.readings[place[0]].node is self.outputs.grad_fn
 
+    def activation(self, place: tuple[int, int]) -> list[Node] | None:
+        """The activation between an operation and a linear last layer, where nothing else is there."""
+        root = self.outputs.grad_fn
+        if root is None or kind(root) not in ("Addmm", "Mm"):
+            return None
+        return activation(root, self.readings[place[0]].node)
+
+    def separated(self, place: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Derivatives (b, O) of that activation and weights (O, C) of the last layer: cotangent c of the operation is their product."""
+        derivatives = torch.ones(self.readings[place[0]].output_shape, dtype=self.outputs.dtype, device=self.outputs.device)
+        for node in self.activation(place) or ():
+            derivatives = node(derivatives)  # type: ignore[operator]
+        return derivatives, self.outputs.grad_fn._saved_mat2  # type: ignore[union-attr]
+
     def cotangents(self, operations: Sequence[int], cotangents: Tensor) -> list[Tensor]:
         """Cotangents (R, *output) of operations, for cotangents (R, b, D) of the outputs; the graph is kept."""
         if not operations:
@@ -88,7 +104,8 @@ class Network:
     layouts: tuple[Layout | None, ...]
     parts: tuple[Part, ...]
     others: tuple[str, ...]
-    num_outputs: int  # D, of one sample
+    shape: torch.Size  # of the outputs of one sample
+    probe: Pass = field(repr=False)  # of three samples
     signature: tuple[str, ...] = field(repr=False)
     kept_bytes: int  # of the forward pass, a sample
     channels_last: bool
@@ -126,11 +143,8 @@ def look(model: nn.Module, forward: Forward, samples: Samples) -> Network:
     Raises ConfigError for outputs that are random, that depend on other samples, or that no trainable weight reaches.
     """
     weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-    few = tuple(_few(tensor) for tensor in samples)
-    channels_last = _takes_channels_last(model, forward, few)
-    few = _ordered(few) if channels_last else few
-    with torch.enable_grad():
-        outputs = _flat_outputs(forward(few), few)
+    few, raw, channels_last = _first_pass(model, forward, tuple(_few(tensor) for tensor in samples))
+    outputs = _flat_outputs(raw, few)
     if not weights or outputs.grad_fn is None:
         raise ConfigError(
             "no trainable weight reaches the outputs: the kernel would be empty. The model has "
@@ -148,23 +162,21 @@ def look(model: nn.Module, forward: Forward, samples: Samples) -> Network:
         layouts=layouts,
         parts=parts,
         others=others,
-        num_outputs=outputs.shape[1],
+        shape=raw[:1].shape,
+        probe=recorded,
         signature=tuple(reading.kind for reading in found),
         kept_bytes=_kept_bytes(outputs),
         channels_last=channels_last,
     )
 
 
-def _takes_channels_last(model: nn.Module, forward: Forward, few: Samples) -> bool:
-    """Whether images with their channels innermost go through: convolutions and their gradients are faster so."""
-    if not any(isinstance(module, nn.Conv2d) for module in model.modules()) or all(tensor.dim() != 4 for tensor in few):
-        return False
-    try:
-        with torch.no_grad():
-            forward(_ordered(few))
-    except RuntimeError:  # a view that needs channels first
-        return False
-    return True
+def _first_pass(model: nn.Module, forward: Forward, few: Samples) -> tuple[Samples, Tensor, bool]:
+    """Samples, their outputs, and whether images went through with their channels innermost: convolutions are faster so."""
+    with torch.enable_grad():
+        if any(isinstance(module, nn.Conv2d) for module in model.modules()) and any(tensor.dim() == 4 for tensor in few):
+            with contextlib.suppress(RuntimeError):  # a view that needs channels first
+                return _ordered(few), forward(_ordered(few)), True
+        return few, forward(few), False
 
 
 def _ordered(samples: Samples) -> Samples:
@@ -195,23 +207,26 @@ def _gradient(outputs: Tensor, weights: Sequence[Tensor], cotangent: Tensor) -> 
 
 
 def _refuse_chance_and_company(forward: Forward, few: Samples, outputs: Tensor) -> None:
-    with torch.no_grad():
-        again, pair = (
-            _flat_outputs(forward(tuple(tensor[:size] for tensor in few)), tuple(tensor[:size] for tensor in few))
-            for size in (NUM_PROBED, 2)
-        )
+    def passed(size: int) -> Tensor:
+        some = tuple(tensor[:size] for tensor in few)
+        with torch.no_grad():
+            return _flat_outputs(forward(some), some)
+
+    pair = passed(FEWEST)
     allowed = 1e3 * torch.finfo(outputs.dtype).eps * float(outputs.abs().max())
+    if _close(pair, outputs[:FEWEST], allowed):
+        return
+    again = passed(NUM_PROBED)
     if not _close(again, outputs, allowed):
         raise ConfigError(
             f"two passes over the same samples differ by {float((again - outputs).abs().max()):.1e}: the model draws random numbers "
             "(dropout, noise). Call model.eval(), or fix its seed in the forward pass"
         )
-    if not _close(pair, outputs[:2], allowed):
-        raise ConfigError(
-            f"the outputs of a sample change by {float((pair - outputs[:2]).abs().max()):.1e} with the samples beside it "
-            "(batch statistics, a shared capacity), so it has no kernel of its own. Call model.eval(), "
-            "or take statistics='batch' for those of the probe set, frozen"
-        )
+    raise ConfigError(
+        f"the outputs of a sample change by {float((pair - outputs[:FEWEST]).abs().max()):.1e} with the samples beside it "
+        "(batch statistics, a shared capacity), so it has no kernel of its own. Call model.eval(), "
+        "or take statistics='batch' for those of the probe set, frozen"
+    )
 
 
 def _close(one: Tensor, other: Tensor, allowed: float) -> bool:

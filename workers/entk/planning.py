@@ -18,7 +18,10 @@ Label = Callable[[str], str]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Piece:
-    """A weight in its form: "readout", "outer", "ghost", "tokens", "rows" or "others"; with `bias`, that of the same operation is in it."""
+    """A weight in its form: "readout", "separable", "outer", "ghost", "tokens", "rows" or "others".
+
+    With `bias`, that of the same operation is in it.
+    """
 
     form: str
     label: str
@@ -60,7 +63,7 @@ def pieces(
         bias = biases.get(part.places[0][0])
         piece = _piece(part, recorded, num_rows, num_contracted, label, scales.get(part.name, 1.0), one_hot)
         if (
-            piece.form in ("readout", "outer")
+            piece.form in ("readout", "separable", "outer")
             and bias is not None
             and label(bias.name) == piece.label
             and scales.get(bias.name, 1.0) == piece.scale
@@ -103,6 +106,9 @@ def _piece(part: Part, recorded: Pass, num_rows: int, num_contracted: int, label
         positions, fan_in = term.inputs.shape[1:]
         if positions == 1 and one_hot and recorded.is_root(part.places[0]):
             return Piece("readout", rows.label, part, None, fan_in, fan_in + num_rows, part.num_weights, scale)
+        if positions == 1 and one_hot and num_rows == 1 < num_contracted and recorded.activation(part.places[0]):
+            floats = fan_in + term.num_outputs
+            return Piece("separable", rows.label, part, None, floats, floats, part.num_weights, scale)
         form = "outer" if positions == 1 else "ghost"
         floats = positions * (fan_in + cotangents * term.num_outputs)
         products = positions**2 * (

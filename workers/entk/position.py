@@ -12,7 +12,16 @@ from torch import Tensor, nn
 
 from workers.entk import checks, position_blocks
 from workers.entk.position_blocks import CHI_LOSS, CHI_NET, CHI_POS, DELTA_LOSS, Blocks, Estimates
-from workers.entk.position_gradients import Batch, BlockGradients, Preconditioner, block_gradients, preconditioner_roots, trainable
+from workers.entk.position_gradients import (
+    Batch,
+    BlockGradients,
+    Preconditioner,
+    block_gradients,
+    dots,
+    preconditioner_roots,
+    squares,
+    trainable,
+)
 from workers.entk.position_loss import UnitLoss, check_finite, check_mask
 from workers.entk.position_model import join_ranks, rank, sum_over_ranks, unwrap
 from workers.entk.position_trace import METHODS, CrossCheck, choose, template_outputs, traces
@@ -107,7 +116,7 @@ class _Measured:
 
     def overlaps_LK(self, total_L: list[Tensor]) -> Tensor:
         """S_k . S for each tensor of parameters."""
-        return torch.stack([_dots(rows_K, total) for rows_K, total in zip(self.gradients.gradients_LK, total_L)])
+        return torch.stack([dots(rows_K, total[None]) for rows_K, total in zip(self.gradients.gradients_LK, total_L)])
 
 
 def lnp(
@@ -215,7 +224,7 @@ def _measure(model: nn.Module, batch: Batch, options: _Options) -> _Measured:
     return _Measured(
         gradients=found,
         traces_LRK=by_block,
-        squares_LK=torch.stack([_squares(rows_K) for rows_K in found.gradients_LK]),
+        squares_LK=torch.stack([squares(rows_K) for rows_K in found.gradients_LK]),
         total_L=total_L,
         half_L=sum_over_ranks([rows_K[::2].sum(0) for rows_K in found.gradients_LK], options.group),
         num_outputs=like.shape[-1],
@@ -330,7 +339,9 @@ def _half_cosine(measured: _Measured) -> float:
 
 def _cosine(one_L: list[Tensor], two_L: list[Tensor]) -> float:
     """NaN where a gradient is zero."""
-    dots = [sum(_dots(one[None], two)[0] for one, two in zip(a_L, b_L)) for a_L, b_L in ((one_L, two_L), (one_L, one_L), (two_L, two_L))]
+    dots = [
+        sum(dots(one[None], two[None])[0] for one, two in zip(a_L, b_L)) for a_L, b_L in ((one_L, two_L), (one_L, one_L), (two_L, two_L))
+    ]
     cross, first, second = torch.stack(dots).tolist()  # type: ignore[arg-type]
     return cross / math.sqrt(first * second) if first > 0 and second > 0 else math.nan
 
@@ -342,11 +353,3 @@ def _blockwise(values_B: Tensor, num_blocks: int) -> Tensor:
 
 def _with_total(values_L: Tensor) -> Tensor:
     return torch.cat([values_L.sum(0, keepdim=True), values_L])
-
-
-def _squares(rows_K: Tensor) -> Tensor:
-    return rows_K.flatten(1).square().sum(1, dtype=torch.float64)
-
-
-def _dots(rows_K: Tensor, other: Tensor) -> Tensor:
-    return (rows_K.flatten(1) * other.flatten()).sum(1, dtype=torch.float64)

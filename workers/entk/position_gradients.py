@@ -75,7 +75,7 @@ def block_gradients(
         for probe in range(num_probes):
             cotangent = rademacher(tuple(outputs.shape), outputs, generator) * found.valid[..., None]
             gradient = _gradient(outputs, parameters, cotangent, roots_L, keep=probe + 1 < num_probes)
-            traces.append(torch.stack([value.square().sum(dtype=torch.float64) for value in gradient]))
+            traces.append(torch.stack([squares(value[None])[0] for value in gradient]))
     return BlockGradients(
         gradients_LK=[torch.stack(values) for values in zip(*gradients)],
         units_B=_interleave([found.units_B for found in sums]),
@@ -137,6 +137,16 @@ def _adam_scales(optimizer: Optimizer) -> dict[int, Tensor]:
         moment = state["max_exp_avg_sq"] if group.get("amsgrad") else state["exp_avg_sq"]
         scales[id(weights)] = 1 / ((moment / (1 - group["betas"][1] ** step)).sqrt() + group["eps"])
     return scales
+
+
+def squares(rows_K: Tensor) -> Tensor:
+    """||row||^2 of each (K, ...), float64."""
+    return dots(rows_K, rows_K)
+
+
+def dots(rows_K: Tensor, others_K: Tensor) -> Tensor:
+    """Inner products of rows (K, ...), in their own precision as the fastest way, then float64."""
+    return torch.linalg.vecdot(rows_K.flatten(1), others_K.flatten(1)).to(torch.float64)
 
 
 def _gradient(

@@ -36,6 +36,23 @@ def rademacher(shape: tuple[int, ...], like: Tensor, generator: torch.Generator)
     return torch.empty(shape, dtype=like.dtype, device=like.device).bernoulli_(0.5, generator=generator).mul_(2).sub_(1)
 
 
+def balanced_probes(num_probes: int, outputs: Tensor, num_clusters: int, generator: torch.Generator) -> Tensor:
+    """Cotangents (R, B, *outputs.shape[1:]) with E[v v^T] = 1: one output of each cluster, or signs where outputs are more than clusters.
+
+    Each output is taken by as many clusters as another, but for one. What differs between outputs then cancels, and so does all that is
+    beside the diagonal of a cluster's kernel, which is the whole error of signs.
+    """
+    num_rows = outputs[0].numel()
+    if num_rows > num_clusters:
+        return rademacher((num_probes, num_clusters, *outputs.shape[1:]), outputs, generator)
+    chosen = []
+    for _ in range(num_probes):
+        turns = torch.randperm(num_rows, device=outputs.device, generator=generator).repeat(-(-num_clusters // num_rows))
+        chosen.append(turns[:num_clusters][torch.randperm(num_clusters, device=outputs.device, generator=generator)])
+    vectors: Tensor = nn.functional.one_hot(torch.stack(chosen), num_rows).to(outputs.dtype) * num_rows**0.5
+    return vectors.view(num_probes, num_clusters, *outputs.shape[1:])
+
+
 def template_outputs(model: nn.Module, inputs_B: Tensor) -> Tensor:
     """A tensor with shape, dtype and device of the outputs; ConfigError where a sample's outputs depend on the samples beside it."""
     with torch.no_grad():
@@ -141,4 +158,4 @@ def _num_at_once(outputs: Tensor, num_copies: int) -> int:
 
 
 def _square(gradient: Tensor) -> Tensor:
-    return gradient.square().sum(dtype=torch.float64)
+    return torch.dot(gradient.flatten(), gradient.flatten()).to(torch.float64)

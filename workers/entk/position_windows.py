@@ -1,7 +1,7 @@
 """chi_loss, chi_net and chi_pos along a training: log-spaced windows of steps, and sums of micro-batches (D6)."""
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from workers.entk import checks
-from workers.entk.norms import squared_gradient_norms
+from workers.entk.network import Network
+from workers.entk.norms import network, squared_gradient_norms
 from workers.entk.position_blocks import jackknife_variance
-from workers.entk.position_gradients import Batch, trainable
+from workers.entk.position_gradients import Batch, squares, trainable
 from workers.entk.position_loss import UnitLoss, residuals
-from workers.entk.position_model import sum_over_ranks, unwrap
-from workers.entk.position_trace import rademacher
+from workers.entk.position_model import rank, sum_over_ranks, unwrap
+from workers.entk.position_trace import balanced_probes
 from workers.errors import ConfigError
 
 # B clusters (axis 0 of the inputs); R probes; T steps
@@ -51,21 +52,28 @@ def step_sums(
     num_probes: int = 1,
     seed: int = 0,
     num_at_once: int | None = None,
+    gradient: Sequence[Tensor | None] | None = None,
+    known: Network | None = None,
 ) -> Tensor:
     """What a `PositionWindow` needs of one batch: six sums, float64, left on the device.
 
-    A forward and a backward pass for the gradient, and another forward with 1 + `num_probes` backward passes for the squared norms of
-    the clusters' gradients (the U-statistic over all pairs of clusters) and of their probes; `num_at_once` clusters together. Give each
-    step another `seed`, as equal ones give equal probes, whose errors do not average out. Over the ranks of a DistributedDataParallel
-    model gradients are summed, then squared. Raises what `lnp` does, but does not look whether numbers are finite.
+    Two forward passes and 1 + `num_probes` backward passes for the squared norms of the clusters' gradients (the U-statistic over all
+    pairs of clusters) and of their probes, `num_at_once` clusters together; and one forward and backward pass for the gradient, unless
+    `gradient` is that of this rank's mean loss, as a training step has it. `known`: what `entk.norms.network` found out of the model.
+    Give each step another `seed`, as equal ones give equal probes, whose errors do not average out. Over the ranks of a
+    DistributedDataParallel model gradients are summed, then squared. Raises what `lnp` does, but does not look whether numbers are finite.
     """
     plain, group = unwrap(model)
-    options = {"num_probes": num_probes, "seed": seed, "num_at_once": num_at_once or len(batch[0])}
+    pair = Batch(inputs=batch[0], targets=batch[1], mask=mask)
     with checks.as_found(plain, batch, None):
-        parts, gradients = _sums_and_gradients(plain, unit_loss, Batch(inputs=batch[0], targets=batch[1], mask=mask), **options)
-    units, squared_units, energy, trace, squares = sum_over_ranks([parts], group)[0]
-    totals = sum_over_ranks(gradients, group)
-    return torch.stack([units, squared_units, energy, trace, _square(totals), squares])
+        seen = known or network(plain, batch[0])
+        parts, totals = _sums_and_gradients(
+            plain, unit_loss, pair, seen, num_probes=num_probes, seed=1_000_003 * seed + rank(group), num_at_once=num_at_once or len(batch[0]), own=gradient is None
+        )
+    if gradient is not None:
+        totals = [_wide(value) * parts[0].to(value.dtype) for value in gradient if value is not None]
+    units, squared_units, energy, trace, of_clusters = sum_over_ranks([parts], group)[0]
+    return torch.stack([units, squared_units, energy, trace, _square(sum_over_ranks(totals, group)), of_clusters])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,23 +214,24 @@ class PositionAccumulator:
 
 
 def _sums_and_gradients(
-    model: nn.Module, unit_loss: UnitLoss, batch: Batch, *, num_probes: int, seed: int, num_at_once: int
+    model: nn.Module, unit_loss: UnitLoss, batch: Batch, seen: Network, *, num_probes: int, seed: int, num_at_once: int, own: bool
 ) -> tuple[Tensor, list[Tensor]]:
-    """(units, squared units, energy, trace, squares) of this rank, and the gradient of the summed loss."""
+    """(units, squared units, energy, trace, squares) of this rank, and where it is to be made the gradient of the summed loss."""
     weights, sums, gradients, probes = trainable(model), [], [], None
     for first in range(0, len(batch.inputs), num_at_once):
         part = batch.rows(slice(first, first + num_at_once))
-        with torch.enable_grad():
+        with torch.set_grad_enabled(own):
             outputs = checks.outputs(model(part.inputs))
         found = residuals(unit_loss, outputs, part.targets, part.mask)
         cotangent = found.gradient.to(outputs.dtype)
-        gradients.append(torch.autograd.grad(outputs, weights, cotangent, allow_unused=True, materialize_grads=True))
+        if own:
+            gradients.append(torch.autograd.grad(outputs, weights, cotangent, allow_unused=True, materialize_grads=True))
         if probes is None:
             # of the whole batch: they must not depend on how much is computed at once
-            shape = (num_probes, len(batch.inputs), *outputs.shape[1:])
-            probes = rademacher(shape, outputs.detach(), torch.Generator(outputs.device).manual_seed(seed))
+            probes = balanced_probes(num_probes, outputs.detach(), len(batch.inputs), torch.Generator(outputs.device).manual_seed(seed))
         signs = probes[:, first : first + num_at_once] * found.valid[..., None]
-        norms_RB = squared_gradient_norms(model, part.inputs, torch.cat([cotangent[None], signs])).to(torch.float64)
+        cotangents = torch.cat([cotangent[None], signs])
+        norms_RB = squared_gradient_norms(model, part.inputs, cotangents, known=seen).to(torch.float64)
         of_clusters = (found.units_B, found.units_B.square(), found.energy_B, norms_RB[1:].mean(0), norms_RB[0])
         sums.append(torch.stack(of_clusters).sum(1))
     totals = [functools.reduce(torch.add, map(_wide, values)) for values in zip(*gradients)]
@@ -231,9 +240,9 @@ def _sums_and_gradients(
 
 def _terms(sums_T: Tensor) -> Tensor:
     """(units, and units times chi_loss, chi_net, delta_loss, self delta_loss) of each step."""
-    units, squared_units, energy, trace, square, squares = sums_T
+    units, squared_units, energy, trace, square, of_clusters = sums_T
     pairs = units.square() - squared_units
-    delta_loss = torch.where(pairs > 0, (square - squares) / pairs, torch.nan)
+    delta_loss = torch.where(pairs > 0, (square - of_clusters) / pairs, torch.nan)
     return torch.stack([units, energy, trace, units * delta_loss, square / units])
 
 
@@ -251,4 +260,4 @@ def _wide(value: Tensor) -> Tensor:
 
 
 def _square(tensors: list[Tensor]) -> Tensor:
-    return torch.stack([value.square().sum(dtype=torch.float64) for value in tensors]).sum()
+    return torch.stack([squares(value[None])[0] for value in tensors]).sum()

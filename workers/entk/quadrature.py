@@ -226,7 +226,7 @@ def quadrature(operator: Operator, starts_RV: Tensor, num_steps: int, deflated_R
         newest_VR = _divided(image_VR, beta_V, num_rows * torch.finfo(torch.float64).eps * scale_V)
         projected_VSS[:, step, step] = inside_VS[:, step]
         if step + 1 < num_steps:
-            projected_VSS[:, step + 1, step] = beta_V * newest_VR.any(1)
+            projected_VSS[:, step + 1, step] = beta_V
     if not torch.isfinite(projected_VSS).all():
         raise Diverged("products with the kernel are not finite; the network behind it diverged")
     nodes_VS, vectors_VSS = torch.linalg.eigh(projected_VSS)
