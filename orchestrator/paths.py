@@ -1,5 +1,6 @@
 """The tree of settings below a workload: full and short paths, and the plug-in chosen at each place."""
 
+import copy
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -108,13 +109,17 @@ class Tree:
         return found[0] if len(found) == 1 else None
 
 
-def _walk(cls: type[Settings], path: str, choices: dict[str, str]) -> Iterator[Setting]:
+def _walk(cls: type[Settings], path: str, choices: dict[str, str], given: Settings | None = None) -> Iterator[Setting]:
+    """`given`: the default that stands here in the settings above; its values go before the defaults of its class."""
     for field, declared, optional in _fields(cls):
         full = f"{path}.{field.name}" if path else field.name
+        if type(given) is cls:
+            field = copy.copy(field)
+            field.default = getattr(given, field.name)
         below = _class_at(full, field, declared, choices)
         yield Setting(full, field, declared, optional, below, cls)
         if below is not None:
-            yield from _walk(below, full, choices)
+            yield from _walk(below, full, choices, field.default if isinstance(field.default, Settings) else None)
 
 
 def _class_at(path: str, field: dataclasses.Field[Any], declared: Any, choices: dict[str, str]) -> type[Settings] | None:
