@@ -76,7 +76,11 @@ def soonest(kernel: Tensor, count: int, residual: float, candidates: dict[str, S
     taken = {}
     for name, solver in candidates.items():
         began = time.process_time()
-        values, vectors = solver(kernel, count)
+        try:
+            values, vectors = solver(kernel, count)
+        except RuntimeError as error:
+            say(f"  {name}: {str(error).splitlines()[0]}")
+            continue
         seconds, reached = time.process_time() - began, residual_of(kernel, values, vectors)
         say(f"  {name}: {short(seconds)} s, residual {reached:.1e}")
         if reached <= residual:
@@ -87,7 +91,7 @@ def soonest(kernel: Tensor, count: int, residual: float, candidates: dict[str, S
 
 def compare(name: str, kernel: Tensor, count: int, residual: float, repetitions: int, bars: Bars) -> list[list[str]]:
     """The rows of one kernel and residual."""
-    tolerances = [10.0**power * residual for power in (0, 1, 2, 3)]
+    tolerances = [10.0**power * residual for power in (0, 1, 2)]
     solvers: dict[str, Solver] = {"block Lanczos": partial(ours, residual=residual)}
     for candidates in (
         {

@@ -19,7 +19,7 @@ from workers.errors import ConfigError, Diverged
 BLOCK_SIZE = 16
 TOLERANCES = {torch.float64: 1e-10}
 LOW_PRECISION_TOLERANCE = 1e-6
-NOISE = 16 * torch.finfo(torch.float64).eps
+NOISE = 64 * torch.finfo(torch.float64).eps
 TINY = 1e-300
 State = Mapping[str, Tensor]
 

@@ -11,6 +11,7 @@ from torch import nn
 from workers.entk.certificates import asymmetry, certify, double_tiles, kernel_error, noise_floor
 from workers.entk.jacobians import gram_full, gram_traced
 from workers.entk.operators import KernelOperator
+from workers.entk.quadrature import Estimate
 from workers.entk.spectra import spectrum
 from workers.errors import ConfigError
 
@@ -87,6 +88,13 @@ def test_the_kernels_error_from_tiles_is_its_norm_within_its_standard_error():
     assert 0.7 < statistics.pstdev(scores) < 1.5
 
 
+@pytest.mark.parametrize("size", [1, 2, 33, 40])
+def test_an_even_error_is_known_without_doubt(size):
+    found = kernel_error(a_kernel(size) + 0.5, tiles_of(a_kernel(size)))
+    assert found.value == pytest.approx(0.5 * size)
+    assert found.standard_error == pytest.approx(0, abs=1e-9)
+
+
 def test_the_kernels_error_of_an_operator_is_that_of_its_matrix():
     kernel, noisy = a_kernel(), a_kernel() + 1e-3 * a_kernel(seed=1)
     stored, products = (kernel_error(operator, tiles_of(kernel)) for operator in (noisy, Products(noisy)))
@@ -157,8 +165,8 @@ def test_a_kernel_that_is_not_symmetric_is_refused(wrap):
 
 def test_the_asymmetry_of_an_operator_is_estimated_without_bias():
     skewed = a_kernel(60) + torch.randn(60, 60, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    found = [asymmetry(Products(skewed), seed=seed) for seed in range(40)]
-    assert statistics.mean(found) == pytest.approx(asymmetry(skewed), rel=0.1)
+    found = [asymmetry(Products(skewed), seed=seed) ** 2 for seed in range(400)]
+    assert statistics.mean(found) == pytest.approx(asymmetry(skewed) ** 2, rel=0.02)
 
 
 @pytest.mark.parametrize("wrap", [lambda kernel: kernel, Products])
@@ -177,6 +185,8 @@ def test_negative_eigenvalues_within_the_noise_are_none():
     assert int(found.above_noise.sum()) == 10
 
 
-def test_a_floor_knows_both_sources():
+def test_the_floor_is_two_standard_errors_above_the_kernels_error():
     kernel = a_kernel(50).float()
     assert noise_floor(kernel, 2.0, None) == pytest.approx(50 * 2 * 2.0**-23)
+    # two standard errors above the squared norm, 1 + 4 x 0.25
+    assert noise_floor(kernel, 2.0, Estimate(1.0, 0.25)) == pytest.approx(2**0.5)

@@ -161,6 +161,16 @@ def test_a_layer_without_forward_mode_or_torch_func_takes_a_slower_way(square):
     torch.testing.assert_close(operator @ torch.eye(len(kernel)).double(), kernel)
 
 
+def test_a_compiled_model_is_taken_as_it_was_before():
+    def refuse(graph, inputs):
+        raise AssertionError("compiled")
+
+    model, x = a_case("perceptron")
+    operator = KernelOperator(torch.compile(model, backend=refuse), x)
+    vectors = torch.ones(20).double()
+    torch.testing.assert_close(operator @ vectors, KernelOperator(model, x) @ vectors)
+
+
 def test_the_model_is_left_as_found():
     model, x = a_case("convolution")
     model.train()

@@ -72,6 +72,11 @@ def test_known_eigenvalues_make_the_entropy_many_times_more_certain():
     assert errors[1] < errors[0] / 4
 
 
+def test_no_probe_meets_a_known_eigenvalue_again():
+    found = density(Products(KERNEL), VALUES[-20:], VECTORS[:, -20:], noise_floor=0.0, num_steps=60)
+    assert float(found.nodes_VS.max()) <= float(VALUES[-21]) * (1 + 1e-12)
+
+
 def test_a_known_trace_makes_other_sums_more_certain():
     kernels = (Products(KERNEL), KERNEL)
     errors = [statistics.mean(one.sum_of(torch.sqrt).standard_error for one in seeds_of(kernel, 20, num=5)) for kernel in kernels]
