@@ -1,6 +1,6 @@
 """The arithmetic of a training run: one update, an evaluation, and the state that a checkpoint holds."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from workers.losses import loss_per_unit
@@ -23,20 +23,27 @@ def update(
     labels_N: "Tensor",
     *,
     num_at_once: int | None = None,
+    look: "Callable[[Tensor], None] | None" = None,
 ) -> None:
     """One step along the gradient of the mean loss; nothing is read back from the device.
 
-    `num_at_once`: samples that are computed together, whose gradients add up to the same but for rounding; None: all.
+    `num_at_once`: samples that are computed together, whose gradients add up to the same but for rounding; None: all. `look` gets the
+    outputs when the gradients are there and the weights are still as they were.
     """
+    import torch
+
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.zero_grad(set_to_none=True)
-    if num_at_once is None or num_at_once >= len(inputs_N):
-        loss_per_unit(loss, module(inputs_N), labels_N).mean().backward()
-    else:
-        for start in range(0, len(inputs_N), num_at_once):
-            outputs_NC, labels = module(inputs_N[start : start + num_at_once]), labels_N[start : start + num_at_once]
-            (loss_per_unit(loss, outputs_NC, labels).sum() / len(inputs_N)).backward()
+    at_once = num_at_once or len(inputs_N)
+    kept = []
+    for start in range(0, len(inputs_N), at_once):
+        outputs_NC, labels = module(inputs_N[start : start + at_once]), labels_N[start : start + at_once]
+        loss_N = loss_per_unit(loss, outputs_NC, labels)
+        (loss_N.mean() if at_once >= len(inputs_N) else loss_N.sum() / len(inputs_N)).backward()
+        kept.append(outputs_NC.detach())
+    if look is not None:
+        look(torch.cat(kept))
     optimizer.step()
 
 

@@ -1,7 +1,58 @@
-"""The empirical neural tangent kernel of any PyTorch model (D1)."""
+"""The empirical neural tangent kernel of any PyTorch model: matrices, products, spectra, and where in them learning happens (D1-D6, D11).
 
-from workers.entk.jacobians import gram_full, gram_traced, jacobian, trace_over_outputs
-from workers.entk.kernels import gram, loss_gram
+>>> import torch
+>>> from workers import entk
+>>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3)).double()
+>>> x = torch.eye(4, dtype=torch.float64)
+>>> kernel = entk.gram(model, x)
+>>> kernel.shape
+torch.Size([12, 12])
+>>> product = entk.KernelOperator(model, x) @ torch.ones(12, dtype=torch.float64)
+>>> torch.allclose(product, kernel.sum(1))
+True
+>>> entk.spectrum(kernel).certificate.psd
+True
+"""
+
+from workers.entk.certificates import Certificate, double_tiles, kernel_error
+from workers.entk.jacobians import jacobian
+from workers.entk.kernels import gram, loss_gram, plan
+from workers.entk.lanczos import lanczos
+from workers.entk.norms import squared_gradient_norms
+from workers.entk.operators import KernelOperator
 from workers.entk.planning import MemoryCap
+from workers.entk.position import Position, lnp
+from workers.entk.position_log import PositionLog
+from workers.entk.position_windows import PositionAccumulator, PositionWindow, WindowPosition, log_windows
+from workers.entk.quadrature import Density, Estimate, ResidualDensity, diagonal, trace
+from workers.entk.spectra import Spectrum, density, residual_density, spectrum
 
-__all__ = ["MemoryCap", "gram", "gram_full", "gram_traced", "jacobian", "loss_gram", "trace_over_outputs"]
+__all__ = [
+    "Certificate",
+    "Density",
+    "Estimate",
+    "KernelOperator",
+    "MemoryCap",
+    "Position",
+    "PositionAccumulator",
+    "PositionLog",
+    "PositionWindow",
+    "ResidualDensity",
+    "Spectrum",
+    "WindowPosition",
+    "density",
+    "diagonal",
+    "double_tiles",
+    "gram",
+    "jacobian",
+    "kernel_error",
+    "lanczos",
+    "lnp",
+    "log_windows",
+    "loss_gram",
+    "plan",
+    "residual_density",
+    "spectrum",
+    "squared_gradient_norms",
+    "trace",
+]

@@ -116,6 +116,11 @@ def readings(outputs: Tensor, names: Mapping[int, str]) -> list[Reading]:
     return found[::-1]
 
 
+def hides_weights(outputs: Tensor) -> bool:
+    """Whether an operation computes gradients of weights that the graph does not show."""
+    return any("CheckpointFunction" in node.name() for node in _nodes(outputs))
+
+
 def _nodes(outputs: Tensor) -> list[Node]:
     """Every node before those that it leads to (reverse of post-order)."""
     done: dict[Node, None] = {}

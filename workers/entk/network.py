@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
-from workers.entk.graph import LOOKS, Reading, activation, kind, readings
+from workers.entk import checks
+from workers.entk.graph import LOOKS, Reading, activation, hides_weights, kind, readings
 from workers.entk.layout import Layout, find_layout
 from workers.entk.terms import Grouped, Matrix, Term, term_of
 from workers.errors import ConfigError
@@ -150,8 +151,14 @@ def look(model: nn.Module, forward: Forward, samples: Samples) -> Network:
             "no trainable weight reaches the outputs: the kernel would be empty. The model has "
             f"{len(weights)} tensors with requires_grad=True; set it on those that are trained, and run the model with gradients"
         )
+    checks.finite(outputs, weights)
     _refuse_chance_and_company(forward, few, outputs.detach())
     found = readings(outputs, _ids(weights))
+    if hides_weights(outputs):
+        raise ConfigError(
+            "the model recomputes activations by reentrant checkpoints, whose weights are not in the graph; "
+            "call torch.utils.checkpoint.checkpoint(..., use_reentrant=False), or leave checkpoints out here"
+        )
     layouts = _layouts(outputs, found)
     recorded = Pass(outputs, found, layouts)
     parts, others = _parts(recorded, weights)
@@ -230,8 +237,7 @@ def _refuse_chance_and_company(forward: Forward, few: Samples, outputs: Tensor) 
 
 
 def _close(one: Tensor, other: Tensor, allowed: float) -> bool:
-    # what is not finite is refused elsewhere, by name
-    return bool(((one - other).abs() <= allowed).logical_or(~other.isfinite()).all())
+    return bool(((one - other).abs() <= allowed).all())
 
 
 def _layouts(outputs: Tensor, found: Sequence[Reading]) -> tuple[Layout | None, ...]:

@@ -1,8 +1,11 @@
 """Which form each weight takes, what is held at a time, and how many operations that costs: chosen before anything is computed."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+from torch import Tensor
 
 from workers.entk.network import Network, Part, Pass
 from workers.entk.terms import Lookup, Matrix
@@ -13,7 +16,31 @@ from workers.errors import ConfigError
 # a pass of fewer samples takes several cotangents at a time
 FEW_SAMPLES = 8
 
+WITHOUT_COTANGENTS = ("readout", "separable")
+ONE_POSITION = (*WITHOUT_COTANGENTS, "outer")
+
 Label = Callable[[str], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """The cotangents of a sample: `num_rows` kernel rows, each contracted over `num_contracted` of them, `width` outputs in one."""
+
+    num_rows: int
+    num_contracted: int
+    width: int = 1
+
+    @property
+    def size(self) -> int:
+        """R."""
+        return self.num_rows * self.num_contracted
+
+    def cotangents(self, outputs: Tensor, which: range) -> Tensor:
+        """Cotangents (R', b, D) for outputs (b, D)."""
+        found = outputs.new_zeros(len(which), *outputs.shape)
+        for index, row in enumerate(which):
+            found[index, :, row * self.width : (row + 1) * self.width] = 1.0
+        return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,6 +61,11 @@ class Piece:
     other: str = ""  # name of a weight without a fast form
 
     @property
+    def name(self) -> str:
+        """Of its weight, and of the bias that is in it."""
+        return self.part.name + (f", {self.bias.name}" if self.bias else "") if self.part else self.other
+
+    @property
     def depth(self) -> int:
         return self.part.depth if self.part is not None else 0
 
@@ -52,32 +84,23 @@ class Group:
         return sum(piece.floats for piece in self.pieces)
 
 
-def pieces(
-    network: Network, recorded: Pass, num_rows: int, num_contracted: int, label: Label, scales: dict[str, float], *, one_hot: bool
-) -> list[Piece]:
-    """The cheapest exact form of each weight of a network, outputs first; `one_hot`: the cotangents are those of single outputs."""
-    biases = {part.places[0][0]: part for part in network.parts if _is_bias(part, recorded)}
+def pieces(network: Network, basis: Basis, label: Label, scales: dict[str, float]) -> list[Piece]:
+    """The cheapest exact form of each weight of a network, outputs first."""
+    biases = {part.places[0][0]: part for part in network.parts if _is_bias(part, network.probe)}
     found: list[Piece] = []
     folded: set[Part] = set()
     for part in network.parts:
-        bias = biases.get(part.places[0][0])
-        piece = _piece(part, recorded, num_rows, num_contracted, label, scales.get(part.name, 1.0), one_hot)
-        if (
-            piece.form in ("readout", "separable", "outer")
-            and bias is not None
-            and label(bias.name) == piece.label
-            and scales.get(bias.name, 1.0) == piece.scale
-        ):
+        bias, scale = biases.get(part.places[0][0]), scales.get(part.name, 1.0)
+        piece = _piece(part, network.probe, basis, label(part.name), scale)
+        if piece.form in ONE_POSITION and bias is not None and label(bias.name) == piece.label and scales.get(bias.name, 1.0) == scale:
             folded.add(bias)
-            piece = Piece(
-                piece.form, piece.label, part, bias, piece.floats, piece.multiplications, piece.num_weights + bias.num_weights, piece.scale
-            )
+            piece = dataclasses.replace(piece, bias=bias, num_weights=piece.num_weights + bias.num_weights)
         found.append(piece)
     found = [piece for piece in found if piece.part not in folded]
     for name in network.others:
-        size, scale = network.weights[name].numel(), scales.get(name, 1.0)
-        floats = num_rows * num_contracted * size
-        found.append(Piece("others", label(name), None, None, floats, num_rows * floats, size, scale, name))
+        size = network.weights[name].numel()
+        floats = basis.size * size
+        found.append(Piece("others", label(name), None, None, floats, basis.num_rows * floats, size, scales.get(name, 1.0), name))
     return found
 
 
@@ -86,40 +109,33 @@ def _is_bias(part: Part, recorded: Pass) -> bool:
     return len(part.places) == 1 and recorded.readings[reading].kind == "Addmm" and slot == 0
 
 
-def _piece(part: Part, recorded: Pass, num_rows: int, num_contracted: int, label: Label, scale: float, one_hot: bool) -> Piece:
-    cotangents = num_rows * num_contracted
+def _piece(part: Part, recorded: Pass, basis: Basis, label: str, scale: float) -> Piece:
+    """A weight in the form with the fewest multiplications."""
+    num_rows, cotangents = basis.num_rows, basis.size
+
+    def piece(form: str, floats: int, multiplications: int) -> Piece:
+        return Piece(form, label, part, None, floats, multiplications, part.num_weights, scale)
+
+    rows = piece("rows", cotangents * part.num_weights, num_rows * cotangents * part.num_weights)
     term = recorded.term(part.places[0])
-    rows = Piece(
-        "rows",
-        label(part.name),
-        part,
-        None,
-        cotangents * part.num_weights,
-        num_rows * cotangents * part.num_weights,
-        part.num_weights,
-        scale,
-    )
     if len(part.places) > 1:
         return rows
-    other = rows
     if isinstance(term, Matrix):
         positions, fan_in = term.inputs.shape[1:]
-        if positions == 1 and one_hot and recorded.is_root(part.places[0]):
-            return Piece("readout", rows.label, part, None, fan_in, fan_in + num_rows, part.num_weights, scale)
-        if positions == 1 and one_hot and num_rows == 1 < num_contracted and recorded.activation(part.places[0]):
-            floats = fan_in + term.num_outputs
-            return Piece("separable", rows.label, part, None, floats, floats, part.num_weights, scale)
+        if positions == 1 and basis.width == 1 and recorded.is_root(part.places[0]):
+            return piece("readout", fan_in, fan_in + num_rows)
+        if positions == 1 == num_rows < cotangents and basis.width == 1 and recorded.activation(part.places[0]):
+            return piece("separable", fan_in + term.num_outputs, fan_in + term.num_outputs)
         form = "outer" if positions == 1 else "ghost"
-        floats = positions * (fan_in + cotangents * term.num_outputs)
-        products = positions**2 * (
-            fan_in + num_rows * cotangents * term.num_outputs + (num_rows**2 if positions == 1 else num_rows * cotangents)
-        )
-        other = Piece(form, rows.label, part, None, floats, products, part.num_weights, scale)
+        products = num_rows * (num_rows if positions == 1 else cotangents) + fan_in + num_rows * cotangents * term.num_outputs
+        other = piece(form, positions * (fan_in + cotangents * term.num_outputs), positions**2 * products)
     elif isinstance(term, Lookup):
         positions = term.indices.shape[1]
-        products = num_rows * cotangents * term.width * max(1, positions**2 // term.num_rows)
-        other = Piece("tokens", rows.label, part, None, positions * (cotangents * term.width + 1), products, part.num_weights, scale)
-    return min(rows, other, key=lambda piece: piece.multiplications)
+        met = max(1, positions**2 // term.num_rows)  # pairs of equal tokens, if all are equally frequent
+        other = piece("tokens", positions * (cotangents * term.width + 1), num_rows * cotangents * term.width * met)
+    else:
+        return rows
+    return min(rows, other, key=lambda found: found.multiplications)
 
 
 def groups(found: Sequence[Piece], num_rows: int, num_columns: int, budget_floats: int, *, symmetric: bool) -> list[Group]:
@@ -142,7 +158,7 @@ def _panels(one: tuple[Piece, ...], num_rows: int, num_columns: int, budget_floa
     if (num_rows if symmetric else num_rows + num_columns) * floats <= budget_floats:
         return Group(one, num_rows, num_columns)
     if 2 * floats > budget_floats:
-        names = ", ".join(piece.part.name if piece.part else "weights without a fast form" for piece in one)
+        names = ", ".join(piece.name for piece in one)
         needed = 2 * floats
         raise MemoryCap(
             f"one tile of one sample by one sample of {names} takes {needed:,} numbers, more than the {budget_floats:,} of memory_gib",

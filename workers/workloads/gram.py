@@ -14,9 +14,12 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from workers.context import Context
+    from workers.entk import Estimate
 
 FULL, TRACED, PROBE = "gram-full.npy", "gram-traced.npy", "probe.npz"
-JACOBIAN_GIB = 0.5
+MEMORY_GIB = 1.0  # beside the kernel
+# observables that take the third power of the rows are left out of larger kernels
+MOST_ROWS_DECOMPOSED = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,10 +27,10 @@ class Gram(Workload):
     """The exact kernel of one snapshot, full and traced (D1), on images of the test set that depend on the data alone.
 
     Files: `gram-traced.npy` (N, N); with `full`, `gram-full.npy` (N C, N C), row n C + c; and `probe.npz` with outputs and residuals
-    (N, C), labels and indices (N,).
+    (N, C), labels and indices (N,), and the distance of each kernel from the exact one.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     train: Train = Train()
     snapshot: str = setting("final", help="init, final, or the number of a step that train.num_snapshots keeps")
@@ -51,20 +54,20 @@ class Gram(Workload):
         return named[self.snapshot] if self.snapshot in named else int(self.snapshot)
 
     def resources(self) -> Resources:
-        """Two chunks of Jacobian, and the kernel a few times."""
-        return Resources(memory_gib=1.0 + 3 * JACOBIAN_GIB + 4 * (10 * self.probe_size) ** 2 * 8 / 2**30)
+        """The blocks of the engine, and the kernel a few times."""
+        return Resources(memory_gib=1.0 + 2 * MEMORY_GIB + 4 * (10 * self.probe_size) ** 2 * 8 / 2**30)
 
     def estimated_seconds(self) -> float:
-        """From one Xeon core and 28 x 28 images; the products of Jacobians grow with the square of the probe set."""
-        return 0.1 + 4e-6 * getattr(self.train.model, "width", 32) * self.probe_size**2
+        """From one Xeon core in float64: products of layers grow with the square of the probe set."""
+        width, pooling = getattr(self.train.model, "width", 32), getattr(self.train.model, "input_pooling", None)
+        return 0.3 + (1e-8 if pooling is None else 1e-6) * width * self.probe_size**2
 
     def run(self, context: "Context") -> Iterator[Row]:
-        """Rows `trace` (tr / (N C)), `probe_loss`, `num_units` and `num_outputs`."""
-        import numpy as np
+        """Rows `trace` (tr / (N C)), `probe_loss`, `num_units`, `num_outputs`, `kernel_error`, and the observables of the kernels."""
         import torch
 
         from workers import entk
-        from workers.losses import loss_per_unit
+        from workers.losses import loss_per_unit, residual
 
         dtype = getattr(torch, self.dtype)
         module = self._module(context).to(context.device, dtype)
@@ -72,21 +75,45 @@ class Gram(Workload):
         with torch.no_grad():
             outputs_NC = module(inputs_N)
             loss_N = loss_per_unit(self.train.loss, outputs_NC, labels_N)
-        num_outputs, chunk = outputs_NC.shape[1], _num_at_once(module, outputs_NC)
+        kernels = {TRACED: entk.gram(module, inputs_N, outputs="traced", memory_gib=MEMORY_GIB, progress=context.progress)}
         if self.full:
-            full = entk.gram_full(module, inputs_N, num_at_once=chunk)
-            traced = entk.trace_over_outputs(full, num_outputs)
-            with context.file(FULL) as path, path.open("wb") as file:
-                np.save(file, full.cpu().numpy())
-        else:
-            traced = entk.gram_traced(module, inputs_N, num_at_once=chunk)
-        with context.file(TRACED) as path, path.open("wb") as file:
-            np.save(file, traced.cpu().numpy())
-        self._save_probe(context, outputs_NC, labels_N, index_N)
-        for name, value in (("trace", traced.trace() / len(traced)), ("probe_loss", loss_N.mean())):
-            yield Row(step=self.step(), name=name, value=value.item())
-        yield Row(step=self.step(), name="num_units", value=len(inputs_N))
-        yield Row(step=self.step(), name="num_outputs", value=num_outputs)
+            kernels[FULL] = entk.gram(module, inputs_N, memory_gib=MEMORY_GIB, progress=context.progress)
+        errors = {name: self._error(module, inputs_N, name, kernel) for name, kernel in kernels.items()}
+        residuals_NC = residual(self.train.loss, outputs_NC, labels_N)
+        self._save(context, kernels)
+        self._save_probe(context, errors, outputs=outputs_NC, residuals=residuals_NC, labels=labels_N, index=index_N)
+        values = {"trace": kernels[TRACED].trace().item() / len(inputs_N), "probe_loss": loss_N.mean().item()}
+        values |= {"num_units": len(inputs_N), "num_outputs": outputs_NC.shape[1], "kernel_error": errors[TRACED].value}
+        for name, value in (values | self._observed(kernels, residuals_NC, labels_N)).items():
+            yield Row(step=self.step(), name=name, value=value)
+
+    def _error(self, module: "nn.Module", inputs_N: "Tensor", name: str, kernel: "Tensor") -> "Estimate":
+        """||kernel - exact||_F from sampled tiles in float64; a kernel in float64 is as exact as they are."""
+        from workers import entk
+
+        if self.dtype == "float64":
+            return entk.Estimate(0.0, 0.0)
+        return entk.kernel_error(kernel, entk.double_tiles(module, inputs_N, "full" if name == FULL else "traced"))
+
+    def _observed(self, kernels: "dict[str, Tensor]", residuals_NC: "Tensor", labels_N: "Tensor") -> dict[str, float]:
+        """What is observed of the kernels themselves (`workers/observables/`); targets are one-hot labels."""
+        from torch.nn import functional
+
+        from workers.kernel_data import observe_kernel
+
+        targets_NC = functional.one_hot(labels_N, residuals_NC.shape[1])
+        found: dict[str, float] = {}
+        for kernel in kernels.values():
+            without = ("cosine_entropy",) if len(kernel) > MOST_ROWS_DECOMPOSED else ()
+            found |= observe_kernel(kernel, residuals_NC, targets_NC, labels_N, without=without)
+        return found
+
+    def _save(self, context: "Context", kernels: "dict[str, Tensor]") -> None:
+        import numpy as np
+
+        for name, kernel in kernels.items():
+            with context.file(name) as path, path.open("wb") as file:
+                np.save(file, kernel.cpu().numpy())
 
     def _module(self, context: "Context") -> "nn.Module":
         train, name = context.input("train"), snapshot_name(self.step())
@@ -109,18 +136,10 @@ class Gram(Workload):
         inputs_N = torch.from_numpy(images.test_images[index_N]).to(device, dtype)
         return inputs_N, torch.from_numpy(images.test_labels[index_N]).to(device), torch.from_numpy(index_N)
 
-    def _save_probe(self, context: "Context", outputs_NC: "Tensor", labels_N: "Tensor", index_N: "Tensor") -> None:
+    def _save_probe(self, context: "Context", errors: "dict[str, Estimate]", **arrays: "Tensor") -> None:
         import numpy as np
 
-        from workers.losses import residual
-
-        residuals_NC = residual(self.train.loss, outputs_NC, labels_N)
-        arrays = {"outputs": outputs_NC, "residuals": residuals_NC, "labels": labels_N, "index": index_N}
+        found = {name: value.cpu().numpy() for name, value in arrays.items()}
+        found |= {f"error-{name}": np.array([error.value, error.standard_error]) for name, error in errors.items()}
         with context.file(PROBE) as path, path.open("wb") as file:
-            np.savez(file, allow_pickle=False, **{name: value.cpu().numpy() for name, value in arrays.items()})
-
-
-def _num_at_once(module: "nn.Module", outputs_NC: "Tensor") -> int:
-    """Samples whose Jacobian takes at most JACOBIAN_GIB."""
-    num_params = sum(weights.numel() for weights in module.parameters())
-    return max(1, int(JACOBIAN_GIB * 2**30 / (num_params * outputs_NC.shape[1] * outputs_NC.element_size())))
+            np.savez(file, allow_pickle=False, **found)

@@ -9,11 +9,17 @@ import torch
 from torch import nn
 
 from workers.entk.certificates import asymmetry, certify, double_tiles, kernel_error, noise_floor
-from workers.entk.jacobians import gram_full, gram_traced
+from workers.entk.kernels import gram
 from workers.entk.operators import KernelOperator
 from workers.entk.quadrature import Estimate
 from workers.entk.spectra import spectrum
 from workers.errors import ConfigError
+
+
+def kernel_of(model, x, outputs="full"):
+    """The kernel from the whole Jacobian."""
+    rows = torch.cat(list(jacobian(model, x).values()), dim=2)
+    return rows.flatten(0, 1) @ rows.flatten(0, 1).T if outputs == "full" else rows.flatten(1) @ rows.flatten(1).T / rows.shape[1]
 
 
 def a_kernel(size=200, seed=0):
@@ -130,7 +136,7 @@ def test_a_tile_of_another_kind_is_refused():
 def test_double_tiles_of_a_model_are_those_of_its_double_kernel(outputs):
     torch.manual_seed(0)
     model, x = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 4)), torch.randn(20, 3)
-    exact = {"full": gram_full, "traced": gram_traced}[outputs](nn.Sequential(*model).double(), x.double())
+    exact = gram(nn.Sequential(*model).double(), x.double(), outputs=outputs)
     model = model.float()
     tile = double_tiles(model, x, outputs)
     rows, columns = torch.tensor([3, 4, 5, 6, 7, 19]), torch.tensor([18, 19, 0, 1])
@@ -141,8 +147,8 @@ def test_double_tiles_of_a_model_are_those_of_its_double_kernel(outputs):
 def test_the_floor_of_a_model_in_single_precision_is_its_error():
     torch.manual_seed(0)
     model, x = nn.Sequential(nn.Linear(3, 30), nn.Tanh(), nn.Linear(30, 4)), torch.randn(20, 3)
-    single = gram_full(model, x)
-    exact = gram_full(nn.Sequential(*model).double(), x.double())
+    single = gram(model, x)
+    exact = gram(nn.Sequential(*model).double(), x.double())
     model.float()
     found = spectrum(single, exact_tile=double_tiles(model, x))
     error = float((single.double() - exact).norm())

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from tests.workers.entk.networks import CASES, case, images, slow_jacobian, tokens, vectors
 from workers import entk
+from workers.entk.jacobians import flat_jacobian
 from workers.entk.norms import squared_gradient_norms
 
 
@@ -153,7 +154,7 @@ def test_kernel_is_exactly_symmetric():
 def test_more_tiles_than_one_cover_everything():
     model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).double()
     x = torch.randn(401, 6, dtype=torch.float64)
-    jacobian = torch.cat(list(entk.jacobian(model, x).values()), dim=2).flatten(0, 1)
+    jacobian = flat_jacobian(model, x)
     assert error(entk.gram(model, x), jacobian @ jacobian.T) < 1e-14
     assert error(entk.gram(model, x, x[:130]), jacobian @ jacobian[:390].T) < 1e-14
 

@@ -7,10 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from workers.entk.jacobians import gram_full, gram_traced
+from workers.entk.kernels import gram
 from workers.entk.operators import KernelOperator
 from workers.entk.spectra import density, is_whole_cheaper, residual_density, spectrum
 from workers.errors import ConfigError, Diverged
+
+
+def kernel_of(model, x, outputs="full"):
+    """The kernel from the whole Jacobian."""
+    rows = torch.cat(list(jacobian(model, x).values()), dim=2)
+    return rows.flatten(0, 1) @ rows.flatten(0, 1).T if outputs == "full" else rows.flatten(1) @ rows.flatten(1).T / rows.shape[1]
 
 
 def a_model():
@@ -28,7 +34,7 @@ def power_law_kernel(size, exponent=1.2):
 @pytest.mark.parametrize("outputs", ["full", "traced"])
 def test_the_spectrum_of_an_operator_is_that_of_the_stored_kernel(outputs):
     model, x, residual = a_model()
-    stored = spectrum({"full": gram_full, "traced": gram_traced}[outputs](model, x), 6)
+    stored = spectrum(gram(model, x, outputs=outputs), 6)
     operator = spectrum(KernelOperator(model, x, outputs), 6)
     torch.testing.assert_close(operator.eigenvalues, stored.eigenvalues)
     torch.testing.assert_close(operator.weights(residual), stored.weights(residual), rtol=1e-6, atol=1e-9)
@@ -75,7 +81,7 @@ def test_numpy_and_torch_kernels_have_one_spectrum():
 
 def test_weights_are_the_squared_projections_of_the_residual():
     model, x, residual = a_model()
-    full, traced = gram_full(model, x), gram_traced(model, x)
+    full, traced = gram(model, x), gram(model, x, outputs="traced")
     _, vectors = np.linalg.eigh(full.numpy())
     slow = [float(np.dot(vectors[:, k], residual.flatten().numpy())) ** 2 / float(residual.square().sum()) for k in range(60)]
     np.testing.assert_allclose(spectrum(full).weights(residual)[-12:], slow[-12:], rtol=1e-6, atol=1e-12)
@@ -107,7 +113,7 @@ def test_a_density_knows_the_largest_eigenvalues_and_the_entropy():
 
 def test_the_residuals_density_has_the_spectral_position_of_the_spectrum():
     model, x, residual = a_model()
-    kernel = gram_full(model, x)
+    kernel = gram(model, x)
     found = residual_density(KernelOperator(model, x), residual)
     whole = spectrum(kernel)
     position = float((whole.weights(residual) * whole.eigenvalues).sum() / kernel.trace())
