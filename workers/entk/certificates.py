@@ -4,11 +4,12 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from workers.entk.operators import Inputs, KernelOperator, Operator, apply
+from workers.entk.operators import Inputs, KernelOperator, Operator, apply, as_operator
 from workers.entk.quadrature import Estimate
 from workers.errors import ConfigError
 
@@ -57,12 +58,12 @@ def noise_floor(operator: Operator, largest: float, error: Estimate | None) -> f
     return max(solver, math.sqrt(error.value**2 + 4 * error.value * error.standard_error))
 
 
-def kernel_error(operator: Operator, exact_tile: ExactTile, *, seed: int = 0) -> Estimate:
+def kernel_error(kernel: Any, exact_tile: ExactTile, *, seed: int = 0) -> Estimate:
     """||Theta - exact||_F from 16 tiles, each of 32 random rows and the same columns; the diagonal, of larger entries, counts apart.
 
     `exact_tile(rows, columns)` takes indices (I,) and (J,) and gives the exact (I, J) in float64; ConfigError where it does not.
     """
-    generator = torch.Generator().manual_seed(seed)
+    operator, generator = as_operator(kernel), torch.Generator().manual_seed(seed)
     num_rows, squares = operator.shape[0], []
     for _ in range(NUM_TILES):
         index_I = torch.randperm(num_rows, generator=generator)[:TILE_SIZE].sort().values.to(operator.device)

@@ -7,11 +7,12 @@ the whole basis, so that only the products limit the result.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from workers.entk.operators import Operator, apply
+from workers.entk.operators import Operator, apply, as_operator
 from workers.errors import ConfigError, Diverged
 
 # R rows of the kernel; K eigenpairs wanted; M vectors of the basis; B vectors of a block
@@ -51,7 +52,7 @@ class Progress:
 
 
 def lanczos(
-    operator: Operator,
+    kernel: Any,
     num_eigenpairs: int,
     *,
     tolerance: float | None = None,
@@ -62,13 +63,14 @@ def lanczos(
     state: State | None = None,
     callback: Callable[[Progress], None] | None = None,
 ) -> Eigenpairs:
-    """The largest eigenpairs, until every ||Theta q - lambda q|| <= tolerance x the largest |eigenvalue|.
+    """The largest eigenpairs of a symmetric matrix or operator, until every ||Theta q - lambda q|| <= tolerance x the largest |eigenvalue|.
 
     `tolerance`: None is 1e-10, and 1e-6 where the products are not in float64. `basis_size`: vectors of 8 R bytes that are kept at most;
     None: six for each eigenpair. `max_products`: products with one vector before it gives up; None: fifty full bases. `callback` is
     called whenever convergence is looked at. `state`, of a progress or a result: a run with the same settings goes on from there to the
     same eigenpairs. ConfigError where numbers do not fit the kernel; Diverged where products are not finite or it gives up.
     """
+    operator = as_operator(kernel)
     limit = TOLERANCES.get(operator.dtype, LOW_PRECISION_TOLERANCE) if tolerance is None else tolerance
     capacity = _capacity(operator, num_eigenpairs, block_size, basis_size)
     krylov = _Krylov(operator, min(block_size, operator.shape[0]), capacity, seed)

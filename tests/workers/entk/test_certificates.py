@@ -16,12 +16,6 @@ from workers.entk.spectra import spectrum
 from workers.errors import ConfigError
 
 
-def kernel_of(model, x, outputs="full"):
-    """The kernel from the whole Jacobian."""
-    rows = torch.cat(list(jacobian(model, x).values()), dim=2)
-    return rows.flatten(0, 1) @ rows.flatten(0, 1).T if outputs == "full" else rows.flatten(1) @ rows.flatten(1).T / rows.shape[1]
-
-
 def a_kernel(size=200, seed=0):
     factor = torch.randn(size, 2 * size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     return factor @ factor.T / size

@@ -13,12 +13,6 @@ from workers.entk.spectra import density, is_whole_cheaper, residual_density, sp
 from workers.errors import ConfigError, Diverged
 
 
-def kernel_of(model, x, outputs="full"):
-    """The kernel from the whole Jacobian."""
-    rows = torch.cat(list(jacobian(model, x).values()), dim=2)
-    return rows.flatten(0, 1) @ rows.flatten(0, 1).T if outputs == "full" else rows.flatten(1) @ rows.flatten(1).T / rows.shape[1]
-
-
 def a_model():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 12), nn.Tanh(), nn.Linear(12, 4)).double()
