@@ -7,6 +7,7 @@ import ctypes
 import gc
 import json
 import os
+import signal
 import sys
 import time
 import traceback
@@ -19,6 +20,7 @@ import numpy as np
 
 Case = dict[str, Any]
 MIB = 2**20
+PR_SET_PDEATHSIG = 1
 
 
 class Unsupported(Exception):
@@ -42,6 +44,8 @@ def serve(prepare: Callable[[Case], Contender]) -> None:
     lines = iter(sys.stdin.readline, "")
     case = json.loads(next(lines))
     os.sched_setaffinity(0, {case["core"]})
+    # ends with the driver, however that ends
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     try:
         contender = prepare(case)
         say(ready=True)
