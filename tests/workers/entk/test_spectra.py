@@ -1,5 +1,7 @@
 """Spectra of stored kernels and of operators: one interface, one answer, whichever solver it comes from."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -154,3 +156,19 @@ def test_weights_and_densities_need_eigenvectors():
         density(kernel, spectrum(kernel, 2, eigenvectors=False))
     with pytest.raises(ConfigError, match="density needs a spectrum of the same kernel"):
         density(kernel, spectrum(torch.eye(5)))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_gives_what_the_cpu_gives():
+    model, x, residual = a_model()
+    kernel = power_law_kernel(1024)
+    on_gpu, on_cpu = spectrum(kernel.cuda(), 10), spectrum(kernel, 10)
+    torch.testing.assert_close(on_gpu.eigenvalues.cpu(), on_cpu.eigenvalues, rtol=0, atol=1e-10)
+    assert on_gpu.eigenvectors.is_cuda
+    assert density(kernel.cuda(), on_gpu).entropy.value == pytest.approx(density(kernel, on_cpu).entropy.value, rel=0.02)
+    operators = KernelOperator(copy.deepcopy(model).cuda(), x.cuda()), KernelOperator(model, x)
+    quotients = [residual_density(operator, residual).rayleigh_quotient for operator in operators]
+    assert quotients[0] == pytest.approx(quotients[1], rel=1e-9)
+    weights = [spectrum(operator, 6).weights(residual) for operator in operators]
+    torch.testing.assert_close(weights[0].cpu(), weights[1], rtol=1e-6, atol=1e-9)
