@@ -74,7 +74,7 @@ def test_windows_have_rows_at_their_middle_steps(tmp_path):
     found = scalars(committed(tmp_path, LOGGED))
     # windows 0, 1-2, 3-9, 10-12 and 13-22
     assert [step for name, step in found if name == "chi_pos"] == [0, 1, 6, 11, 17]
-    assert [step for name, step in found if name == "probe_chi_pos"] == [0, 1, 6, 11, 17]
+    assert [step for name, step in found if name == "probe_chi_pos"] == [0, 6, 17]
     assert math.isnan(found["chi_pos_standard_error", 0])
     assert 0 < found["chi_pos_standard_error", 17] < 1
     for prefix in ("", "probe_"):
@@ -96,7 +96,7 @@ def test_the_first_window_is_the_decomposition_of_the_first_batch(tmp_path):
     assert found["chi_loss", 0] == pytest.approx(slow.chi_loss, rel=1e-6)
     assert found["delta_loss", 0] == pytest.approx(slow.delta_loss, rel=1e-6)
     assert found["delta_loss_self", 0] == pytest.approx(slow.delta_loss_self, rel=1e-6)
-    assert found["chi_net", 0] == pytest.approx(slow.chi_net, rel=0.3)  # one probe an image
+    assert found["chi_net", 0] == pytest.approx(slow.chi_net, rel=0.1)  # one output of an image
 
 
 class StopAfter(threading.Event):

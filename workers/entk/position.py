@@ -116,7 +116,7 @@ class _Measured:
 
     def overlaps_LK(self, total_L: list[Tensor]) -> Tensor:
         """S_k . S for each tensor of parameters."""
-        return torch.stack([dots(rows_K, total[None]) for rows_K, total in zip(self.gradients.gradients_LK, total_L)])
+        return torch.stack([dots(rows_K, total) for rows_K, total in zip(self.gradients.gradients_LK, total_L)])
 
 
 def lnp(
@@ -196,7 +196,7 @@ def _measure(model: nn.Module, batch: Batch, options: _Options) -> _Measured:
     num_blocks = _num_blocks(model, num_clusters, options)
     like = template_outputs(model, batch.inputs)
     check_mask(batch.mask, like.shape[:-1])
-    method, check = choose(
+    method, check, known = choose(
         options.estimator,
         model,
         batch.inputs,
@@ -218,7 +218,7 @@ def _measure(model: nn.Module, batch: Batch, options: _Options) -> _Measured:
     by_block = found.traces_LRK
     if by_block is None:
         probes = options.num_probes
-        by_cluster = traces(method, model, batch.inputs, like, found.valid, num_probes=probes, generator=options.generator)
+        by_cluster = traces(method, model, batch.inputs, like, found.valid, num_probes=probes, generator=options.generator, known=known)
         by_block = _blockwise(by_cluster, num_blocks)
     total_L = sum_over_ranks([rows_K.sum(0) for rows_K in found.gradients_LK], options.group)
     return _Measured(
@@ -339,10 +339,8 @@ def _half_cosine(measured: _Measured) -> float:
 
 def _cosine(one_L: list[Tensor], two_L: list[Tensor]) -> float:
     """NaN where a gradient is zero."""
-    dots = [
-        sum(dots(one[None], two[None])[0] for one, two in zip(a_L, b_L)) for a_L, b_L in ((one_L, two_L), (one_L, one_L), (two_L, two_L))
-    ]
-    cross, first, second = torch.stack(dots).tolist()  # type: ignore[arg-type]
+    found = [sum(dots(one[None], two)[0] for one, two in zip(a_L, b_L)) for a_L, b_L in ((one_L, two_L), (one_L, one_L), (two_L, two_L))]
+    cross, first, second = torch.stack(found).tolist()  # type: ignore[arg-type]
     return cross / math.sqrt(first * second) if first > 0 and second > 0 else math.nan
 
 

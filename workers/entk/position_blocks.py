@@ -80,6 +80,8 @@ def self_delta_loss(blocks: Blocks) -> float:
 def probe_error(blocks: Blocks) -> float:
     """Standard error of chi_net on this very batch, from the spread of the probes; NaN for one probe, 0 where nothing is drawn."""
     num_probes = blocks.traces_LRK.shape[1]
+    if num_probes < 2:
+        return float("nan")
     return float((blocks.traces_LRK[0].var(0).sum() / num_probes).sqrt() / blocks.units_K.sum())
 
 

@@ -1,9 +1,10 @@
-"""Spectral position along a training run: the training batches of log-spaced windows, and a fixed probe set in the middle of each."""
+"""Spectral position along a training run: training batches in log-spaced windows, and a fixed probe set in every second of them."""
 
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
+from workers.entk import checks
 from workers.entk.network import Network
 from workers.entk.norms import network
 from workers.entk.position import lnp
@@ -12,8 +13,9 @@ from workers.entk.position_windows import PositionWindow, log_windows, step_sums
 
 VALUES = ("chi_loss", "chi_net", "chi_pos", "delta_loss")
 ERRORS = tuple(f"{name}_standard_error" for name in VALUES)
-PROBE_MICRO_BATCHES = 8
+PROBE_MICRO_BATCHES = 4
 PROBE_SIGNS = 2
+PROBE_EVERY = 2
 
 Batch = tuple[Tensor, Tensor]
 
@@ -22,8 +24,8 @@ Batch = tuple[Tensor, Tensor]
 class PositionLog:
     """Measures batch and gradient of the updates where `measures(step)`, and keeps rows (name, step, value).
 
-    Rows hold the means of a window, and `probe_*` of the probe set, at the middle step of their window. Each step draws probes of its
-    own; the probe set keeps its ones, so that what changes along the run is the network.
+    Rows hold the means of a window at its middle step, and `probe_*` of every second window the probe set's. Each step draws probes of
+    its own; the probe set keeps its ones, so that what changes along the run is the network.
     """
 
     num_steps: int
@@ -33,10 +35,14 @@ class PositionLog:
     rows: list[tuple[str, int, float]] = field(default_factory=list)
     window: PositionWindow = field(default_factory=PositionWindow)
     _windows: dict[int, range] = field(init=False)
+    _probed: frozenset[int] = field(init=False)
     _known: Network | None = None
 
     def __post_init__(self) -> None:
-        self._windows = {step: window for window in log_windows(self.num_steps, self.per_decade) for step in window}
+        windows = log_windows(self.num_steps, self.per_decade)
+        self._windows = {step: window for window in windows for step in window}
+        # from the last one backwards, so that it is always among them
+        self._probed = frozenset(map(_middle, windows[::-PROBE_EVERY]))
 
     def measures(self, step: int) -> bool:
         """Whether the update number `step` is in a window."""
@@ -46,19 +52,20 @@ class PositionLog:
         """Go on with the window that an interruption has left, from its `state()`."""
         self.window = PositionWindow.of_state(state)
 
-    def measure(self, step: int, model: nn.Module, batch: Batch, *, num_at_once: int | None = None) -> None:
-        """Between backward and step of the update number `step`: `.grad` is that of the batch's mean loss."""
+    def measure(self, step: int, model: nn.Module, batch: Batch, outputs: Tensor, *, num_at_once: int | None = None) -> None:
+        """Between backward and step of the update number `step`, where `.grad` is that of the batch's mean loss; its outputs."""
         steps = self._windows[step]
-        middle = steps[(len(steps) - 1) // 2]
-        if step == middle:
+        if step in self._probed:
             self._measure_probe(model, step)
-        self._known = self._known or network(model, batch[0])
-        gradient = [weights.grad for weights in model.parameters() if weights.requires_grad]
-        sums = step_sums(model, self.unit_loss, batch, gradient=gradient, known=self._known, seed=step, num_at_once=num_at_once)
+        if self._known is None:
+            with checks.as_found(model, batch, None):
+                self._known = network(model, batch[0])
+        trained = outputs, [weights.grad for weights in model.parameters() if weights.requires_grad]
+        sums = step_sums(model, self.unit_loss, batch, trained=trained, known=self._known, seed=step, num_at_once=num_at_once)
         self.window.add(sums)
         if step == steps[-1]:
             found, self.window = self.window.result(), PositionWindow()
-            self.rows += [(name, middle, getattr(found, name)) for name in (*VALUES, *ERRORS, "chi_pos_self", "delta_loss_self")]
+            self.rows += [(name, _middle(steps), getattr(found, name)) for name in (*VALUES, *ERRORS, "chi_pos_self", "delta_loss_self")]
 
     def taken(self) -> list[tuple[str, int, float]]:
         """The rows since the last call."""
@@ -68,3 +75,7 @@ class PositionLog:
     def _measure_probe(self, model: nn.Module, step: int) -> None:
         found = lnp(model, self.unit_loss, self.probe, num_micro_batches=PROBE_MICRO_BATCHES, num_probes=PROBE_SIGNS)
         self.rows += [(f"probe_{name}", step, getattr(found, name)) for name in (*VALUES, *ERRORS, "kappa_over_units")]
+
+
+def _middle(steps: range) -> int:
+    return steps[(len(steps) - 1) // 2]

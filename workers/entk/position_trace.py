@@ -1,5 +1,6 @@
 """chi_net: sums of squared Jacobians, exactly or by random probes, and the choice between the ways."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -7,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from workers.entk import checks
-from workers.entk.norms import squared_gradient_norms
+from workers.entk.network import Network
+from workers.entk.norms import network, squared_gradient_norms
 from workers.errors import ConfigError
 
 # B clusters (axis 0 of the inputs); R probes or outputs; L tensors of parameters
@@ -45,12 +47,13 @@ def balanced_probes(num_probes: int, outputs: Tensor, num_clusters: int, generat
     num_rows = outputs[0].numel()
     if num_rows > num_clusters:
         return rademacher((num_probes, num_clusters, *outputs.shape[1:]), outputs, generator)
-    chosen = []
-    for _ in range(num_probes):
-        turns = torch.randperm(num_rows, device=outputs.device, generator=generator).repeat(-(-num_clusters // num_rows))
-        chosen.append(turns[:num_clusters][torch.randperm(num_clusters, device=outputs.device, generator=generator)])
-    vectors: Tensor = nn.functional.one_hot(torch.stack(chosen), num_rows).to(outputs.dtype) * num_rows**0.5
-    return vectors.view(num_probes, num_clusters, *outputs.shape[1:])
+    found = outputs.new_zeros(num_probes, num_clusters, num_rows)
+    for vectors in found:
+        # the shift gives each output the same chance where they do not come out even
+        order = torch.randperm(num_clusters, device=outputs.device, generator=generator)
+        shift = torch.randint(num_rows, (1,), device=outputs.device, generator=generator)
+        vectors.scatter_(1, ((order + shift) % num_rows)[:, None], math.sqrt(num_rows))
+    return found.view(num_probes, num_clusters, *outputs.shape[1:])
 
 
 def template_outputs(model: nn.Module, inputs_B: Tensor) -> Tensor:
@@ -75,8 +78,8 @@ def template_outputs(model: nn.Module, inputs_B: Tensor) -> Tensor:
 
 def choose(
     estimator: str, model: nn.Module, inputs_B: Tensor, outputs: Tensor, *, num_probes: int, single: bool, generator: torch.Generator
-) -> tuple[str, CrossCheck]:
-    """The method for outputs like `outputs` (B, ..., C), and its cross-check.
+) -> tuple[str, CrossCheck, Network | None]:
+    """The method for outputs like `outputs` (B, ..., C), its cross-check, and what a look at the model has told.
 
     Cost is counted in backward passes: "exact" takes one per output of a cluster, "ghost" and "hutchinson" one per probe. The
     variance of "hutchinson" has terms between the clusters of a block, so it is taken only where blocks are `single` clusters (it is then
@@ -84,24 +87,25 @@ def choose(
     """
     num_rows = outputs[0].numel()
     if estimator == "hutchinson" or (estimator == "auto" and single and num_rows > num_probes):
-        return "hutchinson", CrossCheck(0.0, 0, "hutchinson is a plain backward pass")
+        return "hutchinson", CrossCheck(0.0, 0, "hutchinson is a plain backward pass"), None
     method = estimator if estimator != "auto" else "exact" if num_rows <= num_probes else "ghost"
     try:
-        check = cross_check(model, inputs_B[:NUM_CHECKED], generator)
+        known = network(model, inputs_B)
+        check = cross_check(model, inputs_B[:NUM_CHECKED], generator, known)
     except (ConfigError, NotImplementedError, RuntimeError) as error:
         if estimator != "auto" or isinstance(error, torch.OutOfMemoryError):
             raise
-        return "hutchinson", CrossCheck(float("nan"), 0, f"{method} does not work on this model: {error}")
+        return "hutchinson", CrossCheck(float("nan"), 0, f"{method} does not work on this model: {error}"), None
     limit = _tolerance(outputs)
     if check.difference <= limit:
-        return method, check
+        return method, check, known
     reason = f"{method} differs from plain backward passes by {check.difference:.1e} on {check.num_clusters} clusters, not {limit:.0e}"
     if estimator != "auto":
         raise ConfigError(f'{reason}; take estimator="hutchinson"')
-    return "hutchinson", CrossCheck(check.difference, check.num_clusters, reason)
+    return "hutchinson", CrossCheck(check.difference, check.num_clusters, reason), None
 
 
-def cross_check(model: nn.Module, inputs_B: Tensor, generator: torch.Generator) -> CrossCheck:
+def cross_check(model: nn.Module, inputs_B: Tensor, generator: torch.Generator, known: Network) -> CrossCheck:
     """All clusters of `inputs_B` together against each alone, whose gradients are plain ones."""
     parameters = [weights for weights in model.parameters() if weights.requires_grad]
     alone, cotangents = [], []
@@ -112,30 +116,38 @@ def cross_check(model: nn.Module, inputs_B: Tensor, generator: torch.Generator) 
         gradients = torch.autograd.grad(outputs, parameters, cotangents[-1], allow_unused=True)
         alone.append(torch.stack([_square(gradient) for gradient in gradients if gradient is not None]).sum())
     plain_B = torch.stack(alone)
-    (found_B,) = squared_gradient_norms(model, inputs_B, torch.cat(cotangents)[None])
+    (found_B,) = squared_gradient_norms(model, inputs_B, torch.cat(cotangents)[None], known=known)
     scale = plain_B.max().clamp_min(torch.finfo(plain_B.dtype).tiny)
     return CrossCheck(float(((found_B - plain_B).abs() / scale).max()), len(inputs_B))
 
 
 def traces(
-    method: str, model: nn.Module, inputs_B: Tensor, outputs: Tensor, valid: Tensor, *, num_probes: int, generator: torch.Generator
+    method: str,
+    model: nn.Module,
+    inputs_B: Tensor,
+    outputs: Tensor,
+    valid: Tensor,
+    *,
+    num_probes: int,
+    generator: torch.Generator,
+    known: Network | None = None,
 ) -> Tensor:
     """sum over a cluster's valid units of ||J_n||_F^2, or its unbiased estimates: (L, R, B) in float64; R = 1 for "exact".
 
     `outputs` gives shape, dtype and device.
     """
     if method == "exact":
-        parts = [_norms(model, inputs_B, cotangents).sum(1, keepdim=True) for cotangents in _unit_vectors(outputs, valid)]
+        parts = [_norms(model, inputs_B, cotangents, known).sum(1, keepdim=True) for cotangents in _unit_vectors(outputs, valid)]
         return torch.stack(parts).sum(0)
     found = []
     for part, mask in zip(*(torch.split(values, _num_at_once(outputs, num_probes)) for values in (inputs_B, valid))):
         cotangents = rademacher((num_probes, len(part), *outputs.shape[1:]), outputs, generator) * mask[..., None]
-        found.append(_norms(model, part, cotangents))
+        found.append(_norms(model, part, cotangents, known))
     return torch.cat(found, dim=2)
 
 
-def _norms(model: nn.Module, inputs_B: Tensor, cotangents_RB: Tensor) -> Tensor:
-    found = squared_gradient_norms(model, inputs_B, cotangents_RB, by_parameter=True)
+def _norms(model: nn.Module, inputs_B: Tensor, cotangents_RB: Tensor, known: Network | None) -> Tensor:
+    found = squared_gradient_norms(model, inputs_B, cotangents_RB, by_parameter=True, known=known)
     return torch.stack([found[name].to(torch.float64) for name, weights in model.named_parameters() if weights.requires_grad])
 
 

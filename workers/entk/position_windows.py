@@ -1,6 +1,6 @@
 """chi_loss, chi_net and chi_pos along a training: log-spaced windows of steps, and sums of micro-batches (D6)."""
 
-import functools
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -52,28 +52,35 @@ def step_sums(
     num_probes: int = 1,
     seed: int = 0,
     num_at_once: int | None = None,
-    gradient: Sequence[Tensor | None] | None = None,
+    trained: tuple[Tensor, Sequence[Tensor | None]] | None = None,
     known: Network | None = None,
 ) -> Tensor:
     """What a `PositionWindow` needs of one batch: six sums, float64, left on the device.
 
-    Two forward passes and 1 + `num_probes` backward passes for the squared norms of the clusters' gradients (the U-statistic over all
-    pairs of clusters) and of their probes, `num_at_once` clusters together; and one forward and backward pass for the gradient, unless
-    `gradient` is that of this rank's mean loss, as a training step has it. `known`: what `entk.norms.network` found out of the model.
+    A forward pass and 1 + `num_probes` backward passes for the squared norms of the clusters' gradients (the U-statistic over all pairs
+    of clusters) and of their probes, `num_at_once` clusters together; and one more of each for outputs and gradient, unless `trained`
+    gives those of this batch and its mean loss, as a training step has them. `known`: what `entk.norms.network` found out of the model,
+    which is then not checked again.
     Give each step another `seed`, as equal ones give equal probes, whose errors do not average out. Over the ranks of a
     DistributedDataParallel model gradients are summed, then squared. Raises what `lnp` does, but does not look whether numbers are finite.
     """
     plain, group = unwrap(model)
     pair = Batch(inputs=batch[0], targets=batch[1], mask=mask)
-    with checks.as_found(plain, batch, None):
+    with checks.as_found(plain, batch, None) if known is None else contextlib.nullcontext():
         seen = known or network(plain, batch[0])
-        parts, totals = _sums_and_gradients(
-            plain, unit_loss, pair, seen, num_probes=num_probes, seed=1_000_003 * seed + rank(group), num_at_once=num_at_once or len(batch[0]), own=gradient is None
-        )
-    if gradient is not None:
-        totals = [_wide(value) * parts[0].to(value.dtype) for value in gradient if value is not None]
+        outputs, gradients = trained or _outputs_and_gradient(plain, unit_loss, pair, num_at_once)
+        found = residuals(unit_loss, outputs, pair.targets, mask)
+        generator = torch.Generator(outputs.device).manual_seed(1_000_003 * seed + rank(group))
+        probes = balanced_probes(num_probes, outputs, len(outputs), generator) * found.valid[..., None]
+        cotangents = torch.cat([found.gradient.to(outputs.dtype)[None], probes])
+        norms_RB = _norms(plain, pair.inputs, cotangents, seen, num_at_once)
+    parts = torch.stack((found.units_B, found.units_B.square(), found.energy_B, norms_RB[1:].mean(0), norms_RB[0])).sum(1)
+    wide = [_wide(value) for value in gradients if value is not None]
+    if group is not None:
+        wide = sum_over_ranks([value * parts[0].to(value.dtype) for value in wide], group)
+    square = _square(wide) * (1.0 if group is not None else parts[0] ** 2)
     units, squared_units, energy, trace, of_clusters = sum_over_ranks([parts], group)[0]
-    return torch.stack([units, squared_units, energy, trace, _square(sum_over_ranks(totals, group)), of_clusters])
+    return torch.stack([units, squared_units, energy, trace, square, of_clusters])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,29 +220,25 @@ class PositionAccumulator:
         return float(_square(self._sums)) / self.num_units**2 if self.num_units else float("nan")
 
 
-def _sums_and_gradients(
-    model: nn.Module, unit_loss: UnitLoss, batch: Batch, seen: Network, *, num_probes: int, seed: int, num_at_once: int, own: bool
-) -> tuple[Tensor, list[Tensor]]:
-    """(units, squared units, energy, trace, squares) of this rank, and where it is to be made the gradient of the summed loss."""
-    weights, sums, gradients, probes = trainable(model), [], [], None
-    for first in range(0, len(batch.inputs), num_at_once):
-        part = batch.rows(slice(first, first + num_at_once))
-        with torch.set_grad_enabled(own):
+def _outputs_and_gradient(model: nn.Module, unit_loss: UnitLoss, batch: Batch, num_at_once: int | None) -> tuple[Tensor, list[Tensor]]:
+    """Outputs, and the gradient of the mean loss over valid units."""
+    weights, kept, gradients, units = trainable(model), [], [], []
+    for first in range(0, len(batch.inputs), num_at_once or len(batch.inputs)):
+        part = batch.rows(slice(first, first + (num_at_once or len(batch.inputs))))
+        with torch.enable_grad():
             outputs = checks.outputs(model(part.inputs))
         found = residuals(unit_loss, outputs, part.targets, part.mask)
-        cotangent = found.gradient.to(outputs.dtype)
-        if own:
-            gradients.append(torch.autograd.grad(outputs, weights, cotangent, allow_unused=True, materialize_grads=True))
-        if probes is None:
-            # of the whole batch: they must not depend on how much is computed at once
-            probes = balanced_probes(num_probes, outputs.detach(), len(batch.inputs), torch.Generator(outputs.device).manual_seed(seed))
-        signs = probes[:, first : first + num_at_once] * found.valid[..., None]
-        cotangents = torch.cat([cotangent[None], signs])
-        norms_RB = squared_gradient_norms(model, part.inputs, cotangents, known=seen).to(torch.float64)
-        of_clusters = (found.units_B, found.units_B.square(), found.energy_B, norms_RB[1:].mean(0), norms_RB[0])
-        sums.append(torch.stack(of_clusters).sum(1))
-    totals = [functools.reduce(torch.add, map(_wide, values)) for values in zip(*gradients)]
-    return torch.stack(sums).sum(0), totals
+        kept.append(outputs.detach())
+        units.append(found.units_B.sum())
+        gradients.append(torch.autograd.grad(outputs, weights, found.gradient.to(outputs.dtype), allow_unused=True, materialize_grads=True))
+    num_units = torch.stack(units).sum()
+    return torch.cat(kept), [sum(map(_wide, values), torch.zeros(())) / num_units for values in zip(*gradients)]
+
+
+def _norms(model: nn.Module, inputs_B: Tensor, cotangents_RB: Tensor, seen: Network, num_at_once: int | None) -> Tensor:
+    size = num_at_once or len(inputs_B)
+    parts = zip(inputs_B.split(size), cotangents_RB.split(size, dim=1))
+    return torch.cat([squared_gradient_norms(model, part, cotangents, known=seen) for part, cotangents in parts], dim=1).to(torch.float64)
 
 
 def _terms(sums_T: Tensor) -> Tensor:

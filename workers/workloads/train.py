@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -93,8 +94,8 @@ class Train(Workload):
     def run(self, context: "Context") -> Iterator[Row]:
         """Rows `train_loss`, `test_loss`, `test_accuracy` and `images_seen` by step, then sizes and compute.
 
-        With `position_windows_per_decade`, also the loss-network-position decomposition (D3, D6) of the batches of each window,
-        `chi_loss` and so on, and of a fixed set of test images, `probe_chi_loss` and so on, at the window's middle step.
+        With `position_windows_per_decade`, also the loss-network-position decomposition (D3, D6) of the batches of each window at its
+        middle step, `chi_loss` and so on, and in every second window that of a fixed set of test images, `probe_chi_loss` and so on.
         """
         run = _Run(self, context)
         start = run.restore()
@@ -141,8 +142,6 @@ class _Run:
         per_decade = self.settings.position_windows_per_decade
         if not per_decade:
             return None
-        from functools import partial
-
         import torch
 
         from workers.entk.position_log import PositionLog
@@ -165,11 +164,13 @@ class _Run:
             self.epoch, self.order = epoch, self._order(epoch)
         index = self.order[number * self.batch_size : (number + 1) * self.batch_size]
         batch, at_once = (self.train_inputs[index], self.train_labels[index]), self.context.micro_batch(self.batch_size)
+        look = None
         if self.position is not None and self.position.measures(step):
-            for name, at, value in self.position.before(step, self.module, batch, num_at_once=at_once):
-                yield Row(step=at, name=name, value=value)
+            look = partial(self.position.measure, step, self.module, batch, num_at_once=at_once)
         rate = self.settings.optimizer.rate(step, self.settings.num_steps)
-        training.update(self.module, self.optimizer, rate, self.settings.loss, *batch, num_at_once=at_once)
+        training.update(self.module, self.optimizer, rate, self.settings.loss, *batch, num_at_once=at_once, look=look)
+        for name, at, value in self.position.taken() if self.position is not None else ():
+            yield Row(step=at, name=name, value=value)
 
     def _order(self, epoch: int) -> "Tensor":
         import torch

@@ -297,8 +297,8 @@ def test_a_model_that_mixes_its_samples_is_refused(estimator):
 def test_norms_that_differ_from_plain_backward_passes_are_not_used(monkeypatch):
     right = position_trace.squared_gradient_norms
 
-    def wrong(*arguments, by_parameter=False):
-        found = right(*arguments, by_parameter=by_parameter)
+    def wrong(*arguments, by_parameter=False, known=None):
+        found = right(*arguments, by_parameter=by_parameter, known=known)
         return found if by_parameter else 1.01 * found
 
     monkeypatch.setattr(position_trace, "squared_gradient_norms", wrong)

@@ -1,6 +1,7 @@
 """The decomposition in training scripts: wrappers, low precision, ranks, windows and accumulation; the model is left as found."""
 
 import copy
+import dataclasses
 import math
 
 import pytest
@@ -13,7 +14,9 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from workers.entk.norms import network, squared_gradient_norms
 from workers.entk.position import lnp
+from workers.entk.position_trace import balanced_probes, rademacher
 from workers.entk.position_windows import PositionAccumulator, PositionWindow, log_windows, step_sums
 from workers.errors import ConfigError
 
@@ -87,8 +90,8 @@ def ranks(tmp_path_factory):
 def test_gradients_of_all_ranks_are_summed_and_then_squared(ranks):
     model, parts = mlp(), [batch_of_rank(rank) for rank in (0, 1)]
     reference = slow(model, CROSS_ENTROPY, tuple(torch.cat(tensors) for tensors in zip(*parts)))
-    assert ranks[0]["position"] == ranks[1]["position"]
     found = ranks[0]["position"]
+    assert found == dataclasses.replace(ranks[1]["position"], cross_check=found.cross_check)  # that is each rank's own
     assert found.delta_loss_self == pytest.approx(float(reference.gradients_NP.mean(0).square().sum()), rel=1e-10)
     assert found.chi_loss == pytest.approx(reference.chi_loss, rel=1e-10)
     assert found.chi_net == pytest.approx(reference.chi_net, rel=1e-10)
@@ -160,6 +163,43 @@ def test_the_sums_of_a_step_are_those_of_all_pairs_of_clusters(model):
     assert square == pytest.approx(float(sum(by_cluster).square().sum()), rel=1e-9)
     assert squares == pytest.approx(sum(float(one.square().sum()) for one in by_cluster), rel=1e-9)
     assert trace / units == pytest.approx(reference.chi_net, rel=0.03)
+
+
+@pytest.mark.parametrize("num_at_once", [None, 4])
+def test_outputs_and_gradient_of_a_training_step_save_a_pass(num_at_once):
+    model = mlp()
+    inputs, labels = batch_of(model, 9)
+    outputs = model(inputs)
+    gradient = torch.autograd.grad(CROSS_ENTROPY(outputs, labels).mean(), list(model.parameters()))
+    known = network(model, inputs)
+    found = step_sums(model, CROSS_ENTROPY, (inputs, labels), trained=(outputs, gradient), known=known, num_at_once=num_at_once)
+    torch.testing.assert_close(found, step_sums(model, CROSS_ENTROPY, (inputs, labels)), rtol=1e-10, atol=0.0)
+
+
+@given(num_probes=st.integers(1, 3), num_clusters=st.integers(1, 40), num_outputs=st.integers(1, 12), seed=st.integers(0, 99))
+def test_probes_of_one_output_are_balanced(num_probes, num_clusters, num_outputs, seed):
+    probes = balanced_probes(num_probes, torch.zeros(1, num_outputs), num_clusters, torch.Generator().manual_seed(seed))
+    assert probes.shape == (num_probes, num_clusters, num_outputs)
+    if num_outputs > num_clusters:
+        assert torch.equal(probes.abs(), torch.ones_like(probes))
+        return
+    torch.testing.assert_close(probes.square().sum(2), torch.full((num_probes, num_clusters), float(num_outputs)))
+    turns = (probes > 0).sum(1)
+    assert int(turns.max() - turns.min()) <= 1
+
+
+def test_balanced_probes_estimate_chi_net_without_bias_and_better_than_signs():
+    """7 samples and 3 outputs, which do not come out even."""
+    model = mlp()
+    inputs, _ = batch_of(model, 7)
+    exact = slow(model, CROSS_ENTROPY, batch_of(model, 7)).chi_net
+    outputs, draw = model(inputs).detach(), torch.Generator().manual_seed(0)
+    spreads = {}
+    for name, probes in (("balanced", balanced_probes(3000, outputs, 7, draw)), ("signs", rademacher((3000, 7, 3), outputs, draw))):
+        values = squared_gradient_norms(model, inputs, probes).sum(1) / 7
+        spreads[name] = float(values.std())
+        assert abs(float(values.mean()) - exact) < 4 * spreads[name] / math.sqrt(3000), name
+    assert spreads["balanced"] < 0.7 * spreads["signs"]
 
 
 def test_a_window_is_a_ratio_of_means_weighted_by_units():

@@ -1,0 +1,188 @@
+"""Spectral position along a training: what it costs beside the training, and against the authors' estimators at equal standard error.
+
+Processor seconds on one thread, medians of interleaved repetitions. The variances are exact: those of the samples and of random signs
+follow from the full kernel of a batch. All get the network's forward pass once, and no gradients of weights where only norms are wanted.
+The per-class method takes C backward passes, so with a forward pass as long as a backward one it costs at most (C + 1) / 2 times ours.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmarks.measure import Bars, heading, interleave, parser, say, short, table
+from benchmarks.peers import position_estimators as peers
+from workers import entk, training
+from workers.data.digits import Digits
+from workers.data.fashion_mnist import FashionMnist
+from workers.entk.network import Network
+from workers.entk.norms import network as network_of
+from workers.entk.norms import squared_gradient_norms
+from workers.entk.position_log import PositionLog
+from workers.entk.position_trace import balanced_probes
+from workers.errors import ConfigError
+from workers.images import Images
+from workers.losses import loss_per_unit
+
+# N samples; C outputs; R probes
+
+NUM_STEPS = 10_000
+PER_DECADE = 5
+LOSS = nn.CrossEntropyLoss(reduction="none")
+CASES = {
+    "digits 64-256-256-10, batch 64": ("digits", 256, 64),
+    "digits 64-256-256-10, batch 256": ("digits", 256, 256),
+    "Fashion-MNIST 784-512-512-10, batch 64": ("fashion_mnist", 512, 64),
+    "Fashion-MNIST 784-512-512-10, batch 256": ("fashion_mnist", 512, 256),
+}
+
+Batches = Callable[[], tuple[Tensor, Tensor]]
+
+
+def data(name: str) -> Images:
+    """The images; digits where the others are not here."""
+    try:
+        return (FashionMnist() if name == "fashion_mnist" else Digits()).load()
+    except ConfigError as error:
+        say(f"  digits instead: {error}")
+        return Digits().load()
+
+
+def network(images: Images, width: int) -> nn.Module:
+    """Two hidden layers, ReLU."""
+    torch.manual_seed(0)
+    size = int(np.prod(images.input_shape))
+    return nn.Sequential(nn.Flatten(), nn.Linear(size, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 10))
+
+
+def batches_of(images: Images, size: int) -> Batches:
+    """Random training batches."""
+    inputs_N, labels_N, draw = torch.from_numpy(images.train_images), torch.from_numpy(images.train_labels), np.random.default_rng(0)
+
+    def batch() -> tuple[Tensor, Tensor]:
+        rows = torch.from_numpy(draw.integers(0, len(labels_N), size))
+        return inputs_N[rows], labels_N[rows]
+
+    return batch
+
+
+def cpu_seconds(work: Callable[[], object]) -> float:
+    """Processor seconds of a call."""
+    began = time.process_time()
+    work()
+    return time.process_time() - began
+
+
+def overhead(model: nn.Module, images: Images, batches: Batches, bars: Bars, name: str) -> list[str]:
+    """All windows of a run of NUM_STEPS steps, with ten plain updates beside each measured step instead of all between."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, fused=True)
+    probe = torch.from_numpy(images.test_images[:64]), torch.from_numpy(images.test_labels[:64])
+    log = PositionLog(num_steps=NUM_STEPS, per_decade=PER_DECADE, unit_loss=partial(loss_per_unit, "cross_entropy"), probe=probe)
+    updates, measured = [], []
+    for step in filter(log.measures, range(NUM_STEPS)):
+        batch = batches()
+
+        def look(outputs: Tensor, step: int = step, batch: tuple[Tensor, Tensor] = batch) -> None:
+            measured.append(cpu_seconds(lambda: log.measure(step, model, batch, outputs)))
+
+        training.update(model, optimizer, 0.05, "cross_entropy", *batch, look=look)
+        for _ in range(10):
+            batch = batches()
+            updates.append(cpu_seconds(lambda b=batch: training.update(model, optimizer, 0.05, "cross_entropy", *b)))
+    update, total = statistics.median(updates), sum(measured)
+    share = 100 * total / (NUM_STEPS * update)
+    bars.below(f"{name}: chi_pos along {NUM_STEPS:,} steps", share, 5.0, "%")
+    step_time = statistics.median(measured)
+    return [name, f"{1000 * update:.2f} ms", f"{len(measured)}", f"{1000 * step_time:.2f} ms", f"{1000 * total:.0f} ms", f"{share:.2f} %"]
+
+
+def ours(model: nn.Module, batch: tuple[Tensor, Tensor], generator: torch.Generator, known: Network, num_probes: int) -> Tensor:
+    """chi_net by one random output of each sample."""
+    probes = balanced_probes(num_probes, torch.empty(len(batch[0]), 10), len(batch[0]), generator)
+    return squared_gradient_norms(model, batch[0], probes, known=known).mean(0).sum() / len(batch[0])
+
+
+def variances(model: nn.Module, batch: tuple[Tensor, Tensor]) -> dict[str, float]:
+    """Relative: of the mean trace of N samples, and of one probe of each kind on this batch."""
+    size = len(batch[0])
+    kernel = entk.gram(model, batch[0]).double()
+    blocks_NCC = kernel.view(size, 10, size, 10).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
+    diagonal_NC = blocks_NCC.diagonal(dim1=1, dim2=2)
+    trace_N, scale = diagonal_NC.sum(1), float(diagonal_NC.sum(1).mean()) ** 2
+    # a random permutation of turns: Hoeffding 1951, theorem 2, for as many turns of each output
+    centred_NC = 10 * (diagonal_NC - diagonal_NC.mean(0) - diagonal_NC.mean(1, keepdim=True) + diagonal_NC.mean())
+    return {
+        "samples": float(trace_N.var()) / size / scale,
+        "balanced": float(centred_NC.square().sum()) / 10 / (size - 1) / size / scale,
+        "shared": float(_spread(blocks_NCC.mean(0))) / scale,
+        "batch": float(_spread(kernel)) / size**2 / scale,
+    }
+
+
+def _spread(kernel: Tensor) -> Tensor:
+    """Variance of v^T K v over random signs."""
+    return 2 * (kernel.square().sum((-2, -1)) - kernel.diagonal(dim1=-2, dim2=-1).square().sum(-1))
+
+
+def compare(model: nn.Module, batches: Batches, repetitions: int, bars: Bars, name: str) -> list[list[str]]:
+    """Cost of one standard error of chi_net for each estimator: seconds times variance, at its best number of probes."""
+    batch, generator = batches(), torch.Generator().manual_seed(0)
+    known = network_of(model, batch[0])
+    found = variances(model, batch)
+    methods: dict[str, tuple[Callable[[int], object], str | None]] = {
+        "ours: one output of each sample": (lambda r: ours(model, batch, generator, known, r), "balanced"),
+        "per-class ghost norms": (lambda r: peers.per_class_ghost_norms(model, batch[0]), None),
+        "shared signs, ghost norms": (lambda r: peers.shared_probe_ghost_norms(model, batch[0], r), "shared"),
+        "signs of the whole batch": (lambda r: peers.batch_hutchinson(model, batch[0], r), "batch"),
+    }
+    cases = {(key, number): partial(cpu_seconds, partial(run, number)) for key, (run, _) in methods.items() for number in (1, 9)}
+    for work in cases.values():
+        work()
+    seconds = {case: statistics.median(values) for case, values in interleave(cases, repetitions).items()}  # type: ignore[type-var]
+    rows, costs = [], []
+    for key, (_, kind) in methods.items():
+        one, more = seconds[key, 1], max((seconds[key, 9] - seconds[key, 1]) / 8, 0.0)
+        noise, numbers = (found[kind], np.arange(1, 2000)) if kind else (0.0, np.array([1]))
+        cost = (one + more * (numbers - 1)) * (found["samples"] + noise / numbers)
+        best = int(cost.argmin())
+        costs.append(float(cost[best]))
+        errors = f"{100 * found['samples'] ** 0.5:.2f} %", f"{100 * noise**0.5:.2f} %"
+        rows.append([name, key, f"{1000 * one:.2f} ms", *errors, f"{numbers[best]}", short(costs[-1] / costs[0])])
+        if costs[1:]:
+            bars.at_least(f"{name}: {key}", costs[-1] / costs[0], 5.0, "x")
+    return rows
+
+
+def main() -> int:
+    asked = _asked()
+    torch.set_num_threads(1)
+    heading(__doc__.splitlines()[0], asked.folder, ["torch"])
+    bars, costs, estimators = Bars(), [], []
+    for name, (source, width, size) in CASES.items():
+        say(name)
+        images = data(source)
+        model, batches = network(images, width), batches_of(images, size)
+        costs.append(overhead(model, images, batches, bars, name))
+        estimators += compare(model, batches, asked.repetitions, bars, name)
+    table(["training", "an update", "steps measured", "a measured step", "all windows", f"of {NUM_STEPS:,} updates"], costs)
+    print("\nchi_net: seconds for equal standard error, that of samples and probes together, at each one's best number of probes:\n")
+    header = ["network", "estimator", "one measurement", "error of samples", "of one probe", "best number", "cost beside ours"]
+    table(header, estimators)
+    return bars.show(check=not asked.no_check)
+
+
+def _asked() -> argparse.Namespace:
+    return parser(__doc__, repetitions=15).parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
