@@ -23,7 +23,7 @@ from workers.entk.position_gradients import (
     trainable,
 )
 from workers.entk.position_loss import UnitLoss, check_finite, check_mask
-from workers.entk.position_model import join_ranks, rank, sum_over_ranks, unwrap
+from workers.entk.position_model import agreed, join_ranks, rank, sum_over_ranks, unwrap
 from workers.entk.position_trace import METHODS, CrossCheck, choose, template_outputs, traces
 from workers.errors import ConfigError
 
@@ -205,6 +205,8 @@ def _measure(model: nn.Module, batch: Batch, options: _Options) -> _Measured:
         single=num_blocks == num_clusters,
         generator=options.generator,
     )
+    # arrays of all ranks are put together, and one rank's clusters may be few
+    method = agreed(method, "hutchinson", options.group)
     plain_probes = options.num_probes if method == "hutchinson" else 0
     found = block_gradients(
         model,

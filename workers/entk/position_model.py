@@ -41,3 +41,12 @@ def join_ranks(tensors: dict[str, Tensor], group: Any) -> dict[str, Tensor]:
     parts: list[dict[str, Tensor]] = [{} for _ in range(distributed.get_world_size(group))]
     distributed.all_gather_object(parts, here, group=group)
     return {name: torch.cat([part[name] for part in parts], dim=-1) for name in here}
+
+
+def agreed(method: str, otherwise: str, group: Any) -> str:
+    """The method that all ranks take: `otherwise` where they would not all take one."""
+    if group is None:
+        return method
+    methods: list[str] = [""] * distributed.get_world_size(group)
+    distributed.all_gather_object(methods, method, group=group)
+    return method if len(set(methods)) == 1 else otherwise
