@@ -14,7 +14,7 @@ from workers.entk.terms import Lookup, Matrix
 
 # N samples; R cotangents of each sample
 
-PASS_BYTES = 256 * 2**20  # more at a time is no faster
+PASS_BYTES = 192 * 2**20  # more at a time is no faster
 
 
 class Store:

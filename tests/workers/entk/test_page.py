@@ -1,0 +1,53 @@
+"""The page on kernels and the docstrings say what is: their examples run."""
+
+import doctest
+import importlib
+from pathlib import Path
+
+import pytest
+
+from workers import entk
+
+PAGE = Path(__file__).parents[3] / "docs" / "entk.md"
+MODULES = sorted(path.stem for path in Path(entk.__file__).parent.glob("*.py"))
+
+
+def test_every_example_of_the_page_runs():
+    lines = [line[4:] for line in PAGE.read_text().splitlines() if line.startswith("    ")]
+    names: dict[str, object] = {}
+    exec("\n".join(lines), names)
+    kernel = names["kernel"]
+    assert kernel.shape == (240, 240)
+    assert names["where"].rayleigh_quotient == pytest.approx(float((r := names["residual"].flatten()) @ kernel @ r / (r @ r)), rel=1e-5)
+    assert sum(names["layers"].values()).allclose(kernel, rtol=1e-4, atol=1e-4)
+
+
+def test_the_page_names_every_public_function():
+    page = PAGE.read_text()
+    hidden = {"jacobian", "lanczos", "squared_gradient_norms", "diagonal", "kernel_error"}  # parts, for those who build on them
+    functions = {name for name in entk.__all__ if name[0].islower() or name == "KernelOperator"}
+    assert not {name for name in functions - hidden if f"entk.{name}" not in page}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstrings_run(name):
+    module = importlib.import_module("workers.entk" if name == "__init__" else f"workers.entk.{name}")
+    assert doctest.testmod(module).failed == 0
+
+
+def test_a_plan_says_what_is_computed():
+    import torch
+    from torch import nn
+
+    model = nn.Sequential(nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 10))
+    plan = entk.plan(model, torch.randn(64, 784), outputs="traced")
+    assert [piece.form for piece in plan.pieces] == ["readout", "separable", "outer"]
+    # pairs of 64 samples x (I + 1), (I + O) and (I + C O + 1) multiplications
+    assert plan.flops == 2 * (64 * 65 // 2) * ((512 + 1) + (512 + 512) + (784 + 5120 + 1))
+    assert "0.weight, 0.bias" in str(plan)
+    assert plan.kernel_bytes == 64 * 64 * 4
+    full = entk.plan(model, torch.randn(64, 784))
+    assert full.kernel_bytes == 640 * 640 * 4
+    small = entk.plan(model, torch.randn(64, 784), memory_gib=2e-3)
+    assert small.block_bytes < 2e-3 * 2**30 <= full.block_bytes * 2
+    assert small.num_passes > full.num_passes == 64
