@@ -26,6 +26,43 @@ class Tied(nn.Module):
         return self.norm(values + mixed) @ self.embedding.weight.T
 
 
+class Recurrent(nn.Module):
+    """Tokens to logits by a recurrent layer, which has no rule of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.layer, self.readout = nn.Embedding(5, 4), nn.GRU(4, 4, batch_first=True), nn.Linear(4, 5)
+
+    def forward(self, tokens_BS: Tensor) -> Tensor:
+        return self.readout(self.layer(self.embedding(tokens_BS))[0])
+
+
+class Encoder(nn.Module):
+    """Tokens to logits by torch's encoder layer, which takes another path where no gradient is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.readout = nn.Embedding(5, 4), nn.Linear(4, 5)
+        self.layer = nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True)
+
+    def forward(self, tokens_BS: Tensor) -> Tensor:
+        return self.readout(self.layer(self.embedding(tokens_BS)))
+
+
+class Shared(nn.Module):
+    """Images to logits by a grouped convolution that is applied twice, behind a frozen batch normalisation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(1, 4, 3, stride=2, padding=1), nn.BatchNorm2d(4)
+        self.again, self.readout = nn.Conv2d(4, 4, 3, padding=1, groups=2), nn.Linear(4, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        hidden = torch.relu(self.norm(self.first(images)))
+        hidden = hidden + self.again(torch.relu(hidden + self.again(hidden)))
+        return self.readout(hidden.mean((2, 3)))
+
+
 def mlp(num_outputs: int = 3, seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
     return nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, num_outputs)).double()
@@ -45,10 +82,10 @@ def tied(seed: int = 0) -> nn.Module:
 def batch_of(model: nn.Module, num_clusters: int, seed: int = 1) -> tuple[Tensor, Tensor]:
     """Inputs and class indices that fit the model."""
     draw = torch.Generator().manual_seed(seed)
-    if isinstance(model, Tied):
+    if isinstance(model, Tied | Recurrent | Encoder):
         tokens = torch.randint(5, (num_clusters, 5), generator=draw)
         return tokens[:, :-1], tokens[:, 1:].contiguous()
-    shape = (5,) if isinstance(model[0], nn.Linear) else (1, 4, 4)
+    shape = (1, 4, 4) if any(isinstance(module, nn.Conv2d) for module in model.modules()) else (5,)
     return torch.randn(num_clusters, *shape, dtype=torch.float64, generator=draw), torch.randint(3, (num_clusters,), generator=draw)
 
 

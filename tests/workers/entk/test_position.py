@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from position_cases import CROSS_ENTROPY, LOSSES, MODELS, batch_of, cnn, half_squared, mlp, slow, tied
+from position_cases import CROSS_ENTROPY, LOSSES, MODELS, Encoder, Recurrent, Shared, batch_of, cnn, half_squared, mlp, slow, tied
 from torch import nn
 from torch.nn import functional
 
@@ -34,6 +34,31 @@ def test_the_product_is_the_squared_gradient_and_the_mean_over_modes_of_the_dens
     assert found.chi_net == pytest.approx(reference.chi_net, rel=1e-10)
     assert found.chi_net_raw == pytest.approx(float(eigenvalues.sum()), rel=1e-10)
     assert found.chi_loss_raw == pytest.approx(float(residual.square().sum()), rel=1e-10)
+
+
+@pytest.mark.parametrize("kind", [Recurrent, Encoder, Shared])
+@pytest.mark.parametrize("estimator", ["exact", "ghost"])
+def test_any_architecture_has_the_jacobians_of_plain_backward_passes(kind, estimator):
+    torch.manual_seed(0)
+    model = kind().double().eval()
+    batch = batch_of(model, 20)
+    found, reference = lnp(model, CROSS_ENTROPY, batch, estimator=estimator, num_probes=32), slow(model, CROSS_ENTROPY, batch)
+    assert found.delta_loss_self == pytest.approx(float(reference.gradients_NP.mean(0).square().sum()), rel=1e-10)
+    assert abs(found.chi_net / reference.chi_net - 1) < 1e-10 + 4 * found.chi_net_probe_error / reference.chi_net
+    assert found.chi_net_probe_error < 0.03 * reference.chi_net
+    assert found.cross_check.difference < 1e-12
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
+def test_a_gpu_gives_what_the_cpu_gives(model):
+    model = model()
+    batch = batch_of(model, 8)
+    here = lnp(model, CROSS_ENTROPY, batch, estimator="exact")
+    there = lnp(model.cuda(), CROSS_ENTROPY, tuple(tensor.cuda() for tensor in batch), estimator="exact")
+    for name in ("chi_loss", "chi_net", "chi_pos", "delta_loss", "chi_pos_standard_error", "cosine"):
+        assert getattr(there, name) == pytest.approx(getattr(here, name), rel=1e-9), name
 
 
 @settings(max_examples=25, deadline=None)
@@ -151,8 +176,10 @@ def test_a_network_that_diverged_is_reported():
     model = mlp()
     with torch.no_grad():
         model[0].bias[0] = torch.nan
+    with pytest.raises(Diverged, match="the weight 0.bias has 1 entries that are not finite"):
+        lnp(model, CROSS_ENTROPY, batch_of(model, 6), estimator="exact")
     with pytest.raises(Diverged, match="the mean loss is nan"):
-        lnp(model, CROSS_ENTROPY, batch_of(model, 6))
+        lnp(model, CROSS_ENTROPY, batch_of(model, 6), estimator="hutchinson")
 
 
 def test_layers_sum_to_the_whole():
