@@ -134,7 +134,7 @@ class Network:
             one = tuple(tensor[index : index + 1] for tensor in samples)
             with torch.enable_grad():
                 outputs = _flat_outputs(self.forward(one), one)
-            rows.append(torch.stack([_gradient(outputs, weights, cotangent[index : index + 1]) for cotangent in cotangents]))
+            rows.append(_gradients(outputs, weights, cotangents[:, index : index + 1]))
         return torch.stack(rows)
 
 
@@ -208,9 +208,15 @@ def _ids(weights: Mapping[str, Tensor]) -> dict[int, str]:
     return {id(weight): name for name, weight in weights.items()}
 
 
-def _gradient(outputs: Tensor, weights: Sequence[Tensor], cotangent: Tensor) -> Tensor:
-    found = torch.autograd.grad(outputs, weights, cotangent, retain_graph=True, allow_unused=True)
-    return torch.cat([(torch.zeros_like(weight) if one is None else one).flatten() for one, weight in zip(found, weights)])
+def _gradients(outputs: Tensor, weights: Sequence[Tensor], cotangents: Tensor) -> Tensor:
+    """Gradients (R, P) for cotangents (R, 1, D) of one sample's outputs."""
+    try:
+        found = torch.autograd.grad(outputs, weights, cotangents, retain_graph=True, allow_unused=True, is_grads_batched=True)
+    except RuntimeError:  # an operation without a rule for batches of cotangents
+        each = [torch.autograd.grad(outputs, weights, one, retain_graph=True, allow_unused=True) for one in cotangents]
+        found = tuple(None if ones[0] is None else torch.stack(ones) for ones in zip(*each))
+    missing = (one if one is not None else weight.new_zeros(len(cotangents), *weight.shape) for one, weight in zip(found, weights))
+    return torch.cat([one.flatten(1) for one in missing], dim=1)
 
 
 def _refuse_chance_and_company(forward: Forward, few: Samples, outputs: Tensor) -> None:
