@@ -160,6 +160,8 @@ def lnp(
     """
     plain, group = unwrap(model)
     _check(estimator, num_probes, num_micro_batches)
+    batches = [Batch(inputs=batch[0], targets=batch[1], mask=mask)]
+    batches += [Batch(inputs=other[0], targets=other[1], mask=other_mask)] if other is not None else []
     generator = torch.Generator(batch[0].device).manual_seed(1_000_003 * seed + rank(group))
     roots_L = preconditioner_roots(plain, preconditioner)
     if roots_L is not None and estimator in ("exact", "ghost"):
@@ -175,9 +177,8 @@ def lnp(
         group=group,
     )
     with checks.as_found(plain, batch, None):
-        one = _measure(plain, Batch(inputs=batch[0], targets=batch[1], mask=mask), options)
-        two = None if other is None else _measure(plain, Batch(inputs=other[0], targets=other[1], mask=other_mask), options)
-    return _position(plain, one, two, group)
+        one, *two = [_measure(plain, each, options) for each in batches]
+    return _position(plain, one, two[0] if two else None, group)
 
 
 def _check(estimator: str, num_probes: int, num_micro_batches: int | None) -> None:

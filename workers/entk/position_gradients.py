@@ -27,6 +27,12 @@ class Batch:
     targets: Tensor
     mask: Tensor | None = None
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.inputs, Tensor):
+            raise ConfigError(
+                f"the inputs of a batch must be one tensor, got {type(self.inputs).__name__}; wrap the model in a module of one input"
+            )
+
     def every(self, num_blocks: int, first: int) -> "Batch":
         """Each `num_blocks`-th cluster from `first` on: blocks of a batch that is sorted by class are alike."""
         return self.rows(slice(first, None, num_blocks))

@@ -20,8 +20,6 @@ from workers.errors import ConfigError
 
 # B clusters (axis 0 of the inputs); R probes; T steps
 
-STEP_SUMS = ("units", "squared_units", "energy", "trace", "square", "squares")
-
 
 def log_windows(num_steps: int, per_decade: int = 5, width: int = 10) -> tuple[range, ...]:
     """Windows of consecutive steps of 0 .. num_steps - 1, which begin at 0 and at 10^(i / per_decade); the last one ends with the run.
@@ -55,14 +53,15 @@ def step_sums(
     trained: tuple[Tensor, Sequence[Tensor | None]] | None = None,
     known: Network | None = None,
 ) -> Tensor:
-    """What a `PositionWindow` needs of one batch: six sums, float64, left on the device.
+    """What a `PositionWindow` needs of one batch, (6,), float64, left on the device: numbers of units, their squares by cluster, and the
+    sums of ||u||^2, of ||J^T v||^2, of the whole gradient squared and of the clusters' gradients squared.
 
     A forward pass and 1 + `num_probes` backward passes for the squared norms of the clusters' gradients (the U-statistic over all pairs
     of clusters) and of their probes, `num_at_once` clusters together; and one more of each for outputs and gradient, unless `trained`
     gives those of this batch and its mean loss, as a training step has them. `known`: what `entk.norms.network` found out of the model,
-    which is then not checked again.
-    Give each step another `seed`, as equal ones give equal probes, whose errors do not average out. Over the ranks of a
-    DistributedDataParallel model gradients are summed, then squared. Raises what `lnp` does, but does not look whether numbers are finite.
+    which is then not checked again. Give each step another `seed`, as equal ones give equal probes, whose errors do not average out.
+    Over the ranks of a DistributedDataParallel model gradients are summed, then squared. Raises what `lnp` does, but does not look
+    whether losses are finite.
     """
     plain, group = unwrap(model)
     pair = Batch(inputs=batch[0], targets=batch[1], mask=mask)

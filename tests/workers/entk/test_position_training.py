@@ -45,6 +45,31 @@ def test_a_compiled_model_is_measured_as_the_one_under_it():
     assert lnp(torch.compile(model), CROSS_ENTROPY, batch_of(model, 20)) == lnp(model, CROSS_ENTROPY, batch_of(model, 20))
 
 
+@dataclasses.dataclass
+class Answer:
+    """What models of language libraries return."""
+
+    logits: torch.Tensor
+
+
+class Answering(nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs):
+        return Answer(logits=self.model(inputs))
+
+
+@pytest.mark.parametrize("estimator", ["exact", "ghost", "hutchinson"])
+def test_logits_of_an_object_are_the_outputs(estimator):
+    model = tied()
+    options = {"estimator": estimator, "num_micro_batches": 4}
+    found = lnp(Answering(model), CROSS_ENTROPY, batch_of(model, 8), **options)
+    plain = lnp(model, CROSS_ENTROPY, batch_of(model, 8), **options)
+    assert (found.chi_net, found.chi_pos) == pytest.approx((plain.chi_net, plain.chi_pos), rel=1e-10)
+
+
 class Checkpointed(nn.Sequential):
     """Forgets its activations and computes them again."""
 
@@ -346,6 +371,9 @@ def test_batches_and_models_that_cannot_be_are_refused():
         lnp(mlp(), CROSS_ENTROPY, (inputs, labels[:5]))
     with pytest.raises(ConfigError, match="the probe set has dtype torch.float32, the model torch.float64"):
         lnp(mlp(), CROSS_ENTROPY, (inputs.float(), labels))
+    for function in (lnp, step_sums):
+        with pytest.raises(ConfigError, match="the inputs of a batch must be one tensor, got tuple; wrap the model"):
+            function(mlp(), CROSS_ENTROPY, ((inputs, inputs), labels))
     with pytest.raises(ConfigError, match="no parameter with requires_grad=True"):
         lnp(mlp().requires_grad_(False), CROSS_ENTROPY, (inputs, labels))
     with pytest.raises(ConfigError, match="the last axis of the outputs must be outputs"):
