@@ -86,7 +86,8 @@ def overhead(model: nn.Module, images: Images, batches: Batches, bars: Bars, nam
     """All windows of a run of NUM_STEPS steps, with ten plain updates beside each measured step instead of all between."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, fused=True)
     probe = torch.from_numpy(images.test_images[:64]), torch.from_numpy(images.test_labels[:64])
-    log = PositionLog(num_steps=NUM_STEPS, per_decade=PER_DECADE, unit_loss=partial(loss_per_unit, "cross_entropy"), probe=probe)
+    loss, pool = partial(loss_per_unit, "cross_entropy"), len(images.train_labels)
+    log = PositionLog(num_steps=NUM_STEPS, per_decade=PER_DECADE, unit_loss=loss, probe=probe, pool_size=pool)
     updates, measured = [], []
     for step in filter(log.measures, range(NUM_STEPS)):
         batch = batches()

@@ -94,9 +94,18 @@ def test_the_first_window_is_the_decomposition_of_the_first_batch(tmp_path):
     module = LOGGED.build(images).double()
     slow = lnp(module, lambda *pair: loss_per_unit("cross_entropy", *pair), batch, estimator="exact", num_micro_batches=48)
     assert found["chi_loss", 0] == pytest.approx(slow.chi_loss, rel=1e-6)
-    assert found["delta_loss", 0] == pytest.approx(slow.delta_loss, rel=1e-6)
+    # of a training set of 200 images, of which the batch holds 48 without repetition
+    mean_square = slow.kappa_over_units * slow.chi_loss * slow.chi_net * 48
+    assert found["delta_loss", 0] == pytest.approx(slow.delta_loss + (mean_square - slow.delta_loss) / 200, rel=1e-6)
     assert found["delta_loss_self", 0] == pytest.approx(slow.delta_loss_self, rel=1e-6)
     assert found["chi_net", 0] == pytest.approx(slow.chi_net, rel=0.1)  # one output of an image
+
+
+def test_with_full_batches_nothing_is_left_to_estimate(tmp_path):
+    found = scalars(committed(tmp_path, replace(LOGGED, train_size=48, batch_size=48, dtype="float64")))
+    steps = [step for name, step in found if name == "chi_pos"]
+    for step in steps:
+        assert found["delta_loss", step] == pytest.approx(found["delta_loss_self", step], rel=1e-9)
 
 
 class StopAfter(threading.Event):

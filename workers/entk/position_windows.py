@@ -107,6 +107,11 @@ class WindowPosition:
 class PositionWindow:
     """Collects `step_sums` of consecutive steps; `state` and `of_state` carry it over an interruption.
 
+    `pool_size`: number n of clusters (of equal sizes) from which each batch was drawn without replacement, such as the training set;
+    None: they are drawn from a distribution. Two clusters of a finite pool are less alike than independent ones: the mean of S_i . S_j is
+    (n ||g||^2 - m) / (n - 1), with the pool's gradient g and the mean m of ||S_i||^2. So with U of the pairs, U + (m - U) / n is the
+    estimate of ||g||^2 without bias; U alone falls below zero where a network fits its training set.
+
     >>> window, model, loss = PositionWindow(), nn.Linear(3, 2), nn.CrossEntropyLoss(reduction="none")
     >>> for seed in range(5):
     ...     window.add(step_sums(model, loss, (torch.randn(8, 3), torch.randint(2, (8,))), seed=seed))
@@ -115,6 +120,7 @@ class PositionWindow:
     """
 
     steps: list[Tensor] = field(default_factory=list)
+    pool_size: int | None = None
 
     def add(self, sums: Tensor) -> None:
         """The sums (6,) of one step."""
@@ -125,9 +131,9 @@ class PositionWindow:
         return torch.stack(self.steps).tolist() if self.steps else []
 
     @classmethod
-    def of_state(cls, state: list[list[float]]) -> "PositionWindow":
+    def of_state(cls, state: list[list[float]], pool_size: int | None = None) -> "PositionWindow":
         """The window that gave this state."""
-        return cls([torch.tensor(sums, dtype=torch.float64) for sums in state])
+        return cls([torch.tensor(sums, dtype=torch.float64) for sums in state], pool_size)
 
     def result(self) -> WindowPosition:
         """The estimate of the steps so far; ConfigError where there are none."""
@@ -135,7 +141,7 @@ class PositionWindow:
             raise ConfigError("the window holds no step; add the step_sums of at least one")
         sums_T = torch.stack([sums.cpu() for sums in self.steps], dim=1)
         sums_T = sums_T[:, sums_T[0] > 0]
-        terms_T = _terms(sums_T)
+        terms_T = _terms(sums_T, self.pool_size)
         whole = _ratios(terms_T.sum(-1))
         others_T = _ratios(terms_T.sum(-1, keepdim=True) - terms_T)
         errors = jackknife_variance(whole, others_T, sums_T[0]).sqrt().tolist()
@@ -240,11 +246,13 @@ def _norms(model: nn.Module, inputs_B: Tensor, cotangents_RB: Tensor, seen: Netw
     return torch.cat([squared_gradient_norms(model, part, cotangents, known=seen) for part, cotangents in parts], dim=1).to(torch.float64)
 
 
-def _terms(sums_T: Tensor) -> Tensor:
+def _terms(sums_T: Tensor, pool_size: int | None) -> Tensor:
     """(units, and units times chi_loss, chi_net, delta_loss, self delta_loss) of each step."""
     units, squared_units, energy, trace, square, of_clusters = sums_T
     pairs = units.square() - squared_units
     delta_loss = torch.where(pairs > 0, (square - of_clusters) / pairs, torch.nan)
+    if pool_size is not None:
+        delta_loss = delta_loss + (of_clusters / squared_units - delta_loss) / pool_size
     return torch.stack([units, energy, trace, units * delta_loss, square / units])
 
 

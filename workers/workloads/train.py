@@ -96,6 +96,7 @@ class Train(Workload):
 
         With `position_windows_per_decade`, also the loss-network-position decomposition (D3, D6) of the batches of each window at its
         middle step, `chi_loss` and so on, and in every second window that of a fixed set of test images, `probe_chi_loss` and so on.
+        delta_loss of the windows is ||grad L||^2 of the whole training set, estimated without bias from pairs of samples of a batch.
         """
         run = _Run(self, context)
         start = run.restore()
@@ -153,6 +154,7 @@ class _Run:
             per_decade=per_decade,
             unit_loss=partial(loss_per_unit, self.settings.loss),
             probe=(inputs_N, torch.from_numpy(images.test_labels[index]).to(self.context.device)),
+            pool_size=len(self.train_labels),
         )
 
     def update(self, step: int) -> Iterator[Row]:

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import itertools
 import math
 
 import pytest
@@ -260,11 +261,26 @@ def test_standard_errors_of_a_window_are_the_spread_over_windows(name):
     assert abs(float(torch.tensor(scores).mean())) < 0.7
 
 
+@pytest.mark.parametrize("size", [2, 3, 5, 6])
+def test_batches_of_a_finite_pool_estimate_the_gradient_of_the_pool_without_bias(size):
+    """All batches without replacement from 6 samples, exactly; pairs alone are too low."""
+    model = mlp()
+    inputs, labels = batch_of(model, 6)
+    reference = slow(model, CROSS_ENTROPY, (inputs, labels))
+    batches = [list(rows) for rows in itertools.combinations(range(6), size)]
+    steps = [step_sums(model, CROSS_ENTROPY, (inputs[rows], labels[rows])) for rows in batches]
+    pool = float(reference.gradients_NP.mean(0).square().sum())
+    assert PositionWindow(steps, pool_size=6).result().delta_loss == pytest.approx(pool, rel=1e-10)
+    spread = float((reference.gradients_NP - reference.gradients_NP.mean(0)).square().sum()) / 6
+    assert PositionWindow(steps).result().delta_loss == pytest.approx(pool - spread / 5, rel=1e-10)
+
+
 def test_a_window_survives_an_interruption():
     window, model = PositionWindow(), mlp()
     for seed in range(3):
         window.add(step_sums(model, CROSS_ENTROPY, batch_of(model, 8, seed), seed=seed))
     assert PositionWindow.of_state(window.state()).result() == window.result()
+    assert PositionWindow.of_state(window.state(), 40).result() == PositionWindow(window.steps, 40).result() != window.result()
     assert PositionWindow.of_state([]).steps == []
     with pytest.raises(ConfigError, match="the window holds no step"):
         PositionWindow().result()
