@@ -13,13 +13,17 @@ from torch import Tensor
 
 # longer sums are cut, and the cuts added in float64: one product in float32 over 777,000 terms was wrong by 8e-6, so by less than 1e-7
 LONGEST_SUM = 16384
+STRIP = 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Block(ABC):
-    """A part of the Jacobian of N samples; abstract. `tiled`: its products are cheaper tile by tile than all at once."""
+    """A part of the Jacobian of N samples; abstract.
 
-    tiled: ClassVar[bool] = True
+    `grain`: its products are added to "fine" tiles, with small ones on the diagonal, to "coarse" ones of one size, or all at once, "whole".
+    """
+
+    grain: ClassVar[str] = "fine"
 
     @abstractmethod
     def of(self, samples: slice) -> "Block":
@@ -38,20 +42,22 @@ class Scratch:
     """Buffers that are used again for every tile."""
 
     def __init__(self) -> None:
-        self._buffers: dict[str, Tensor] = {}
+        self._buffers: dict[tuple[str, torch.dtype], Tensor] = {}
 
     def take(self, name: str, like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
         """An uninitialised tensor of a shape, with the device of another, and its dtype unless told."""
-        size = math.prod(shape)
-        buffer = self._buffers.get(name)
-        if buffer is None or buffer.numel() < size:
-            buffer = self._buffers[name] = like.new_empty(size, dtype=dtype)
-        return buffer[:size].view(shape)
+        size, key = math.prod(shape), (name, dtype or like.dtype)
+        if key not in self._buffers or self._buffers[key].numel() < size:
+            self._buffers.pop(key, None)
+            self._buffers[key] = like.new_empty(size, dtype=dtype).detach()
+        return self._buffers[key][:size].view(shape)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows(Block):
     """The rows themselves: `values` (N, Q, K P)."""
+
+    grain: ClassVar[str] = "coarse"
 
     values: Tensor
 
@@ -167,7 +173,7 @@ class Tokens(Block):
     Two samples meet in the rows that both look up: the samples of each row are multiplied with each other alone.
     """
 
-    tiled: ClassVar[bool] = False
+    grain: ClassVar[str] = "whole"
 
     indices: Tensor
     cotangents: Tensor
@@ -209,13 +215,15 @@ def _products(left: Tensor, right: Tensor, *, bias: bool) -> Tensor:
 
 
 def _add_product(tile: Tensor, left: Tensor, right: Tensor, scratch: Scratch) -> None:
-    """tile += left right^T."""
-    if left.shape[1] <= LONGEST_SUM:
-        tile.addmm_(left, right.T)
-        return
-    product = scratch.take("product", tile, *tile.shape)
+    """tile += left right^T; of a matrix with itself only what is above the diagonal, strip by strip."""
+    symmetric = left.data_ptr() == right.data_ptr() and left.shape == right.shape
+    strip = STRIP if symmetric else len(left)
     total = scratch.take("total", tile, *tile.shape, dtype=torch.float64).zero_()
-    for start in range(0, left.shape[1], LONGEST_SUM):
-        stop = start + LONGEST_SUM
-        total += torch.mm(left[:, start:stop], right[:, start:stop].T, out=product)
+    product = scratch.take("product", tile, strip * tile.shape[1])
+    for start in range(0, left.shape[1], LONGEST_SUM):  # all strips of a cut while it is in the caches
+        cut = slice(start, start + LONGEST_SUM)
+        for first in range(0, len(left), strip):
+            rows, others = left[first : first + strip, cut], right[first if symmetric else 0 :, cut]
+            out = product[: len(rows) * len(others)].view(len(rows), len(others))
+            total[first : first + strip, first if symmetric else 0 :] += torch.mm(rows, others.T, out=out)
     tile += total

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from workers.entk import checks
-from workers.entk.memory import empty
 from workers.entk.network import Forward, Network, Samples, look
 from workers.entk.planning import Basis, Group, Piece, counted_flops, groups, pieces
 from workers.entk.position_model import unwrap
@@ -237,7 +236,7 @@ def _kernels(
     """The kernels by their labels."""
     size = made.basis.num_rows
     shape = (size, made.num_rows, made.num_columns) if per_class else (made.num_rows * size, made.num_columns * size)
-    kernels = {name: empty(shape, network.probe.outputs).zero_() for name in dict.fromkeys(piece.label for piece in made.pieces)}
+    kernels = {name: network.probe.outputs.new_zeros(shape).detach() for name in dict.fromkeys(piece.label for piece in made.pieces)}
     work = Work(network, made.basis, rows, columns, kernels, per_class, int(made.budget_bytes * PASS_SHARE))
     total, done = made.num_passes, 0
     for group in made.groups:

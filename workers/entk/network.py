@@ -210,6 +210,7 @@ def _ids(weights: Mapping[str, Tensor]) -> dict[int, str]:
 
 def _gradients(outputs: Tensor, weights: Sequence[Tensor], cotangents: Tensor) -> Tensor:
     """Gradients (R, P) for cotangents (R, 1, D) of one sample's outputs."""
+    found: Sequence[Tensor | None]
     try:
         found = torch.autograd.grad(outputs, weights, cotangents, retain_graph=True, allow_unused=True, is_grads_batched=True)
     except RuntimeError:  # an operation without a rule for batches of cotangents

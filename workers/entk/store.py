@@ -6,8 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from workers.entk.blocks import Block, Ghost, Outer, Readout, Rows, Separable, Tokens
-from workers.entk.memory import empty
+from workers.entk.blocks import Block, Ghost, Outer, Readout, Rows, Scratch, Separable, Tokens
 from workers.entk.network import Network, Pass, Samples
 from workers.entk.planning import WITHOUT_COTANGENTS, Basis, Group, Piece, chunk_size
 from workers.entk.terms import Lookup, Matrix
@@ -20,8 +19,9 @@ PASS_BYTES = 192 * 2**20  # more at a time is no faster
 class Store:
     """The blocks of one group for some samples, filled chunk by chunk."""
 
-    def __init__(self, network: Network, basis: Basis, group: Group, num_samples: int) -> None:
+    def __init__(self, network: Network, basis: Basis, group: Group, num_samples: int, scratch: Scratch, side: str) -> None:
         self.network, self.basis, self.group, self.num_samples = network, basis, group, num_samples
+        self.scratch, self.side = scratch, side
         self.tensors: dict[Piece, list[Tensor]] = {}
         self.squares: dict[Piece, Tensor] = {}
         self.rows: dict[str, Tensor] = {}
@@ -81,7 +81,7 @@ class Store:
         kept = term.inputs if isinstance(term, Matrix) else term.indices
         if piece not in self.tensors:
             shapes = kept.shape[1:], (self.basis.size, *factors.shape[2:])
-            self.tensors[piece] = [empty((self.num_samples, *shape), one) for one, shape in zip((kept, factors), shapes)]
+            self.tensors[piece] = [self._held(piece, index, one, *shape) for index, (one, shape) in enumerate(zip((kept, factors), shapes))]
         first, second = self.tensors[piece]
         if cots.start == 0:
             first[which] = kept[:count]
@@ -114,13 +114,18 @@ class Store:
             kept.append(derivatives)
             self.squares[piece] = weights.detach().square().sum(1) * piece.scale
         if piece not in self.tensors:
-            self.tensors[piece] = [empty((self.num_samples, one.shape[1]), one) for one in kept]
+            self.tensors[piece] = [self._held(piece, index, one, one.shape[1]) for index, one in enumerate(kept)]
         for held, one in zip(self.tensors[piece], kept):
             held[which] = one[: which.stop - which.start].detach()
 
+    def _held(self, piece: Piece, index: int, like: Tensor, *shape: int) -> Tensor:
+        """Memory for all samples (N, *shape), which the next group takes over."""
+        return self.scratch.take(f"{self.side} {self.group.pieces.index(piece)} {index}", like, self.num_samples, *shape)
+
     def _row_buffer(self, piece: Piece, like: Any) -> Tensor:
         if piece.label not in self.rows:
-            self.rows[piece.label] = empty((self.num_samples, self.basis.size, self.totals[piece.label]), like)
+            shape = (self.num_samples, self.basis.size, self.totals[piece.label])
+            self.rows[piece.label] = self.scratch.take(f"{self.side} rows {piece.label}", like, *shape)
         return self.rows[piece.label]
 
     def _others(self, chunk: Samples, which: slice, others: Sequence[Piece]) -> None:

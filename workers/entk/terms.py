@@ -14,7 +14,6 @@ from torch import Tensor
 
 from workers.entk.graph import Reading, Source
 from workers.entk.layout import Layout
-from workers.entk.memory import empty
 
 # R cotangents of each sample; b samples of a chunk; T positions; I fan-in, O outputs of a weight matrix; P weights; V rows of a table
 
@@ -224,8 +223,8 @@ def _patches(reading: Reading) -> Tensor:
         (*steps[:2], *(d * s for d, s in zip(stride, steps[3:])), *(d * s for d, s in zip(dilation, steps[3:])), steps[2]),
         image.storage_offset(),
     )
-    found = empty(windows.shape, image).copy_(windows)
-    return found.view(len(image), num_groups, math.prod(sizes), -1)
+    found: Tensor = windows.reshape(len(image), num_groups, math.prod(sizes), -1)
+    return found
 
 
 def _ints(values: Sequence[int]) -> tuple[int, ...]:

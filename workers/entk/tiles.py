@@ -36,7 +36,7 @@ class Work:
         num_rows = len(self.rows[0])
         for start in range(0, num_rows, group.num_rows):
             held = slice(start, min(start + group.num_rows, num_rows))
-            left = self._blocks(group, self.rows, held)
+            left = self._blocks(group, self.rows, held, "left")
             yield held.stop - held.start
             if self.columns is None:
                 self._tiles(left, left, held, held)
@@ -45,11 +45,11 @@ class Work:
                 others, samples = range(0, len(self.columns[0]), group.num_columns), self.columns
             for first in others:
                 across = slice(first, min(first + group.num_columns, len(samples[0])))
-                self._tiles(left, self._blocks(group, samples, across), held, across)
+                self._tiles(left, self._blocks(group, samples, across, "right"), held, across)
                 yield across.stop - across.start
 
-    def _blocks(self, group: Group, samples: Samples, which: slice) -> "dict[str, list[Block]]":
-        store = Store(self.network, self.basis, group, which.stop - which.start)
+    def _blocks(self, group: Group, samples: Samples, which: slice, side: str) -> "dict[str, list[Block]]":
+        store = Store(self.network, self.basis, group, which.stop - which.start, self.scratch, side)
         store.fill(tuple(tensor[which] for tensor in samples), self.budget_bytes)
         return store.blocks()
 
@@ -59,11 +59,14 @@ class Work:
         step = max(1, ROWS_OF_A_TILE.get(self.rows[0].device.type, 640) // size)
         symmetric = self.columns is None and rows == columns
         pairs = [(label, *both) for label in left for both in zip(left[label], right[label])]
-        places = list(_triangle(rows, step) if symmetric else _rectangle(rows, columns, step))
-        for tiled, some in ((True, places), (False, [(rows, columns)])):
+        places = {"whole": [(rows, columns)], "coarse": list(_rectangle(rows, columns, step))}
+        if symmetric:
+            places["coarse"] = [(a, b) for a, b in places["coarse"] if a.start <= b.start]
+        places["fine"] = list(_triangle(rows, step)) if symmetric else places["coarse"]
+        for grain, some in places.items():
             for a, b in some:
                 for label, one, other in pairs:
-                    if one.tiled == tiled:
+                    if one.grain == grain:
                         tile = self.kernels[label][..., a.start * size : a.stop * size, b.start * size : b.stop * size]
                         self._add_tile(one.of(_shift(a, rows)), other.of(_shift(b, columns)), tile)
 
