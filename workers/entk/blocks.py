@@ -8,6 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from workers.entk.terms import Matrix, write_rows
+
 # N samples held; Q kernel rows of a sample; K cotangents contracted in each of them; T positions; I, O sizes of a weight matrix; P weights
 # b, d samples of a tile's rows and columns
 
@@ -20,7 +22,8 @@ STRIP = 64
 class Block(ABC):
     """A part of the Jacobian of N samples; abstract.
 
-    `grain`: its products are added to "fine" tiles, with small ones on the diagonal, to "coarse" ones of one size, or all at once, "whole".
+    `grain`: its products are added to "fine" tiles, with small ones on the diagonal, to "coarse" ones of one size, or all at once,
+    "whole"; "made" ones are made into rows before.
     """
 
     grain: ClassVar[str] = "fine"
@@ -70,6 +73,49 @@ class Rows(Block):
     def add(self, other: Block, tile: Tensor, scratch: Scratch) -> None:
         assert isinstance(other, Rows)
         _add_product(tile, self.values.flatten(0, 1), other.values.flatten(0, 1), scratch)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Panel(Block):
+    """Rows that are made when they are multiplied, of what the passes have left: terms, each with its cotangents and samples.
+
+    So one array holds the rows of one weight after the other, and stays in the caches between making and multiplying.
+    """
+
+    grain: ClassVar[str] = "made"
+
+    chunks: list[tuple[Matrix, list[Tensor], int]]
+    num_samples: int
+    num_rows: int
+    num_contracted: int
+    num_weights: int
+    scale: float
+    side: str
+
+    def of(self, samples: slice) -> "Panel":
+        raise AssertionError("a panel is made as a whole")
+
+    def of_output(self, index: int) -> "Panel":
+        raise AssertionError("a panel is made as a whole")
+
+    def add(self, other: Block, tile: Tensor, scratch: Scratch) -> None:
+        raise AssertionError("a panel is multiplied as rows")
+
+    def made(self, scratch: Scratch) -> Rows:
+        """The rows, in memory that the next panel of this side takes over."""
+        shape = (self.num_samples, self.num_rows * self.num_contracted, self.num_weights)
+        values, start = scratch.take(f"{self.side} panel", self.chunks[0][1][0], *shape), 0
+        for term, cotangents, size in self.chunks:
+            part = values[start : start + size]
+            twice = size < term.num_samples  # one sample, that was taken twice
+            rows = values.new_empty(term.num_samples, *shape[1:]) if twice else part
+            write_rows(term, cotangents, rows, first=True)
+            if twice:
+                part.copy_(rows[:size])
+            start += size
+        if self.scale != 1.0:
+            values *= self.scale**0.5
+        return Rows(values.unflatten(1, (self.num_rows, self.num_contracted)).flatten(2))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

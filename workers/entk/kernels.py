@@ -226,7 +226,7 @@ def _plan(
     found = pieces(network, basis, _label(layers), scales)
     item_bytes, budget_bytes = network.probe.outputs.element_size(), checks.memory(memory_gib)
     num_rows, num_columns = len(rows[0]), len((columns or rows)[0])
-    made = groups(found, num_rows, num_columns, int(budget_bytes * (1 - PASS_SHARE)) // item_bytes, symmetric=columns is None)
+    made = groups(found, basis, num_rows, num_columns, int(budget_bytes * (1 - PASS_SHARE)) // item_bytes, symmetric=columns is None)
     return Plan(basis, tuple(made), num_rows, num_columns, columns is None, item_bytes, budget_bytes)
 
 

@@ -45,7 +45,7 @@ class Basis:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Piece:
-    """A weight in its form: "readout", "separable", "outer", "ghost", "tokens", "rows" or "others".
+    """A weight in its form: "readout", "separable", "outer", "ghost", "tokens", "rows", "panel" or "others".
 
     With `bias`, that of the same operation is in it.
     """
@@ -75,13 +75,9 @@ class Group:
     """Pieces whose blocks are held at the same time, for `num_rows` samples of one side and `num_columns` of the other."""
 
     pieces: tuple[Piece, ...]
+    floats: int  # held for each sample
     num_rows: int
     num_columns: int
-
-    @property
-    def floats(self) -> int:
-        """Held for each sample."""
-        return sum(piece.floats for piece in self.pieces)
 
 
 def pieces(network: Network, basis: Basis, label: Label, scales: dict[str, float]) -> list[Piece]:
@@ -135,28 +131,36 @@ def _piece(part: Part, recorded: Pass, basis: Basis, label: str, scale: float) -
         other = piece("tokens", positions * (cotangents * term.width + 1), num_rows * cotangents * term.width * met)
     else:
         return rows
+    if isinstance(term, Matrix) and other.floats <= rows.floats and rows.multiplications <= other.multiplications:
+        return dataclasses.replace(rows, form="panel", floats=other.floats)
     return min(rows, other, key=lambda found: found.multiplications)
 
 
-def groups(found: Sequence[Piece], num_rows: int, num_columns: int, budget_floats: int, *, symmetric: bool) -> list[Group]:
+def groups(found: Sequence[Piece], basis: Basis, num_rows: int, num_columns: int, budget_floats: int, *, symmetric: bool) -> list[Group]:
     """Neighbouring pieces together, as many as the budget holds for all samples; a piece that does not fit is taken in panels.
 
     `num_rows`, `num_columns`: samples of both sides (the same ones where `symmetric`).
     """
     total = num_rows if symmetric else num_rows + num_columns
-    made: list[list[Piece]] = []
+    made: list[tuple[Piece, ...]] = []
     for piece in sorted(found, key=lambda piece: piece.depth):
-        if made and total * (sum(other.floats for other in made[-1]) + piece.floats) <= budget_floats:
-            made[-1].append(piece)
+        if made and total * held_floats((*made[-1], piece), basis) <= budget_floats:
+            made[-1] = (*made[-1], piece)
         else:
-            made.append([piece])
-    return [_panels(tuple(one), num_rows, num_columns, budget_floats, symmetric=symmetric) for one in made]
+            made.append((piece,))
+    return [_panels(one, basis, num_rows, num_columns, budget_floats, symmetric=symmetric) for one in made]
 
 
-def _panels(one: tuple[Piece, ...], num_rows: int, num_columns: int, budget_floats: int, *, symmetric: bool) -> Group:
-    floats = sum(piece.floats for piece in one)
+def held_floats(found: Sequence[Piece], basis: Basis) -> int:
+    """What pieces hold at the same time for each sample; the rows of panels are made one after the other."""
+    rows = max((basis.size * piece.num_weights for piece in found if piece.form == "panel"), default=0)
+    return rows + sum(piece.floats for piece in found)
+
+
+def _panels(one: tuple[Piece, ...], basis: Basis, num_rows: int, num_columns: int, budget_floats: int, *, symmetric: bool) -> Group:
+    floats = held_floats(one, basis)
     if (num_rows if symmetric else num_rows + num_columns) * floats <= budget_floats:
-        return Group(one, num_rows, num_columns)
+        return Group(one, floats, num_rows, num_columns)
     if 2 * floats > budget_floats:
         names = ", ".join(piece.name for piece in one)
         needed = 2 * floats
@@ -166,7 +170,7 @@ def _panels(one: tuple[Piece, ...], num_rows: int, num_columns: int, budget_floa
         )
     # the side that is held is the larger: the other one is computed again for each of its panels
     held = max(1, min(num_rows, 2 * budget_floats // (3 * floats)))
-    return Group(one, held, max(1, min(num_columns, budget_floats // floats - held)))
+    return Group(one, floats, held, max(1, min(num_columns, budget_floats // floats - held)))
 
 
 class MemoryCap(ConfigError):
@@ -186,14 +190,11 @@ def counted_flops(found: Sequence[Piece], num_rows: int, num_columns: int, *, sy
     return 2 * pairs * sum(piece.multiplications for piece in found)
 
 
-def chunk_size(kept_bytes: int, bytes_a_cotangent: int, num_cotangents: int, num_samples: int, budget_bytes: int) -> tuple[int, int]:
-    """Samples of a pass and cotangents of a backward pass that the budget holds: many samples first, then more cotangents.
+def chunk_size(kept_bytes: int, cotangent_bytes: int, num_cotangents: int, num_samples: int, budget_bytes: int) -> tuple[int, int]:
+    """Samples of a pass whose cotangents the budget holds, all of them; and cotangents of one backward pass.
 
-    A batch of cotangents runs no faster than one after the other, unless there are few samples.
+    Several cotangents in one backward pass run no faster than one after the other, unless there are few samples.
     """
-    one = kept_bytes + bytes_a_cotangent
-    size = max(1, min(num_samples, budget_bytes // one))
+    size = max(1, min(num_samples, budget_bytes // (kept_bytes + num_cotangents * cotangent_bytes)))
     size = math.ceil(num_samples / math.ceil(num_samples / size))
-    if size > FEW_SAMPLES:
-        return size, 1
-    return size, max(1, min(num_cotangents, (budget_bytes // size - kept_bytes) // bytes_a_cotangent))
+    return size, 1 if size > FEW_SAMPLES else num_cotangents

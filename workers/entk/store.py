@@ -1,17 +1,21 @@
 """The blocks of some weights for some samples, filled by forward and backward passes."""
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from workers.entk.blocks import Block, Ghost, Outer, Readout, Rows, Scratch, Separable, Tokens
+from workers.entk.blocks import Block, Ghost, Outer, Panel, Readout, Rows, Scratch, Separable, Tokens
 from workers.entk.network import Network, Pass, Samples
 from workers.entk.planning import WITHOUT_COTANGENTS, Basis, Group, Piece, chunk_size
-from workers.entk.terms import Lookup, Matrix
+from workers.entk.terms import Lookup, Matrix, write_rows
 
 # N samples; R cotangents of each sample
+
+# by operation: its cotangents (R', b, *output), which are R in all
+Grads = dict[int, list[Tensor]]
 
 PASS_BYTES = 192 * 2**20  # more at a time is no faster
 
@@ -24,6 +28,7 @@ class Store:
         self.scratch, self.side = scratch, side
         self.tensors: dict[Piece, list[Tensor]] = {}
         self.squares: dict[Piece, Tensor] = {}
+        self.panels: dict[Piece, list[tuple[Matrix, list[Tensor], int]]] = {}
         self.rows: dict[str, Tensor] = {}
         self.places: dict[Piece, slice] = {}
         totals: dict[str, int] = {}
@@ -39,13 +44,7 @@ class Store:
         used = [piece for piece in self.group.pieces if piece.part is not None]
         operations = sorted({place[0] for piece in used if piece.form not in WITHOUT_COTANGENTS for place in _places(piece)})
         others = [piece for piece in self.group.pieces if piece.form == "others"]
-        probe = self.network.probe
-        item = probe.outputs.element_size()
-        taken = [probe.term(place) for piece in self.group.pieces for place in _places(piece)]
-        kept_bytes = self.network.kept_bytes + sum(term.kept_bytes for term in taken) // len(probe.outputs)
-        bytes_a_cotangent = sum(_numel(probe.readings[index].output_shape) for index in operations) * item // len(probe.outputs) + 1
-        bytes_a_cotangent += max((piece.num_weights for piece in self.places), default=0) * item
-        size, together = chunk_size(kept_bytes, bytes_a_cotangent, self.basis.size, self.num_samples, min(budget_bytes, PASS_BYTES))
+        size, together = self._chunk_size(operations, min(budget_bytes, PASS_BYTES))
         for start in range(0, self.num_samples, size):
             which = slice(start, min(start + size, self.num_samples))
             chunk = tuple(tensor[which] for tensor in samples)
@@ -54,53 +53,69 @@ class Store:
             if others:
                 self._others(chunk, which, others)
 
+    def _chunk_size(self, operations: Sequence[int], budget_bytes: int) -> tuple[int, int]:
+        probe = self.network.probe
+        item = probe.outputs.element_size()
+        taken = [probe.term(place) for piece in self.group.pieces for place in _places(piece)]
+        kept_bytes = self.network.kept_bytes + sum(term.kept_bytes for term in taken) // len(probe.outputs)
+        cotangent_bytes = sum(_numel(probe.readings[index].output_shape) for index in operations) * item // len(probe.outputs) + 1
+        return chunk_size(kept_bytes, cotangent_bytes, self.basis.size, self.num_samples, budget_bytes)
+
     def _pass(self, chunk: Samples, which: slice, operations: Sequence[int], together: int) -> None:
         recorded = self.network.record(chunk)
-        for piece in self.group.pieces:
-            if piece.form in WITHOUT_COTANGENTS:
-                self._keep(piece, recorded, which)
+        found: Grads = {index: [] for index in operations}
         for first in range(0, self.basis.size if operations else 0, together):
-            cots = range(first, min(first + together, self.basis.size))
-            found = recorded.cotangents(operations, self.basis.cotangents(recorded.outputs.detach(), cots))
-            grads = dict(zip(operations, found))
-            with torch.no_grad():
-                for piece in self.group.pieces:
-                    if piece.part is not None and piece.form not in WITHOUT_COTANGENTS:
-                        self._write(piece, recorded, grads, which, slice(cots.start, cots.stop))
+            cotangents = self.basis.cotangents(recorded.outputs.detach(), range(first, min(first + together, self.basis.size)))
+            for index, grad in zip(operations, recorded.cotangents(operations, cotangents)):
+                found[index].append(grad)
+        with torch.no_grad():
+            for piece in self.group.pieces:
+                if piece.form in WITHOUT_COTANGENTS:
+                    self._keep(piece, recorded, which)
+                elif piece.form == "panel":
+                    self._keep_factors(piece, recorded, found, which)
+                elif piece.form == "rows":
+                    self._write_rows(piece, recorded, found, which)
+                elif piece.part is not None:
+                    self._write_factors(piece, recorded, found, which)
 
-    def _write(self, piece: Piece, recorded: Pass, grads: Mapping[int, Tensor], which: slice, cots: slice) -> None:
+    def _write_factors(self, piece: Piece, recorded: Pass, grads: Grads, which: slice) -> None:
         assert piece.part is not None
-        root, count = piece.scale**0.5, which.stop - which.start
-        if piece.form == "rows":
-            self._write_rows(piece, recorded, grads, which, cots)
-            return
+        (place,) = piece.part.places
+        term, root, count = recorded.term(place), piece.scale**0.5, which.stop - which.start
+        assert isinstance(term, Matrix | Lookup)
+        kept = term.inputs if isinstance(term, Matrix) else term.indices
+        first = 0
+        for grad in grads[place[0]]:
+            factors = term.factors(grad)
+            if piece not in self.tensors:
+                shapes = kept.shape[1:], (self.basis.size, *factors.shape[2:])
+                self.tensors[piece] = [self._held(piece, i, one, *shape) for i, (one, shape) in enumerate(zip((kept, factors), shapes))]
+            cots = slice(first, first + len(grad))
+            self.tensors[piece][1][which, cots] = (factors * root if root != 1.0 else factors)[:count]
+            first = cots.stop
+        self.tensors[piece][0][which] = kept[:count]
+
+    def _keep_factors(self, piece: Piece, recorded: Pass, grads: Grads, which: slice) -> None:
+        """Inputs and cotangents as they are: rows are made of them when they are multiplied."""
+        assert piece.part is not None
         (place,) = piece.part.places
         term = recorded.term(place)
-        assert isinstance(term, Matrix | Lookup)
-        factors = term.factors(grads[place[0]])
-        kept = term.inputs if isinstance(term, Matrix) else term.indices
-        if piece not in self.tensors:
-            shapes = kept.shape[1:], (self.basis.size, *factors.shape[2:])
-            self.tensors[piece] = [self._held(piece, index, one, *shape) for index, (one, shape) in enumerate(zip((kept, factors), shapes))]
-        first, second = self.tensors[piece]
-        if cots.start == 0:
-            first[which] = kept[:count]
-        second[which, cots] = (factors * root if root != 1.0 else factors)[:count]
+        assert isinstance(term, Matrix)
+        alone = dataclasses.replace(term, inputs=term.inputs.detach())  # the graph of the pass goes
+        self.panels.setdefault(piece, []).append((alone, grads[place[0]], which.stop - which.start))
 
-    def _write_rows(self, piece: Piece, recorded: Pass, grads: Mapping[int, Tensor], which: slice, cots: slice) -> None:
+    def _write_rows(self, piece: Piece, recorded: Pass, grads: Grads, which: slice) -> None:
         assert piece.part is not None
-        whole = which.stop - which.start == len(recorded.outputs)  # else one sample that was taken twice
+        found = self._row_buffer(piece, recorded.outputs)[which, :, self.places[piece]]
+        if len(found) < len(recorded.outputs):  # one sample that was taken twice
+            found = found.new_empty(len(recorded.outputs), *found.shape[1:])
         for index, place in enumerate(piece.part.places):
-            term, grad = recorded.term(place), grads[place[0]]
-            found = self._row_buffer(piece, grad)[which, cots, self.places[piece]]
-            if isinstance(term, Matrix) and whole:
-                term.add_rows(grad, found, first=index == 0)
-            elif index == 0:
-                found.copy_(term.rows(grad)[: len(found)])
-            else:
-                found += term.rows(grad)[: len(found)]
+            write_rows(recorded.term(place), grads[place[0]], found, first=index == 0)
         if piece.scale != 1.0:
             found *= piece.scale**0.5
+        if len(recorded.outputs) > which.stop - which.start:
+            self._row_buffer(piece, found)[which, :, self.places[piece]] = found[:1]
 
     def _keep(self, piece: Piece, recorded: Pass, which: slice) -> None:
         """What a form without cotangents keeps: inputs, and derivatives with the squared weights behind them."""
@@ -154,6 +169,8 @@ class Store:
                 found[piece.label].append(Ghost(kept, split))
             else:
                 found[piece.label].append(Tokens(kept, split))
+        for piece, chunks in self.panels.items():
+            found[piece.label].append(Panel(chunks, self.num_samples, *shape, piece.num_weights, piece.scale, self.side))
         for label, rows in self.rows.items():
             found[label].append(Rows(rows.unflatten(1, shape).flatten(2)))
         return found

@@ -18,6 +18,10 @@ from workers.entk.layout import Layout
 # R cotangents of each sample; b samples of a chunk; T positions; I fan-in, O outputs of a weight matrix; P weights; V rows of a table
 
 
+# inputs of a sample that do not stay in the nearest caches while other samples are read
+LARGE_BYTES = 2**16
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Term(ABC):
     """What one operation adds to the Jacobian with respect to one weight; abstract."""
@@ -61,6 +65,11 @@ class Matrix(Term):
     def num_weights(self) -> int:
         return int(self.inputs.shape[2]) * self.num_outputs
 
+    @property
+    def num_samples(self) -> int:
+        """b, of the pass."""
+        return len(self.inputs)
+
     def factors(self, cotangents: Tensor) -> Tensor:
         """Cotangents (b, R, T, O)."""
         split = self.layout.samples_first(cotangents, lead=1)  # R, b, outer, inner, ...
@@ -78,6 +87,14 @@ class Matrix(Term):
         for index, left in enumerate(self.factors(cotangents).unbind(1)):
             pair = (self.inputs.mT, left) if self.transposed else (left.mT, self.inputs)
             torch.baddbmm(found[:, index].unflatten(1, sizes), *pair, beta=0 if first else 1, out=found[:, index].unflatten(1, sizes))
+
+    def write_by_sample(self, factors: Sequence[Tensor], found: Tensor) -> None:
+        """Write the rows of R cotangents (b, T, O) to `found` (b, R, P), sample by sample: large inputs are read once, not R times."""
+        split = found.unflatten(2, (self.num_outputs, -1))
+        each = [one.mT.unbind(0) for one in factors]
+        for index, (inputs, rows) in enumerate(zip(self.inputs.unbind(0), split.unbind(0))):
+            for lefts, row in zip(each, rows.unbind(0)):
+                torch.mm(lefts[index], inputs, out=row)
 
     def squared_norms(self, cotangents: Tensor) -> Tensor:
         num_positions, fan_in = self.inputs.shape[1:]
@@ -164,6 +181,23 @@ class Lookup(Term):
         factors = self.factors(cotangents)
         same = (self.indices[:, :, None] == self.indices[:, None, :]).to(factors.dtype)
         return torch.einsum("brtd,btu,brud->rb", factors, same, factors)
+
+
+def write_rows(term: Term, cotangents: Sequence[Tensor], found: Tensor, *, first: bool) -> None:
+    """Write the rows of all R cotangents, in pieces (R', b, ...), to `found` (b, R, P); without `first` add them to it."""
+    if isinstance(term, Matrix) and first and found.shape[1] > 1 and term.inputs[0].nbytes >= LARGE_BYTES:
+        term.write_by_sample([one for piece in cotangents for one in term.factors(piece).unbind(1)], found)
+        return
+    start = 0
+    for piece in cotangents:
+        part = found[:, start : start + len(piece)]
+        if isinstance(term, Matrix):
+            term.add_rows(piece, part, first=first)
+        elif first:
+            part.copy_(term.rows(piece))
+        else:
+            part += term.rows(piece)
+        start += len(piece)
 
 
 def term_of(reading: Reading, layout: Layout, slot: int) -> Term | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from workers.entk.blocks import Block, Scratch
+from workers.entk.blocks import Block, Panel, Scratch
 from workers.entk.network import Network, Samples
 from workers.entk.planning import Basis, Group
 from workers.entk.store import Store
@@ -64,11 +64,19 @@ class Work:
             places["coarse"] = [(a, b) for a, b in places["coarse"] if a.start <= b.start]
         places["fine"] = list(_triangle(rows, step)) if symmetric else places["coarse"]
         for grain, some in places.items():
-            for a, b in some:
-                for label, one, other in pairs:
-                    if one.grain == grain:
-                        tile = self.kernels[label][..., a.start * size : a.stop * size, b.start * size : b.stop * size]
-                        self._add_tile(one.of(_shift(a, rows)), other.of(_shift(b, columns)), tile)
+            self._add_all([pair for pair in pairs if pair[1].grain == grain], some, rows, columns)
+        for label, one, other in pairs:
+            if isinstance(one, Panel) and isinstance(other, Panel):
+                made = one.made(self.scratch)
+                self._add_all([(label, made, made if other is one else other.made(self.scratch))], places["coarse"], rows, columns)
+
+    def _add_all(self, pairs: "list[tuple[str, Block, Block]]", places: Sequence[tuple[slice, slice]], rows: slice, columns: slice) -> None:
+        """Add the products of pairs of blocks at some places of two panels."""
+        size = 1 if self.per_class else self.basis.num_rows
+        for a, b in places:
+            for label, one, other in pairs:
+                tile = self.kernels[label][..., a.start * size : a.stop * size, b.start * size : b.stop * size]
+                self._add_tile(one.of(_shift(a, rows)), other.of(_shift(b, columns)), tile)
 
     def _add_tile(self, one: Block, other: Block, tile: Tensor) -> None:
         if self.per_class:
