@@ -15,7 +15,9 @@ from workers.entk.terms import Matrix, write_rows
 
 # longer sums are cut, and the cuts added in float64: one product in float32 over 777,000 terms was wrong by 8e-6, so by less than 1e-7
 LONGEST_SUM = 16384
-STRIP = 64
+STRIP = 128
+# products with fewer outputs of a weight are slow
+FEWEST_OUTPUTS = 16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,21 +103,34 @@ class Panel(Block):
     def add(self, other: Block, tile: Tensor, scratch: Scratch) -> None:
         raise AssertionError("a panel is multiplied as rows")
 
-    def made(self, scratch: Scratch) -> Rows:
-        """The rows, in memory that the next panel of this side takes over."""
-        shape = (self.num_samples, self.num_rows * self.num_contracted, self.num_weights)
-        values, start = scratch.take(f"{self.side} panel", self.chunks[0][1][0], *shape), 0
+    def slices(self, num_bytes: int) -> list[slice]:
+        """Outputs of the weight whose rows take about `num_bytes`."""
+        num_outputs, size = self.chunks[0][0].num_outputs, self.num_rows * self.num_contracted
+        fan_in = self.num_weights // num_outputs
+        step = max(FEWEST_OUTPUTS, num_bytes // (self.num_samples * size * fan_in * self.chunks[0][1][0].element_size()))
+        step = math.ceil(num_outputs / math.ceil(num_outputs / step))
+        return [slice(start, min(start + step, num_outputs)) for start in range(0, num_outputs, step)]
+
+    def made(self, outputs: slice, scratch: Scratch) -> Rows:
+        """The rows of some outputs of the weight, in memory that the next ones of this side take over."""
+        fan_in = self.num_weights // self.chunks[0][0].num_outputs
+        shape = (self.num_samples, self.num_rows * self.num_contracted, (outputs.stop - outputs.start) * fan_in)
+        values = scratch.take(f"{self.side} panel", self.chunks[0][1][0], *shape)
+        self._fill(values, outputs)
+        return Rows(values.unflatten(1, (self.num_rows, self.num_contracted)).flatten(2))
+
+    def _fill(self, values: Tensor, outputs: slice) -> None:
+        start = 0
         for term, cotangents, size in self.chunks:
             part = values[start : start + size]
             twice = size < term.num_samples  # one sample, that was taken twice
-            rows = values.new_empty(term.num_samples, *shape[1:]) if twice else part
-            write_rows(term, cotangents, rows, first=True)
+            rows = values.new_empty(term.num_samples, *values.shape[1:]) if twice else part
+            write_rows(term, cotangents, rows, outputs)
             if twice:
                 part.copy_(rows[:size])
             start += size
         if self.scale != 1.0:
             values *= self.scale**0.5
-        return Rows(values.unflatten(1, (self.num_rows, self.num_contracted)).flatten(2))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -17,7 +17,10 @@ from workers.errors import ConfigError
 # N, M samples; C outputs; S units of a sample
 
 OUTPUTS = ("full", "traced", "sum_logits", "per_class")
-PASS_SHARE = 0.25  # of the memory, for forward and backward passes; the rest holds blocks
+# of the memory: for forward and backward passes, and for rows that are made in panels; the rest holds blocks
+PASS_SHARE = 0.25
+PANEL_SHARE = 0.1
+PANEL_BYTES = 48 * 2**20  # larger ones leave the caches
 
 Layers = str | Callable[[str], str] | None
 Progress = Callable[[int, int], None]
@@ -226,7 +229,9 @@ def _plan(
     found = pieces(network, basis, _label(layers), scales)
     item_bytes, budget_bytes = network.probe.outputs.element_size(), checks.memory(memory_gib)
     num_rows, num_columns = len(rows[0]), len((columns or rows)[0])
-    made = groups(found, basis, num_rows, num_columns, int(budget_bytes * (1 - PASS_SHARE)) // item_bytes, symmetric=columns is None)
+    made = groups(
+        found, num_rows, num_columns, int(budget_bytes * (1 - PASS_SHARE - 2 * PANEL_SHARE)) // item_bytes, symmetric=columns is None
+    )
     return Plan(basis, tuple(made), num_rows, num_columns, columns is None, item_bytes, budget_bytes)
 
 
@@ -237,7 +242,8 @@ def _kernels(
     size = made.basis.num_rows
     shape = (size, made.num_rows, made.num_columns) if per_class else (made.num_rows * size, made.num_columns * size)
     kernels = {name: network.probe.outputs.new_zeros(shape).detach() for name in dict.fromkeys(piece.label for piece in made.pieces)}
-    work = Work(network, made.basis, rows, columns, kernels, per_class, int(made.budget_bytes * PASS_SHARE))
+    panel_bytes = min(PANEL_BYTES, int(made.budget_bytes * PANEL_SHARE))
+    work = Work(network, made.basis, rows, columns, kernels, per_class, int(made.budget_bytes * PASS_SHARE), panel_bytes)
     total, done = made.num_passes, 0
     for group in made.groups:
         for count in work.add(group):

@@ -136,7 +136,7 @@ def _piece(part: Part, recorded: Pass, basis: Basis, label: str, scale: float) -
     return min(rows, other, key=lambda found: found.multiplications)
 
 
-def groups(found: Sequence[Piece], basis: Basis, num_rows: int, num_columns: int, budget_floats: int, *, symmetric: bool) -> list[Group]:
+def groups(found: Sequence[Piece], num_rows: int, num_columns: int, budget_floats: int, *, symmetric: bool) -> list[Group]:
     """Neighbouring pieces together, as many as the budget holds for all samples; a piece that does not fit is taken in panels.
 
     `num_rows`, `num_columns`: samples of both sides (the same ones where `symmetric`).
@@ -144,21 +144,15 @@ def groups(found: Sequence[Piece], basis: Basis, num_rows: int, num_columns: int
     total = num_rows if symmetric else num_rows + num_columns
     made: list[tuple[Piece, ...]] = []
     for piece in sorted(found, key=lambda piece: piece.depth):
-        if made and total * held_floats((*made[-1], piece), basis) <= budget_floats:
+        if made and total * sum(other.floats for other in (*made[-1], piece)) <= budget_floats:
             made[-1] = (*made[-1], piece)
         else:
             made.append((piece,))
-    return [_panels(one, basis, num_rows, num_columns, budget_floats, symmetric=symmetric) for one in made]
+    return [_panels(one, num_rows, num_columns, budget_floats, symmetric=symmetric) for one in made]
 
 
-def held_floats(found: Sequence[Piece], basis: Basis) -> int:
-    """What pieces hold at the same time for each sample; the rows of panels are made one after the other."""
-    rows = max((basis.size * piece.num_weights for piece in found if piece.form == "panel"), default=0)
-    return rows + sum(piece.floats for piece in found)
-
-
-def _panels(one: tuple[Piece, ...], basis: Basis, num_rows: int, num_columns: int, budget_floats: int, *, symmetric: bool) -> Group:
-    floats = held_floats(one, basis)
+def _panels(one: tuple[Piece, ...], num_rows: int, num_columns: int, budget_floats: int, *, symmetric: bool) -> Group:
+    floats = sum(piece.floats for piece in one)
     if (num_rows if symmetric else num_rows + num_columns) * floats <= budget_floats:
         return Group(one, floats, num_rows, num_columns)
     if 2 * floats > budget_floats:

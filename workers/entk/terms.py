@@ -20,6 +20,7 @@ from workers.entk.layout import Layout
 
 # inputs of a sample that do not stay in the nearest caches while other samples are read
 LARGE_BYTES = 2**16
+ALL = slice(None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,19 +79,19 @@ class Matrix(Term):
 
     def rows(self, cotangents: Tensor) -> Tensor:
         found = self.inputs.new_empty(len(self.inputs), len(cotangents), self.num_weights)
-        self.add_rows(cotangents, found, first=True)
+        self.add_rows(cotangents, found)
         return found
 
-    def add_rows(self, cotangents: Tensor, found: Tensor, *, first: bool) -> None:
-        """Add the rows to `found` (b, R, P), or with `first` write them there: no other array of their size is made."""
-        sizes = (self.inputs.shape[2], self.num_outputs) if self.transposed else (self.num_outputs, self.inputs.shape[2])
-        for index, left in enumerate(self.factors(cotangents).unbind(1)):
+    def add_rows(self, cotangents: Tensor, found: Tensor, outputs: slice = ALL, *, first: bool = True) -> None:
+        """Write the rows of some outputs to `found` (b, R, P), or without `first` add them: no other array of their size is made."""
+        for index, left in enumerate(self.factors(cotangents)[..., outputs].unbind(1)):
             pair = (self.inputs.mT, left) if self.transposed else (left.mT, self.inputs)
-            torch.baddbmm(found[:, index].unflatten(1, sizes), *pair, beta=0 if first else 1, out=found[:, index].unflatten(1, sizes))
+            out = found[:, index].unflatten(1, (pair[0].shape[1], pair[1].shape[2]))
+            torch.baddbmm(out, *pair, beta=0 if first else 1, out=out)
 
     def write_by_sample(self, factors: Sequence[Tensor], found: Tensor) -> None:
         """Write the rows of R cotangents (b, T, O) to `found` (b, R, P), sample by sample: large inputs are read once, not R times."""
-        split = found.unflatten(2, (self.num_outputs, -1))
+        split = found.unflatten(2, (factors[0].shape[2], -1))
         each = [one.mT.unbind(0) for one in factors]
         for index, (inputs, rows) in enumerate(zip(self.inputs.unbind(0), split.unbind(0))):
             for lefts, row in zip(each, rows.unbind(0)):
@@ -183,16 +184,19 @@ class Lookup(Term):
         return torch.einsum("brtd,btu,brud->rb", factors, same, factors)
 
 
-def write_rows(term: Term, cotangents: Sequence[Tensor], found: Tensor, *, first: bool) -> None:
-    """Write the rows of all R cotangents, in pieces (R', b, ...), to `found` (b, R, P); without `first` add them to it."""
+def write_rows(term: Term, cotangents: Sequence[Tensor], found: Tensor, outputs: slice = ALL, *, first: bool = True) -> None:
+    """Write the rows of all R cotangents, in pieces (R', b, ...), to `found` (b, R, P); without `first` add them to it.
+
+    `outputs`: of a weight matrix only these.
+    """
     if isinstance(term, Matrix) and first and found.shape[1] > 1 and term.inputs[0].nbytes >= LARGE_BYTES:
-        term.write_by_sample([one for piece in cotangents for one in term.factors(piece).unbind(1)], found)
+        term.write_by_sample([one[..., outputs] for piece in cotangents for one in term.factors(piece).unbind(1)], found)
         return
     start = 0
     for piece in cotangents:
         part = found[:, start : start + len(piece)]
         if isinstance(term, Matrix):
-            term.add_rows(piece, part, first=first)
+            term.add_rows(piece, part, outputs, first=first)
         elif first:
             part.copy_(term.rows(piece))
         else:

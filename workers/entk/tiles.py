@@ -28,7 +28,8 @@ class Work:
     columns: Samples | None
     kernels: dict[str, Tensor]
     per_class: bool
-    budget_bytes: int
+    pass_bytes: int
+    panel_bytes: int
     scratch: Scratch = field(default_factory=Scratch)
 
     def add(self, group: Group) -> Iterator[int]:
@@ -50,7 +51,7 @@ class Work:
 
     def _blocks(self, group: Group, samples: Samples, which: slice, side: str) -> "dict[str, list[Block]]":
         store = Store(self.network, self.basis, group, which.stop - which.start, self.scratch, side)
-        store.fill(tuple(tensor[which] for tensor in samples), self.budget_bytes)
+        store.fill(tuple(tensor[which] for tensor in samples), self.pass_bytes)
         return store.blocks()
 
     def _tiles(self, left: "dict[str, list[Block]]", right: "dict[str, list[Block]]", rows: slice, columns: slice) -> None:
@@ -67,8 +68,10 @@ class Work:
             self._add_all([pair for pair in pairs if pair[1].grain == grain], some, rows, columns)
         for label, one, other in pairs:
             if isinstance(one, Panel) and isinstance(other, Panel):
-                made = one.made(self.scratch)
-                self._add_all([(label, made, made if other is one else other.made(self.scratch))], places["coarse"], rows, columns)
+                for outputs in max(one, other, key=lambda panel: panel.num_samples).slices(self.panel_bytes):
+                    made = one.made(outputs, self.scratch)
+                    both = (made, made if other is one else other.made(outputs, self.scratch))
+                    self._add_all([(label, *both)], places["coarse"], rows, columns)
 
     def _add_all(self, pairs: "list[tuple[str, Block, Block]]", places: Sequence[tuple[slice, slice]], rows: slice, columns: slice) -> None:
         """Add the products of pairs of blocks at some places of two panels."""
