@@ -25,7 +25,7 @@ def prepare(case: Case) -> Contender:
     return Contender(
         kernel=lambda: entk.gram(model, x, outputs=outputs, memory_gib=memory_gib),
         matrix=Tensor.numpy,
-        flops=lambda: entk.plan(model, x, outputs=outputs, memory_gib=memory_gib).flops if hasattr(entk, "plan") else None,
+        flops=lambda: entk.plan(model, x, outputs=outputs, memory_gib=memory_gib).flops,
     )
 
 
