@@ -98,6 +98,24 @@ def test_the_certificate_of_a_good_solve(tmp_path):
     assert (found["num_rows"], found["num_units"], found["num_outputs"]) == (50, 5, 10)
 
 
+@pytest.mark.parametrize("kernel", ["full", "traced"])
+def test_the_noise_floor_of_a_kernel_in_single_precision_is_its_measured_error(tmp_path, kernel):
+    """Weyl's bound, which the rounding of the largest eigenvalue exceeds many times."""
+    single, double = (replace(GRAM, probe_size=20, dtype=dtype) for dtype in ("float32", "float64"))
+    gram, found = committed(tmp_path, single), committed(tmp_path, Spectrum(gram=single, kernel=kernel))
+    value, standard_error = np.load(taskdir.payload_path(tmp_path, gram, "probe.npz"))[f"error-gram-{kernel}.npy"]
+    eigenvalues = np.array(found.rows["spectra"]["eigenvalue"])
+    assert last(found)["noise_floor"] == pytest.approx(np.sqrt(value**2 + 4 * value * standard_error), rel=1e-12)
+    assert last(found)["noise_floor"] < 0.5 * len(eigenvalues) * np.finfo(np.float32).eps * eigenvalues.max()
+    exact = np.array(committed(tmp_path, Spectrum(gram=double, kernel=kernel)).rows["spectra"]["eigenvalue"])
+    assert np.abs(eigenvalues - exact).max() <= last(found)["noise_floor"]
+
+
+def test_the_noise_floor_of_a_kernel_in_double_precision_is_its_rounding(tmp_path):
+    found = committed(tmp_path, Spectrum(gram=GRAM))
+    assert last(found)["noise_floor"] == pytest.approx(50 * 2.0**-52 * max(found.rows["spectra"]["eigenvalue"]), rel=1e-12)
+
+
 def test_a_cut_spectrum_holds_the_largest_and_leaves_what_needs_all_as_nan(tmp_path):
     whole, cut = (committed(tmp_path, Spectrum(gram=GRAM, num_eigenvalues=num)) for num in (None, 7))
     assert cut.rows["spectra"]["eigenvalue"] == whole.rows["spectra"]["eigenvalue"][-7:]

@@ -1,5 +1,6 @@
 """The spectrum of a kernel, stored or not, with its certificate: whole, its largest part, or as a density."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from workers.entk import certificates, quadrature
 from workers.entk.certificates import Certificate, ExactTile
 from workers.entk.lanczos import Progress, lanczos
 from workers.entk.operators import Operator, as_operator
-from workers.entk.quadrature import Density, ResidualDensity
+from workers.entk.quadrature import Density, Estimate, ResidualDensity
 from workers.errors import ConfigError, Diverged
 
 # R rows of the kernel; K eigenpairs; N units; C outputs
@@ -58,6 +59,7 @@ def spectrum(
     *,
     eigenvectors: bool = True,
     exact_tile: ExactTile | None = None,
+    error: Estimate | None = None,
     tolerance: float | None = None,
     basis_size: int | None = None,
     max_products: int | None = None,
@@ -69,10 +71,11 @@ def spectrum(
 
     Whole spectra, and the largest part where that is cheaper, come from `torch.linalg.eigh` in float64, else from block Lanczos, to which
     `tolerance` and what follows go (see `lanczos`). `eigenvectors=False` saves their time, and leaves what they certify NaN.
-    `exact_tile`: the noise floor from sampled exact tiles (see `certificates.double_tiles`) instead of the kernel's precision.
+    `exact_tile`: the noise floor from sampled exact tiles (see `certificates.double_tiles`) instead of the kernel's precision; `error`:
+    from what `certificates.kernel_error` found before, such as beside a kernel that was stored.
 
-    ConfigError where a kernel is not symmetric, or not positive semidefinite beyond its noise floor, or where all eigenvalues of an
-    operator are asked for; Diverged where it is not finite or a solver does not converge.
+    ConfigError where a kernel is not symmetric, or not positive semidefinite beyond its noise floor, where all eigenvalues of an
+    operator are asked for, or for an error that is none; Diverged where it is not finite or a solver does not converge.
 
     >>> found = spectrum(torch.tensor([[2.0, 1.0], [1.0, 2.0]]))
     >>> [round(value, 6) for value in found.eigenvalues.tolist()]
@@ -80,6 +83,7 @@ def spectrum(
     """
     operator = as_operator(K)
     num_rows = _checked(operator, k)
+    _check_error(error, exact_tile)
     skewness = certificates.asymmetry(operator, seed=seed)
     certificates.refuse_asymmetric(operator, skewness)
     if isinstance(operator, Tensor) and is_whole_cheaper(num_rows, k, eigenvectors=eigenvectors):
@@ -97,7 +101,8 @@ def spectrum(
             callback=callback,
         )
         values_R, vectors_RR, smallest = largest.eigenvalues_K, largest.eigenvectors_RK if eigenvectors else None, largest.lowest
-    error = certificates.kernel_error(operator, exact_tile, seed=seed) if exact_tile else None
+    if exact_tile is not None:
+        error = certificates.kernel_error(operator, exact_tile, seed=seed)
     certificates.refuse_negative(operator, smallest, float(values_R.abs().max()), error)
     first = len(values_R) - (k or len(values_R))
     return Spectrum(
@@ -176,6 +181,16 @@ def _checked(operator: Operator, num_eigenvalues: int | None) -> int:
     if num_eigenvalues is not None and not 1 <= num_eigenvalues <= rows:
         raise ConfigError(f"the number of eigenvalues must be between 1 and {rows}, the rows of the kernel, got {num_eigenvalues}")
     return rows
+
+
+def _check_error(error: Estimate | None, exact_tile: ExactTile | None) -> None:
+    if error is not None and exact_tile is not None:
+        raise ConfigError("exact_tile measures the kernel's error and error gives it: give one of the two")
+    if error is not None and not (0.0 <= error.value < math.inf and 0.0 <= error.standard_error < math.inf):
+        raise ConfigError(
+            f"error must be a norm with its standard error, both finite and not negative, got {error.value} and {error.standard_error}; "
+            "kernel_error(K, exact_tile) gives one"
+        )
 
 
 def _whole(stored_RR: Tensor, *, eigenvectors: bool) -> tuple[Tensor, Tensor | None]:

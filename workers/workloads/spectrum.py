@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 class Spectrum(Workload):
     """Eigenvalues (ascending) of the full or the traced kernel (D1), each with weight gamma_k^2 of the residual.
 
+    The noise floor is the error of the kernel that the gram task measured (Weyl), or the rounding of one in double precision.
     Trace, entropy, effective rank and the other observables are functions of these rows (`workers/observables/`) and no settings.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     gram: Gram = Gram()
     kernel: str = setting("full", choices=("full", "traced"))
@@ -44,13 +45,14 @@ class Spectrum(Workload):
         import numpy as np
         import torch
 
-        from workers.entk.spectra import spectrum
+        from workers.entk import Estimate, spectrum
 
-        gram = context.input("gram")
-        kernel_RR = np.load(gram.file(FULL if self.kernel == "full" else TRACED))
-        found = spectrum(torch.from_numpy(kernel_RR).to(context.device))
+        gram, name = context.input("gram"), FULL if self.kernel == "full" else TRACED
+        kernel_RR = np.load(gram.file(name))
         with np.load(gram.file(PROBE)) as arrays:
-            residuals_NC = arrays["residuals"]
+            residuals_NC, error = arrays["residuals"], Estimate(*arrays[f"error-{name}"].tolist())
+        # no error was measured of a kernel in double precision, which has its rounding
+        found = spectrum(torch.from_numpy(kernel_RR).to(context.device), error=error if error.value else None)
         first = max(0, found.num_rows - (self.num_eigenvalues or found.num_rows))
         weights = found.weights(residuals_NC)[first:]
         size = len(weights)

@@ -1,6 +1,7 @@
 """Spectra of stored kernels and of operators: one interface, one answer, whichever solver it comes from."""
 
 import copy
+import math
 
 import numpy as np
 import pytest
@@ -9,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from workers.entk.certificates import kernel_error
 from workers.entk.kernels import gram
 from workers.entk.operators import KernelOperator
+from workers.entk.quadrature import Estimate
 from workers.entk.spectra import density, is_whole_cheaper, residual_density, spectrum
 from workers.errors import ConfigError, Diverged
 
@@ -94,6 +97,28 @@ def test_no_residual_gives_nan_weights():
 def test_eigenvalues_under_the_floor_are_marked():
     found = spectrum(torch.tensor([1e-20, 1e-3, 1.0]).double().diag())
     assert found.above_noise.tolist() == [False, True, True]
+
+
+def test_an_error_that_was_measured_before_is_the_floor_of_one_that_is_measured_now():
+    exact = power_law_kernel(60)
+    rounded, tile = exact.float(), lambda rows, columns: exact[rows][:, columns]
+    before, now = spectrum(rounded, error=kernel_error(rounded, tile)), spectrum(rounded, exact_tile=tile)
+    assert before.certificate == now.certificate
+    assert before.certificate.kernel_error.value > 0
+    assert before.noise_floor < spectrum(rounded).noise_floor
+
+
+@pytest.mark.parametrize("error", [Estimate(math.nan, 0.0), Estimate(-1.0, 0.0), Estimate(1.0, math.inf)])
+def test_an_error_that_is_no_norm_is_refused(error):
+    with pytest.raises(
+        ConfigError, match=r"error must be a norm with its standard error.*, got (nan and 0.0|-1.0 and 0.0|1.0 and inf); kernel_error"
+    ):
+        spectrum(power_law_kernel(5), error=error)
+
+
+def test_an_error_is_measured_or_given():
+    with pytest.raises(ConfigError, match="exact_tile measures the kernel's error and error gives it: give one of the two"):
+        spectrum(power_law_kernel(5), exact_tile=lambda rows, columns: torch.zeros(5, 5), error=Estimate(0.0, 0.0))
 
 
 def test_a_density_knows_the_largest_eigenvalues_and_the_entropy():
