@@ -4,13 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from workers.errors import ConfigError
-from workers.subsets import probe
+from workers.snapshots import check_snapshot, probe_batch, snapshot_file, snapshot_step
 from workers.workload import Resources, Row, Workload, setting
-from workers.workloads.train import Train, snapshot_name
+from workers.workloads.train import Train
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
 
     from workers.context import Context
@@ -40,18 +38,11 @@ class Gram(Workload):
 
     def check(self) -> None:
         """The snapshot must be one that the training keeps, under one name."""
-        steps = self.train.snapshot_steps()
-        allowed = ["init", "final", *map(str, steps[1:-1])]
-        if self.snapshot not in allowed:
-            raise ConfigError(
-                f"snapshot must be one of {', '.join(allowed)}, got {self.snapshot!r}; "
-                "train.num_snapshots keeps more, and the first and last are called init and final"
-            )
+        check_snapshot(self.train, self.snapshot)
 
     def step(self) -> int:
         """The step of the snapshot."""
-        named = {"init": 0, "final": self.train.num_steps}
-        return named[self.snapshot] if self.snapshot in named else int(self.snapshot)
+        return snapshot_step(self.train, self.snapshot)
 
     def resources(self) -> Resources:
         """The blocks of the engine, and the kernel a few times."""
@@ -70,8 +61,8 @@ class Gram(Workload):
         from workers.losses import loss_per_unit, residual
 
         dtype = getattr(torch, self.dtype)
-        module = self._module(context).to(context.device, dtype)
-        inputs_N, labels_N, index_N = self._probe(context.device, dtype)
+        module = self.train.load_snapshot(snapshot_file(context.input("train"), self.step())).to(context.device, dtype)
+        inputs_N, labels_N, index_N = probe_batch(self.train, self.probe_size, context.device, dtype)
         with torch.no_grad():
             outputs_NC = module(inputs_N)
             loss_N = loss_per_unit(self.train.loss, outputs_NC, labels_N)
@@ -114,27 +105,6 @@ class Gram(Workload):
         for name, kernel in kernels.items():
             with context.file(name) as path, path.open("wb") as file:
                 np.save(file, kernel.cpu().numpy())
-
-    def _module(self, context: "Context") -> "nn.Module":
-        train, name = context.input("train"), snapshot_name(self.step())
-        if name not in train.file_names:
-            raise ConfigError(
-                f"the train task {train.commit.key} kept no {name}; it has {', '.join(train.file_names)}. Which snapshots are kept "
-                "is not part of a task's key: retract that task and submit again with the larger train.num_snapshots"
-            )
-        return self.train.load_snapshot(train.file(name))
-
-    def _probe(self, device: str, dtype: "torch.dtype") -> "tuple[Tensor, Tensor, Tensor]":
-        import torch
-
-        images = self.train.data.load()
-        if self.probe_size > len(images.test_labels):
-            raise ConfigError(
-                f"probe_size must be at most {len(images.test_labels)}, the test images of this data set, got {self.probe_size}"
-            )
-        index_N = probe(len(images.test_labels), self.probe_size)
-        inputs_N = torch.from_numpy(images.test_images[index_N]).to(device, dtype)
-        return inputs_N, torch.from_numpy(images.test_labels[index_N]).to(device), torch.from_numpy(index_N)
 
     def _save_probe(self, context: "Context", errors: "dict[str, Estimate]", **arrays: "Tensor") -> None:
         import numpy as np
