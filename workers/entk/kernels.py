@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from workers.entk import checks
 from workers.entk.network import Forward, Network, Samples, look
 from workers.entk.planning import Basis, Group, Piece, counted_flops, groups, pieces
+from workers.entk.position_loss import UnitLoss, unit_losses, valid_units
 from workers.entk.position_model import unwrap
 from workers.entk.tiles import Work, finish, num_passes
 from workers.errors import ConfigError
@@ -24,7 +25,6 @@ PANEL_BYTES = 48 * 2**20  # larger ones leave the caches
 
 Layers = str | Callable[[str], str] | None
 Progress = Callable[[int, int], None]
-UnitLoss = Callable[[Tensor, Tensor], Tensor]
 
 
 def gram(
@@ -99,8 +99,9 @@ def loss_gram(
 ) -> Any:
     """The loss kernel (N, M): inner products of the gradients of each sample's mean loss, or of each unit's with `per_unit`.
 
-    `unit_loss(outputs, targets)` gives one loss for each unit, for example `CrossEntropyLoss(reduction="none")` on (B, S, V) outputs
-    with the axes that it wants. For the mean loss L over N samples of one unit each, ||grad L||^2 is the mean of the kernel (D3).
+    `unit_loss(outputs, targets)` gives one loss for each unit, for example `CrossEntropyLoss(reduction="none")`, and is called as by
+    `lnp`; the mean is over the units whose target is not its `ignore_index`. For the mean loss L over N samples of one unit each,
+    ||grad L||^2 is the mean of the kernel (D3).
     """
     model, rows = unwrap(model)[0], checks.samples("x", batch[0], batch[1])
     columns = None if other is None else checks.samples("other", other[0], other[1])
@@ -109,8 +110,11 @@ def loss_gram(
 
         def losses(samples: Samples) -> Tensor:
             outputs, targets = apply(samples[:-1]), samples[-1]
-            values = checks.unit_losses(unit_loss(outputs, targets), outputs)
-            return values if per_unit else values.flatten(1).mean(1) if values.dim() > 1 else values
+            values = unit_losses(unit_loss, outputs, targets)
+            if per_unit or values.dim() == 1:
+                return values
+            valid = valid_units(unit_loss, outputs, targets, None).flatten(1)
+            return (values.flatten(1) * valid).sum(1) / valid.sum(1).clamp(min=1)
 
         network = _look(model, losses, rows, columns)
         made = _plan(network, Basis(network.shape[1:].numel(), 1), rows, columns, memory_gib, layers, {})

@@ -33,7 +33,7 @@ def residuals(unit_loss: UnitLoss, outputs: Tensor, targets: Tensor, mask: Tenso
     # low precision is that of the network; the loss is evaluated as a training step would, in float32
     leaf = outputs.detach().to(torch.promote_types(outputs.dtype, torch.float32)).requires_grad_()
     with torch.enable_grad(), torch.autocast(outputs.device.type, enabled=False):
-        loss = torch.where(valid, _loss_of_units(unit_loss, leaf, targets), 0.0)
+        loss = torch.where(valid, unit_losses(unit_loss, leaf, targets), 0.0)
         if not loss.requires_grad:
             raise ConfigError("the loss does not depend on the model's outputs by operations that can be differentiated")
         (gradient,) = torch.autograd.grad(loss.sum(), leaf)
@@ -72,10 +72,11 @@ def check_finite(loss: float) -> None:
         raise Diverged(f"the mean loss is {loss}: parameters, outputs or targets hold numbers that are not finite")
 
 
-def _loss_of_units(unit_loss: UnitLoss, outputs: Tensor, targets: Tensor) -> Tensor:
-    """The loss (*units), of units along one axis; a loss that needs all axes is given them.
+def unit_losses(unit_loss: UnitLoss, outputs: Tensor, targets: Tensor) -> Tensor:
+    """The loss (*units) of outputs (*units, C), all units along one axis; a loss that needs all axes is given them.
 
-    One axis first: torch's cross entropy takes the second axis of (B, S, V) for the classes, and where S = V says nothing.
+    One axis first: torch's cross entropy takes the second axis of (B, S, V) for the classes, and where S = V says nothing. ConfigError
+    where what comes is not one number per unit; axes of one entry more, or all units along one axis, are no matter.
     """
     units = outputs.shape[:-1]
     if len(units) > 1 and targets.shape[: len(units)] == units:
@@ -88,15 +89,17 @@ def _loss_of_units(unit_loss: UnitLoss, outputs: Tensor, targets: Tensor) -> Ten
 
 
 def _checked(loss: Tensor, outputs: Tensor) -> Tensor:
-    wanted = f"the loss must be one number per unit, shape {tuple(outputs.shape[:-1])} for outputs {tuple(outputs.shape)}"
-    if loss.dim() == 0:
+    units = outputs.shape[:-1]
+    wanted = f"the loss must be one number per unit, shape {tuple(units)} for outputs {tuple(outputs.shape)}"
+    if not isinstance(loss, Tensor) or loss.dim() == 0:
         raise ConfigError(f'{wanted}, got a single one; take reduction="none", since a mean and a sum cannot be told apart')
-    if loss.shape != outputs.shape[:-1]:
+    long_axes = [size for size in loss.shape if size > 1]
+    if long_axes not in ([size for size in units if size > 1], [units.numel()]):
         raise ConfigError(
             f"{wanted}, got {tuple(loss.shape)}; sum over what belongs to one unit, as in "
             "lambda outputs, targets: loss(outputs, targets).sum(-1)"
         )
-    return loss
+    return loss.reshape(units)
 
 
 def _by_cluster(values: Tensor) -> Tensor:

@@ -76,9 +76,9 @@ def test_outputs_that_are_no_real_tensor_are_refused():
 
 def test_a_loss_of_unknown_reduction_is_refused():
     model, x, y = mlp(), vectors(), torch.zeros(6, dtype=torch.long)
-    with pytest.raises(ConfigError, match="the loss is one number, of unknown reduction; .* take reduction='none'"):
+    with pytest.raises(ConfigError, match='the loss must be one number per unit, .*, got a single one; take reduction="none"'):
         entk.loss_gram(model, functional.cross_entropy, (x, y))
-    with pytest.raises(ConfigError, match=r"one entry for each unit, shape \(3,\), got \(3, 3\)"):
+    with pytest.raises(ConfigError, match=r"one number per unit, shape \(3,\) for outputs \(3, 3\), got \(3, 3\); sum over"):
         entk.loss_gram(model, nn.MSELoss(reduction="none"), (x, torch.zeros(6, 3).double()))
 
 

@@ -211,6 +211,33 @@ def test_loss_kernel_holds_inner_products_of_gradients(name, per_unit):
     assert error(cross, jacobian @ jacobian[: cross.shape[1]].T) < 1e-14
 
 
+@pytest.mark.parametrize("per_unit", [False, True])
+def test_a_loss_kernel_takes_the_losses_that_lnp_takes(per_unit):
+    model, x = case("language model")
+    shape = model(x).shape
+    y = torch.randint(0, shape[-1], shape[:-1], generator=torch.Generator().manual_seed(0))
+    flat = functional.cross_entropy
+    for loss in (
+        nn.CrossEntropyLoss(reduction="none"),
+        lambda outputs, targets: flat(outputs.flatten(0, 1), targets.flatten(), reduction="none"),
+        lambda outputs, targets: unit_loss(outputs, targets)[..., None],
+    ):
+        found = entk.loss_gram(model, loss, (x, y), per_unit=per_unit)
+        assert error(found, entk.loss_gram(model, unit_loss, (x, y), per_unit=per_unit)) < 1e-14
+
+
+def test_the_loss_of_a_sample_is_the_mean_over_its_valid_tokens():
+    model, x = case("language model")
+    y = torch.randint(0, model(x).shape[-1], x.shape, generator=torch.Generator().manual_seed(0))
+    y[0, 1:], y[1, 0], y[2] = -100, -100, -100
+    rows = []
+    for index in range(len(x)):
+        loss = unit_loss(model(x[index : index + 1]), y[index : index + 1]).sum() / max(1, int((y[index] != -100).sum()))
+        rows.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))]))
+    jacobian = torch.stack(rows)
+    assert error(entk.loss_gram(model, nn.CrossEntropyLoss(reduction="none"), (x, y)), jacobian @ jacobian.T) < 1e-14
+
+
 def test_mean_of_the_loss_kernel_is_the_squared_gradient():
     model, x = case("mlp")
     y = torch.tensor([0, 1, 2, 0, 1, 2])

@@ -158,6 +158,13 @@ def test_ignored_targets_are_masked():
     assert ignored == replace(lnp(model, CROSS_ENTROPY, (tokens, targets), mask=mask), cross_check=ignored.cross_check)
 
 
+def test_a_loss_may_keep_an_axis_of_one_output():
+    model, targets = mlp(num_outputs=1), torch.rand(8, 1).double()
+    x, bce = batch_of(model, 8)[0], nn.BCEWithLogitsLoss(reduction="none")
+    kept, summed = (lnp(model, loss, (x, targets)) for loss in (bce, lambda outputs, targets: bce(outputs, targets).sum(-1)))
+    assert (kept.delta_loss, kept.chi_pos) == (summed.delta_loss, summed.chi_pos)
+
+
 def test_targets_that_are_no_numbers_count_only_where_they_are_masked():
     model, inputs = mlp(1), batch_of(mlp(), 6)[0]
     targets = torch.where(torch.arange(6) != 2, inputs[:, 0], torch.nan)
