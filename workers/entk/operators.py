@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from workers.entk import checks
+from workers.entk.position_model import unwrap
 from workers.errors import ConfigError
 
 # R rows; S columns; B vectors of a block; N units; C outputs; P parameters
@@ -139,8 +140,8 @@ class _ModelProducts:
         checks.one_of("outputs", outputs, ("full", "traced", "sum_logits"))
         checks.match(x, z)
         checks.place(model, x)
-        # a compiled model has no forward mode, and the same weights as the one it was made of
-        self.model, self.x, self.z = getattr(model, "_orig_mod", model), x, z
+        # a compiled or distributed model has no forward mode, and the same weights as the one it was made of
+        self.model, self.x, self.z = unwrap(model)[0], x, z
         self.outputs, self.statistics = outputs, statistics
         self.weights = {name: value.detach() for name, value in self.model.named_parameters() if value.requires_grad}
         if not self.weights:

@@ -161,14 +161,22 @@ def test_a_layer_without_forward_mode_or_torch_func_takes_a_slower_way(square):
     torch.testing.assert_close(operator @ torch.eye(len(kernel)).double(), kernel)
 
 
-def test_a_compiled_model_is_taken_as_it_was_before():
+def compiled(model):
     def refuse(graph, inputs):
         raise AssertionError("compiled")
 
+    return torch.compile(model, backend=refuse)
+
+
+@pytest.mark.parametrize("wrap", [compiled, nn.DataParallel, nn.parallel.DistributedDataParallel])
+def test_a_wrapped_model_is_taken_as_it_was_before(wrap, tmp_path):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
     model, x = a_case("perceptron")
-    operator = KernelOperator(torch.compile(model, backend=refuse), x)
-    vectors = torch.ones(20).double()
-    torch.testing.assert_close(operator @ vectors, KernelOperator(model, x) @ vectors)
+    try:
+        product = KernelOperator(wrap(model), x) @ torch.ones(20).double()
+    finally:
+        torch.distributed.destroy_process_group()
+    torch.testing.assert_close(product, KernelOperator(model, x) @ torch.ones(20).double())
 
 
 def test_the_model_is_left_as_found():
