@@ -14,31 +14,43 @@ True
 True
 """
 
-from workers.entk.certificates import Certificate, double_tiles, kernel_error
+from workers.entk.certificates import Certificate, ExactTile, double_tiles, kernel_error
 from workers.entk.jacobians import jacobian
-from workers.entk.kernels import gram, loss_gram, plan
-from workers.entk.lanczos import lanczos
+from workers.entk.kernels import Plan, gram, loss_gram, plan
+from workers.entk.lanczos import Eigenpairs, Progress, lanczos
 from workers.entk.norms import squared_gradient_norms
-from workers.entk.operators import KernelOperator
+from workers.entk.operators import KernelOperator, Operator
 from workers.entk.planning import MemoryCap
-from workers.entk.position import Position, lnp
+from workers.entk.position import LayerPosition, Position, lnp
+from workers.entk.position_gradients import Preconditioner
 from workers.entk.position_log import PositionLog
-from workers.entk.position_windows import PositionAccumulator, PositionWindow, WindowPosition, log_windows
+from workers.entk.position_loss import UnitLoss
+from workers.entk.position_trace import CrossCheck
+from workers.entk.position_windows import PositionAccumulator, PositionWindow, WindowPosition, log_windows, step_sums
 from workers.entk.quadrature import Density, Estimate, ResidualDensity, diagonal, trace
 from workers.entk.spectra import Spectrum, density, residual_density, spectrum
 
 __all__ = [
     "Certificate",
+    "CrossCheck",
     "Density",
+    "Eigenpairs",
     "Estimate",
+    "ExactTile",
     "KernelOperator",
+    "LayerPosition",
     "MemoryCap",
+    "Operator",
+    "Plan",
     "Position",
     "PositionAccumulator",
     "PositionLog",
     "PositionWindow",
+    "Preconditioner",
+    "Progress",
     "ResidualDensity",
     "Spectrum",
+    "UnitLoss",
     "WindowPosition",
     "density",
     "diagonal",
@@ -54,5 +66,6 @@ __all__ = [
     "residual_density",
     "spectrum",
     "squared_gradient_norms",
+    "step_sums",
     "trace",
 ]

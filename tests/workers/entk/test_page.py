@@ -1,7 +1,10 @@
 """The page on kernels and the docstrings say what is: their examples run."""
 
+import dataclasses
 import doctest
 import importlib
+import inspect
+import typing
 from pathlib import Path
 
 import pytest
@@ -27,6 +30,22 @@ def test_the_page_names_every_public_function():
     hidden = {"jacobian", "lanczos", "squared_gradient_norms", "diagonal", "kernel_error"}  # parts, for those who build on them
     functions = {name for name in entk.__all__ if name[0].islower() or name == "KernelOperator"}
     assert not {name for name in functions - hidden if f"entk.{name}" not in page}
+
+
+def test_every_type_that_public_functions_take_or_give_is_public():
+    types: set[type] = set()
+    for name in entk.__all__:
+        thing = getattr(entk, name)
+        if inspect.isfunction(thing) or dataclasses.is_dataclass(thing):
+            types |= {one for hint in typing.get_type_hints(thing).values() for one in classes(hint)}
+    ours = {one.__name__ for one in types if one.__module__.startswith("workers.entk")}
+    # what a plan is made of, and what the engine keeps of a model between two steps
+    assert ours - set(entk.__all__) == {"Basis", "Group", "Network"}
+
+
+def classes(hint: object) -> list[type]:
+    inner = [one for part in typing.get_args(hint) for one in classes(part)]
+    return [hint, *inner] if isinstance(hint, type) else inner
 
 
 @pytest.mark.parametrize("name", MODULES)
