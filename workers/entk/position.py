@@ -130,6 +130,7 @@ def lnp(
     other_mask: Tensor | None = None,
     num_probes: int = 4,
     num_micro_batches: int | None = None,
+    pool_size: int | None = None,
     preconditioner: Preconditioner | None = None,
     seed: int = 0,
     memory_gib: float = 2.0,
@@ -144,12 +145,18 @@ def lnp(
     `estimator` of chi_net: "exact" (one backward pass per output of a cluster), "ghost" (`num_probes` random signs, independent
     for each cluster, and the squared norm of each cluster's gradient), "hutchinson" (the squared norm of a whole micro-batch: any
     layer), or "auto". `num_micro_batches` M: of clusters 0, M, 2M and so on; by default 16 or as many as there are clusters. Their
-    gradients are held at once, within `memory_gib` or two. `preconditioner`: P by parameter's name, or a torch Adam whose
-    1 / (sqrt(v_hat) + eps) is taken; then delta_loss = g^T P g and chi_net = E ||P^(1/2) J^T v||^2. Equal seeds give equal probes. A
-    DistributedDataParallel model is measured on the batches of all its ranks, which must all call this. Autocast acts as in training.
-    Neither `.grad` nor the global random state is touched.
+    gradients are held at once, within `memory_gib` or two.
 
-    Raises ConfigError for a reduced loss, active dropout or batch statistics, a bad mask or estimator; Diverged where the loss is not
+    `pool_size` n: where the batch is some of the n clusters (of equal sizes) of a finite pool, drawn without replacement, and
+    ||grad L||^2 of that pool is wanted, such as of a training set that the network nearly fits. delta_loss is then U + (m - U) / n, with
+    the U-statistic U and the mean m of the clusters' squared gradients: U alone is too low by (m - ||grad L||^2) / (n - 1), since two
+    clusters of a pool are less alike than independent ones. None: of the distribution that the clusters are drawn from.
+
+    `preconditioner`: P by parameter's name, or a torch Adam whose 1 / (sqrt(v_hat) + eps) is taken; then delta_loss = g^T P g and
+    chi_net = E ||P^(1/2) J^T v||^2. Equal seeds give equal probes. A DistributedDataParallel model is measured on the batches of all its
+    ranks, which must all call this. Autocast acts as in training. Neither `.grad` nor the global random state is touched.
+
+    Raises ConfigError for a reduced loss, active dropout or batch statistics, a bad mask, estimator or pool; Diverged where the loss is not
     finite.
 
     >>> _ = torch.manual_seed(0)
@@ -160,6 +167,8 @@ def lnp(
     """
     plain, group = unwrap(model)
     _check(estimator, num_probes, num_micro_batches)
+    if pool_size is not None and other is not None:
+        raise ConfigError("pool_size is for one batch; two batches are taken as independent of each other: leave out one of the two")
     batches = [Batch(inputs=batch[0], targets=batch[1], mask=mask)]
     batches += [Batch(inputs=other[0], targets=other[1], mask=other_mask)] if other is not None else []
     generator = torch.Generator(batch[0].device).manual_seed(1_000_003 * seed + rank(group))
@@ -178,7 +187,7 @@ def lnp(
     )
     with checks.as_found(plain, batch, None):
         one, *two = [_measure(plain, each, options) for each in batches]
-    return _position(plain, one, two[0] if two else None, group)
+    return _position(plain, one, two[0] if two else None, group, pool_size)
 
 
 def _check(estimator: str, num_probes: int, num_micro_batches: int | None) -> None:
@@ -265,10 +274,12 @@ def _blocks(measured: _Measured, total_L: list[Tensor], group: object) -> Blocks
     return Blocks(**{name: values[..., kept] for name, values in sums.items()})
 
 
-def _position(model: nn.Module, one: _Measured, two: _Measured | None, group: object) -> Position:
+def _position(model: nn.Module, one: _Measured, two: _Measured | None, group: object, pool_size: int | None) -> Position:
     blocks = _blocks(one, one.total_L, group)
+    if pool_size is not None and pool_size < blocks.clusters_K.sum():
+        raise ConfigError(f"pool_size must be at least {int(blocks.clusters_K.sum())}, the clusters of the batch, got {pool_size}")
     own = position_blocks.unbiased(blocks)
-    estimates, units_other, cosine = own, None, _half_cosine(one)
+    estimates, units_other, cosine = position_blocks.unbiased(blocks, pool_size), None, _half_cosine(one)
     if two is not None:
         left, right = _blocks(one, two.total_L, group), _blocks(two, one.total_L, group)
         estimates, units_other = position_blocks.crossed(left, right), int(right.units_K.sum())

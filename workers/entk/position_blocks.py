@@ -40,19 +40,24 @@ class Estimates:
     errors_QL: Tensor
 
 
-def unbiased(blocks: Blocks) -> Estimates:
+def unbiased(blocks: Blocks, pool_size: int | None = None) -> Estimates:
     """delta_loss as U-statistic of the blocks, which have unequal numbers n_k of units:
 
     sum_{k != l} S_k . S_l / sum_{k != l} n_k n_l = (||S||^2 - sum ||S_k||^2) / (N^2 - sum n_k^2),
     i.e. (||sum w G||^2 - sum ||w G||^2) / (1 - sum w^2) for mean gradients G_k and weights w_k = n_k / N. Its expectation is
     ||E G||^2 for blocks that are independent, where a unit's mean gradient does not depend on how many units its block has. Standard
     errors by leaving out one block after the other; where the gradient vanishes they are too large by up to sqrt(2).
+
+    `pool_size`: clusters of a finite pool from which these were drawn without replacement, with gradient g. The mean U over pairs of
+    clusters is then ||g||^2 - (m - ||g||^2) / (pool_size - 1), with the pool's mean m of ||S_i||^2 over clusters i of one unit each, so
+    that U + (m - U) / pool_size has no bias; m - U is (sum ||S_k||^2 - U sum n_k^2) / sum_i n_i^2.
     """
     n, e, t, s, c = blocks.units_K, blocks.energy_K, blocks.trace_LK(), blocks.squares_LK, blocks.overlaps_LK
-    total, totals = (n.sum(), (n * n).sum(), e.sum()), (t.sum(1), s.sum(1), c.sum(1))
-    whole = _unbiased(*total, *totals)
+    total, totals = (n.sum(), (n * n).sum(), blocks.cluster_squares_K.sum(), e.sum()), (t.sum(1), s.sum(1), c.sum(1))
+    whole = _unbiased(pool_size, *total, *totals)
     others = _unbiased(
-        *(sum_ - part for sum_, part in zip(total, (n, n * n, e))),
+        pool_size,
+        *(sum_ - part for sum_, part in zip(total, (n, n * n, blocks.cluster_squares_K, e))),
         *(sum_[:, None] - part for sum_, part in zip(totals, (t, s, 2 * c - s))),
     )
     return Estimates(whole, jackknife_variance(whole, others, n).sqrt())
@@ -96,8 +101,20 @@ def jackknife_variance(whole: Tensor, others_K: Tensor, units_K: Tensor) -> Tens
     return ((pseudo_K - mean[..., None]).square() / (1 / share_K - 1)).sum(-1) / num_blocks
 
 
-def _unbiased(units: Tensor, squared_units: Tensor, energy: Tensor, trace_L: Tensor, squares_L: Tensor, overlap_L: Tensor) -> Tensor:
-    return _stack(_ratio(energy, units), _ratio(trace_L, units), _ratio(overlap_L - squares_L, units * units - squared_units))
+def _unbiased(
+    pool_size: int | None,
+    units: Tensor,
+    squared_units: Tensor,
+    cluster_squares: Tensor,
+    energy: Tensor,
+    trace_L: Tensor,
+    squares_L: Tensor,
+    overlap_L: Tensor,
+) -> Tensor:
+    delta_loss_L = _ratio(overlap_L - squares_L, units * units - squared_units)
+    if pool_size is not None:
+        delta_loss_L = delta_loss_L + _ratio(squares_L - delta_loss_L * squared_units, cluster_squares) / pool_size
+    return _stack(_ratio(energy, units), _ratio(trace_L, units), delta_loss_L)
 
 
 def _crossed(

@@ -1,5 +1,6 @@
 """The decomposition against Jacobians of single backward passes: values, estimators, errors, masks, layers, preconditioners."""
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -103,6 +104,46 @@ def test_self_is_inflated_by_kappa_over_n_and_the_unbiased_estimate_is_not(model
     inflation, error = delta_self - delta, float((delta_self - delta).std()) / math.sqrt(len(delta))
     assert abs(float(inflation.mean()) - (true_kappa - true_delta / 8)) < 4 * error
     assert float(inflation.mean()) > 10 * error
+
+
+@pytest.mark.parametrize("model", [mlp, tied], ids=["samples", "sequences"])
+@pytest.mark.parametrize(("size", "blocks"), [(2, 2), (3, 2), (4, 2), (4, 3), (4, 4)])
+def test_batches_of_a_finite_pool_estimate_the_gradient_of_the_pool_without_bias(model, size, blocks):
+    """All batches without replacement from 4 clusters in all orders, exactly; pairs alone are too low."""
+    model = model()
+    inputs, targets = batch_of(model, 4)
+    gradients_NP = slow(model, CROSS_ENTROPY, (inputs, targets)).gradients_NP
+    gradients_BP = gradients_NP.unflatten(0, (4, -1)).mean(1)
+    pool = float(gradients_BP.mean(0).square().sum())
+    spread = float((gradients_BP - gradients_BP.mean(0)).square().sum()) / 4
+    batches = [(inputs[list(rows)], targets[list(rows)]) for rows in itertools.permutations(range(4), size)]
+    mean = {}
+    for pool_size in (4, None):
+        found = [lnp(model, CROSS_ENTROPY, batch, num_micro_batches=blocks, num_probes=1, pool_size=pool_size) for batch in batches]
+        assert all(sum(layer.delta_loss for layer in one.layers.values()) == pytest.approx(one.delta_loss) for one in found)
+        assert all(one.chi_pos == pytest.approx(one.delta_loss / (one.chi_loss * one.chi_net)) for one in found)
+        mean[pool_size] = sum(one.delta_loss for one in found) / len(found)
+        if size == 4 and pool_size:
+            assert all(one.delta_loss == pytest.approx(one.delta_loss_self, rel=1e-10) for one in found)
+    assert mean[4] == pytest.approx(pool, rel=1e-10)
+    assert mean[None] == pytest.approx(pool - spread / 3, rel=1e-10)
+
+
+def test_the_error_beside_a_large_pool_is_that_of_the_distribution():
+    model = mlp()
+    batch = batch_of(model, 16)
+    found, finite = (lnp(model, CROSS_ENTROPY, batch, pool_size=size) for size in (None, 10**6))
+    assert finite.delta_loss_standard_error == pytest.approx(found.delta_loss_standard_error, rel=1e-3)
+    assert finite.kappa_over_units == found.kappa_over_units
+
+
+def test_a_pool_below_the_batch_and_one_of_two_batches_are_refused():
+    model = mlp()
+    batch = batch_of(model, 8)
+    with pytest.raises(ConfigError, match="pool_size must be at least 8, the clusters of the batch, got 7"):
+        lnp(model, CROSS_ENTROPY, batch, pool_size=7)
+    with pytest.raises(ConfigError, match="pool_size is for one batch; two batches .* leave out one of the two"):
+        lnp(model, CROSS_ENTROPY, batch, batch, pool_size=100)
 
 
 @pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
