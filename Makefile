@@ -69,18 +69,19 @@ format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: setup
-	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[all,dev,bench]'
-	@status=0; for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python "$$file" || status=1; done; exit $$status
-
-# The peers have environments of their own: jax of 2023 for one of them, and packages that would bring another torch.
+# The peers of the kernels have environments of their own: jax of 2023 for one of them, and packages that would bring another torch.
 ENTK := build/bench
+ENTK_PEERS := $(ENTK)/nt-venv/.done $(ENTK)/peers-venv/.done
 # jaxlib 0.4.23 has wheels for Python 3.9 to 3.12
 JAX_PYTHON ?= $(PYTHON)
 BENCH_ARGS ?=
 
+bench: setup $(ENTK_PEERS)
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[all,dev,bench]'
+	@status=0; for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python "$$file" || status=1; done; exit $$status
+
 .PHONY: bench-entk
-bench-entk: setup $(ENTK)/nt-venv/.done $(ENTK)/peers-venv/.done
+bench-entk: setup $(ENTK_PEERS)
 	$(BIN)/python benchmarks/bench_entk.py $(BENCH_ARGS)
 
 $(ENTK)/nt-venv/.done: benchmarks/peers/entk_neural_tangents.txt
