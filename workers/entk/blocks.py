@@ -111,13 +111,16 @@ class Panel(Block):
         step = math.ceil(num_outputs / math.ceil(num_outputs / step))
         return [slice(start, min(start + step, num_outputs)) for start in range(0, num_outputs, step)]
 
-    def made(self, outputs: slice, scratch: Scratch) -> Rows:
+    def made(self, outputs: slice, scratch: Scratch) -> Block:
         """The rows of some outputs of the weight, in memory that the next ones of this side take over."""
+        return Rows(self._values(outputs, scratch).unflatten(1, (self.num_rows, self.num_contracted)).flatten(2))
+
+    def _values(self, outputs: slice, scratch: Scratch) -> Tensor:
         fan_in = self.num_weights // self.chunks[0][0].num_outputs
         shape = (self.num_samples, self.num_rows * self.num_contracted, (outputs.stop - outputs.start) * fan_in)
         values = scratch.take(f"{self.side} panel", self.chunks[0][1][0], *shape)
         self._fill(values, outputs)
-        return Rows(values.unflatten(1, (self.num_rows, self.num_contracted)).flatten(2))
+        return values
 
     def _fill(self, values: Tensor, outputs: slice) -> None:
         start = 0
@@ -131,6 +134,51 @@ class Panel(Block):
             start += size
         if self.scale != 1.0:
             values *= self.scale**0.5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ChannelPanel(Panel):
+    """A convolution each of whose channels o reaches a linear last layer alone: the row of output c is `weights` (O, C) times one row.
+
+    `contracted`: over all outputs, so that one row a sample is left.
+    """
+
+    weights: Tensor
+    contracted: bool
+
+    def made(self, outputs: slice, scratch: Scratch) -> Block:
+        values = self._values(outputs, scratch).view(self.num_samples, outputs.stop - outputs.start, -1)
+        if not self.contracted:
+            return Channels(values, self.weights[outputs])
+        values *= self.weights[outputs].square().sum(1).sqrt()[:, None]
+        return Rows(values.flatten(1)[:, None])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Channels(Block):
+    """The rows of some channels: `values` (N, O, I), which output c takes times `weights` (O, C)."""
+
+    grain: ClassVar[str] = "coarse"
+
+    values: Tensor
+    weights: Tensor
+
+    def of(self, samples: slice) -> "Channels":
+        return Channels(self.values[samples], self.weights)
+
+    def of_output(self, index: int) -> "Channels":
+        return Channels(self.values, self.weights[:, index : index + 1])
+
+    def add(self, other: Block, tile: Tensor, scratch: Scratch) -> None:
+        assert isinstance(other, Channels)
+        left, right, num_outputs = len(self.values), len(other.values), self.weights.shape[1]
+        products = scratch.take("channels", tile, len(self.weights), left, right)
+        torch.bmm(self.values.transpose(0, 1), other.values.permute(1, 2, 0), out=products)
+        pairs = (self.weights[:, :, None] * self.weights[:, None, :]).flatten(1)  # O, C C
+        sums = scratch.take("pairs", tile, left * right, num_outputs**2)
+        torch.mm(products.flatten(1).T, pairs, out=sums)
+        tiles = tile.unflatten(0, (left, num_outputs)).unflatten(2, (right, num_outputs))
+        tiles += sums.view(left, right, num_outputs, num_outputs).transpose(1, 2)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

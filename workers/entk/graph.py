@@ -18,6 +18,16 @@ LOOKS = {"ViewBackward0", "ReshapeAliasBackward0", "UnsafeViewBackward0", "Unsqu
 # functions of single elements
 ELEMENTWISE = {"Relu", "Tanh", "Sigmoid", "Gelu", "Silu", "Softplus", "Elu", "LeakyRelu", "Hardtanh", "Hardsigmoid", "Hardswish", "Mish",
                "Erf", "Sin", "Cos", "Exp", "LogSigmoid", "Softsign"}  # fmt: skip
+ARITHMETIC = {"Add", "Sub", "Mul", "Div", "Neg"}
+# by the number of axes of a batch
+POOLS = {
+    "AvgPool2D": 4,
+    "AvgPool3D": 5,
+    "AdaptiveAvgPool2D": 4,
+    "AdaptiveAvgPool3D": 5,
+    "MaxPool2DWithIndices": 4,
+    "MaxPool3DWithIndices": 5,
+}
 CUTS = {"SplitBackward0", "SplitWithSizesBackward0"}
 
 
@@ -87,14 +97,49 @@ def kind(node: Node) -> str:
     return node.name().rstrip("0123456789").removesuffix("Backward").rsplit("::", 1)[-1]
 
 
-def activation(readout: Node, below: Node) -> list[Node] | None:
-    """The functions of single elements between the product `readout` and the operation `below`; None: something else is there."""
-    node = readout.next_functions[1 if kind(readout) == "Addmm" else 0][0]
-    path = []
-    while node is not None and kind(node) in ELEMENTWISE:
-        path.append(node)
-        node = node.next_functions[0][0]
-    return path if node is below and path else None
+def readout_edge(outputs: Tensor) -> GradientEdge | None:
+    """The inputs (b, F) of the linear layer that makes the outputs; None: something else makes them."""
+    root = outputs.grad_fn
+    if root is None or kind(root) not in ("Addmm", "Mm") or getattr(root, "_saved_alpha", 1) != 1:
+        return None
+    features, index = root.next_functions[1 if kind(root) == "Addmm" else 0]
+    return None if features is None or index else GradientEdge(features, 0)
+
+
+def channelwise(outputs: Tensor) -> set[Node]:
+    """The operations whose output's channel f, of (b, F, ...), reaches the linear last layer in its input f alone, on every path."""
+    edge = readout_edge(outputs)
+    if edge is None or [child for child, _ in outputs.grad_fn.next_functions].count(edge.node) > 1:  # type: ignore[union-attr]
+        return set()
+    shape = edge.node._input_metadata[edge.output_nr].shape
+    reached, mixed = {edge.node}, set()
+    for node in _nodes(outputs):  # all that lead to a node come before it
+        inside = node in reached and node not in mixed and _keeps_channels(node)
+        for child, index in node.next_functions:
+            if inside and child is not None and index == 0 and child._input_metadata[0].shape[:2] == shape:
+                reached.add(child)
+            elif node is not outputs.grad_fn:
+                mixed.add(child)
+    return reached - mixed
+
+
+def _keeps_channels(node: Node) -> bool:
+    """Whether channel f of the output (b, F, ...) depends on channel f of the inputs of equal (b, F) alone."""
+    name, sizes = kind(node), [child._input_metadata[index].shape for child, index in node.next_functions if child is not None]
+    shape = node._input_metadata[0].shape
+    if name in ELEMENTWISE | ARITHMETIC:
+        return all(len(size) == len(shape) or size[:2] != shape[:2] for size in sizes)
+    if name in ("Mean", "Sum"):
+        axes = [int(axis) % 2**64 for axis in node._saved_dim]  # type: ignore[attr-defined]
+        return not {axis if axis < 2**63 else axis - 2**64 + len(sizes[0]) for axis in axes} & {0, 1}
+    if name == "NativeBatchNorm":
+        return not node._saved_training  # type: ignore[attr-defined]
+    if name in POOLS:
+        return len(shape) == POOLS[name]
+    if name == "AsStrided":  # of a mean over all positions, in channels-last order: the same numbers in the same places
+        below, _ = node.next_functions[0]
+        return below is not None and kind(below) == "Mean" and sizes == [shape] and list(node._saved_stride[:2]) == [shape[1], 1]  # type: ignore[attr-defined]
+    return name in ("View", "ReshapeAlias", "UnsafeView", "Squeeze", "Unsqueeze")
 
 
 def readings(outputs: Tensor, names: Mapping[int, str]) -> list[Reading]:

@@ -1,6 +1,7 @@
 """A model seen as a function of its trainable weights, sample by sample: forward passes, and how each weight enters them."""
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from workers.entk import checks
-from workers.entk.graph import LOOKS, Reading, activation, hides_weights, kind, readings
+from workers.entk.graph import LOOKS, Reading, channelwise, hides_weights, readings, readout_edge
 from workers.entk.layout import Layout, find_layout
 from workers.entk.terms import Grouped, Matrix, Term, term_of
 from workers.errors import ConfigError
@@ -35,7 +36,7 @@ class Part:
     depth: int  # number of its first operation, outputs first
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Pass:
     """One forward pass of a chunk: `outputs` (b, D) flattened, and its operations that read weights."""
 
@@ -56,21 +57,31 @@ class Pass:
 
     def is_root(self, place: tuple[int, int]) -> bool:
         """Whether an operation is the last one, so that its cotangents are those of the outputs."""
-        return self.readings[place[0]].node is self.outputs.grad_fn
+        return self.readings[place[0]].node is self.root
 
-    def activation(self, place: tuple[int, int]) -> list[Node] | None:
-        """The activation between an operation and a linear last layer, where nothing else is there."""
-        root = self.outputs.grad_fn
-        if root is None or kind(root) not in ("Addmm", "Mm"):
-            return None
-        return activation(root, self.readings[place[0]].node)
+    @property
+    def root(self) -> Node | None:
+        """The last operation."""
+        return self.outputs.grad_fn
 
-    def separated(self, place: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Derivatives (b, O) of that activation and weights (O, C) of the last layer: cotangent c of the operation is their product."""
-        derivatives = torch.ones(self.readings[place[0]].output_shape, dtype=self.outputs.dtype, device=self.outputs.device)
-        for node in self.activation(place) or ():
-            derivatives = node(derivatives)  # type: ignore[operator]
-        return derivatives, self.outputs.grad_fn._saved_mat2  # type: ignore[union-attr]
+    @functools.cached_property
+    def separable(self) -> frozenset[int]:
+        """Operations (b, O, ...) whose cotangent of output c is w_oc d, with derivatives d and weights (O, C) of a linear last layer."""
+        found = channelwise(self.outputs)
+        return frozenset(index for index, reading in enumerate(self.readings) if reading.node in found and reading.node is not self.root)
+
+    def derivatives(self, operations: Sequence[int]) -> list[Tensor]:
+        """Those of separable operations, one backward pass from the inputs of the last layer for all outputs."""
+        edge = readout_edge(self.outputs)
+        assert edge is not None
+        ones = self.outputs.new_ones(edge.node._input_metadata[edge.output_nr].shape)
+        edges = [self.readings[index].edge for index in operations]
+        return list(torch.autograd.grad([edge], edges, [ones], retain_graph=True))
+
+    @property
+    def readout_weights(self) -> Tensor:
+        """(O, C), of a linear last layer."""
+        return self.root._saved_mat2.detach()  # type: ignore[union-attr, no-any-return]
 
     def cotangents(self, operations: Sequence[int], cotangents: Tensor) -> list[Tensor]:
         """Cotangents (R, *output) of operations, for cotangents (R, b, D) of the outputs; the graph is kept."""

@@ -16,8 +16,8 @@ from workers.errors import ConfigError
 # a pass of fewer samples takes several cotangents at a time
 FEW_SAMPLES = 8
 
-WITHOUT_COTANGENTS = ("readout", "separable")
-ONE_POSITION = (*WITHOUT_COTANGENTS, "outer")
+WITHOUT_COTANGENTS = ("readout", "separable", "channels")
+ONE_POSITION = ("readout", "separable", "outer")
 
 Label = Callable[[str], str]
 
@@ -45,7 +45,7 @@ class Basis:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Piece:
-    """A weight in its form: "readout", "separable", "outer", "ghost", "tokens", "rows", "panel" or "others".
+    """A weight in its form: "readout", "separable", "channels", "outer", "ghost", "tokens", "rows", "panel" or "others".
 
     With `bias`, that of the same operation is in it.
     """
@@ -120,8 +120,12 @@ def _piece(part: Part, recorded: Pass, basis: Basis, label: str, scale: float) -
         positions, fan_in = term.inputs.shape[1:]
         if positions == 1 and basis.width == 1 and recorded.is_root(part.places[0]):
             return piece("readout", fan_in, fan_in + num_rows)
-        if positions == 1 == num_rows < cotangents and basis.width == 1 and recorded.activation(part.places[0]):
-            return piece("separable", fan_in + term.num_outputs, fan_in + term.num_outputs)
+        if basis.width == 1 < cotangents and part.places[0][0] in recorded.separable:
+            if positions == 1 == num_rows:
+                return piece("separable", fan_in + term.num_outputs, fan_in + term.num_outputs)
+            if positions > 1:
+                products = part.num_weights + (num_rows**2 * term.num_outputs if num_rows > 1 else 0)
+                return piece("channels", positions * (fan_in + term.num_outputs), products)
         form = "outer" if positions == 1 else "ghost"
         products = num_rows * (num_rows if positions == 1 else cotangents) + fan_in + num_rows * cotangents * term.num_outputs
         other = piece(form, positions * (fan_in + cotangents * term.num_outputs), positions**2 * products)

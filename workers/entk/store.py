@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from workers.entk.blocks import Block, Ghost, Outer, Panel, Readout, Rows, Scratch, Separable, Tokens
+from workers.entk.blocks import Block, ChannelPanel, Ghost, Outer, Panel, Readout, Rows, Scratch, Separable, Tokens
 from workers.entk.network import Network, Pass, Samples
 from workers.entk.planning import WITHOUT_COTANGENTS, Basis, Group, Piece, chunk_size
 from workers.entk.terms import Lookup, Matrix, write_rows
@@ -27,7 +27,7 @@ class Store:
         self.network, self.basis, self.group, self.num_samples = network, basis, group, num_samples
         self.scratch, self.side = scratch, side
         self.tensors: dict[Piece, list[Tensor]] = {}
-        self.squares: dict[Piece, Tensor] = {}
+        self.weights: dict[Piece, Tensor] = {}  # (O, C), of the last layer
         self.panels: dict[Piece, list[tuple[Matrix, list[Tensor], int]]] = {}
         self.rows: dict[str, Tensor] = {}
         self.places: dict[Piece, slice] = {}
@@ -68,12 +68,16 @@ class Store:
             cotangents = self.basis.cotangents(recorded.outputs.detach(), range(first, min(first + together, self.basis.size)))
             for index, grad in zip(operations, recorded.cotangents(operations, cotangents)):
                 found[index].append(grad)
+        separable = [place[0] for piece in self.group.pieces if piece.form in ("separable", "channels") for place in _places(piece)]
+        alone = {index: [grad[None]] for index, grad in zip(separable, recorded.derivatives(separable) if separable else ())}
         with torch.no_grad():
             for piece in self.group.pieces:
-                if piece.form in WITHOUT_COTANGENTS:
-                    self._keep(piece, recorded, which)
-                elif piece.form == "panel":
-                    self._keep_factors(piece, recorded, found, which)
+                if piece.form in ("separable", "channels"):
+                    self.weights[piece] = recorded.readout_weights
+                if piece.form in ("readout", "separable"):
+                    self._keep(piece, recorded, alone, which)
+                elif piece.form in ("panel", "channels"):
+                    self._keep_factors(piece, recorded, alone if piece.form == "channels" else found, which)
                 elif piece.form == "rows":
                     self._write_rows(piece, recorded, found, which)
                 elif piece.part is not None:
@@ -117,17 +121,15 @@ class Store:
         if len(recorded.outputs) > which.stop - which.start:
             self._row_buffer(piece, found)[which, :, self.places[piece]] = found[:1]
 
-    def _keep(self, piece: Piece, recorded: Pass, which: slice) -> None:
-        """What a form without cotangents keeps: inputs, and derivatives with the squared weights behind them."""
+    def _keep(self, piece: Piece, recorded: Pass, grads: Grads, which: slice) -> None:
+        """What a form without cotangents of the outputs keeps: inputs, and derivatives."""
         assert piece.part is not None
         (place,) = piece.part.places
         term = recorded.term(place)
         assert isinstance(term, Matrix)
         kept = [term.inputs[:, 0]]
         if piece.form == "separable":
-            derivatives, weights = recorded.separated(place)
-            kept.append(derivatives)
-            self.squares[piece] = weights.detach().square().sum(1) * piece.scale
+            kept.append(grads[place[0]][0][0].flatten(1))
         if piece not in self.tensors:
             self.tensors[piece] = [self._held(piece, index, one, one.shape[1]) for index, one in enumerate(kept)]
         for held, one in zip(self.tensors[piece], kept):
@@ -159,7 +161,9 @@ class Store:
                 found[piece.label].append(Readout(tensors[0], shape[0], shape[1] * piece.scale, piece.bias is not None))
                 continue
             if piece.form == "separable":
-                found[piece.label].append(Separable(tensors[0], tensors[1], self.squares[piece], piece.bias is not None))
+                found[piece.label].append(
+                    Separable(tensors[0], tensors[1], self.weights[piece].square().sum(1) * piece.scale, piece.bias is not None)
+                )
                 continue
             kept, factors = tensors
             split = factors.unflatten(1, shape)
@@ -170,6 +174,13 @@ class Store:
             else:
                 found[piece.label].append(Tokens(kept, split))
         for piece, chunks in self.panels.items():
+            if piece in self.weights:
+                found[piece.label].append(
+                    ChannelPanel(
+                        chunks, self.num_samples, 1, 1, piece.num_weights, piece.scale, self.side, self.weights[piece], shape[0] == 1
+                    )
+                )
+                continue
             found[piece.label].append(Panel(chunks, self.num_samples, *shape, piece.num_weights, piece.scale, self.side))
         for label, rows in self.rows.items():
             found[label].append(Rows(rows.unflatten(1, shape).flatten(2)))
