@@ -36,7 +36,8 @@ def samples(name: str, inputs: Any, *more: Tensor) -> Samples:
             raise ConfigError(f"{name} is empty: it has shape {tuple(tensor.shape)}; give at least one sample along the first axis")
     if len({len(tensor) for tensor in found}) > 1:
         raise ConfigError(f"the tensors of {name} must have one number of samples, got {', '.join(str(len(tensor)) for tensor in found)}")
-    return found
+    # in another order of memory a part of them would take other operations than a copy of it
+    return tuple(tensor.contiguous() for tensor in found)
 
 
 def match(rows: Samples, columns: Samples | None) -> None:

@@ -204,7 +204,8 @@ def _looks(node: Node, read: Mapping[int, Source]) -> "dict[tuple[Node, int], So
     if name in TRANSPOSES and _is_matrix_transpose(node):
         return {(node, 0): _with(source, ("transposed", *_saved(node)))}
     if name in LOOKS:
-        return {(node, 0): _with(source, (name, *_saved(node)))}
+        # a view does not keep its own shape
+        return {(node, 0): _with(source, (name, tuple(node._input_metadata[0].shape), *_saved(node)))}
     return None
 
 
