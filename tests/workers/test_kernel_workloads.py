@@ -98,6 +98,17 @@ def test_the_certificate_of_a_good_solve(tmp_path):
     assert (found["num_rows"], found["num_units"], found["num_outputs"]) == (50, 5, 10)
 
 
+@pytest.mark.parametrize("full", [True, False])
+def test_progress_goes_from_the_first_kernel_to_the_end_of_the_last(tmp_path, full):
+    committed(tmp_path, TRAIN)
+    told: list[dict] = []
+    attempt(tmp_path, replace(GRAM, full=full), report=told.append)
+    shares = [done / total for done, total in (message["progress"] for message in told if "progress" in message)]
+    assert shares == sorted(set(shares))
+    assert shares[-1] == 1.0
+    assert len(shares) >= 1 + full
+
+
 @pytest.mark.parametrize("kernel", ["full", "traced"])
 def test_the_noise_floor_of_a_kernel_in_single_precision_is_its_measured_error(tmp_path, kernel):
     """Weyl's bound, which the rounding of the largest eigenvalue exceeds many times."""

@@ -1,6 +1,6 @@
 """The empirical neural tangent kernel of a trained network on a fixed probe set."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from workers.entk import Estimate
 
 FULL, TRACED, PROBE = "gram-full.npy", "gram-traced.npy", "probe.npz"
+OUTPUTS = {FULL: "full", TRACED: "traced"}
 MEMORY_GIB = 1.0  # beside the kernel
 # observables that take the third power of the rows are left out of larger kernels
 MOST_ROWS_DECOMPOSED = 4096
@@ -66,9 +67,10 @@ class Gram(Workload):
         with torch.no_grad():
             outputs_NC = module(inputs_N)
             loss_N = loss_per_unit(self.train.loss, outputs_NC, labels_N)
-        kernels = {TRACED: entk.gram(module, inputs_N, outputs="traced", memory_gib=MEMORY_GIB, progress=context.progress)}
-        if self.full:
-            kernels[FULL] = entk.gram(module, inputs_N, memory_gib=MEMORY_GIB, progress=context.progress)
+        kernels: dict[str, Tensor] = {}
+        for name in (TRACED, FULL) if self.full else (TRACED,):
+            progress = self._progress(context, len(kernels))
+            kernels[name] = entk.gram(module, inputs_N, outputs=OUTPUTS[name], memory_gib=MEMORY_GIB, progress=progress)
         errors = {name: self._error(module, inputs_N, name, kernel) for name, kernel in kernels.items()}
         residuals_NC = residual(self.train.loss, outputs_NC, labels_N)
         self._save(context, kernels)
@@ -78,13 +80,18 @@ class Gram(Workload):
         for name, value in (values | self._observed(kernels, residuals_NC, labels_N)).items():
             yield Row(step=self.step(), name=name, value=value)
 
+    def _progress(self, context: "Context", index: int) -> Callable[[int, int], None]:
+        """Of one kernel after the other, as of one piece of work."""
+        count = 1 + self.full
+        return lambda done, total: context.progress(index * total + done, count * total)
+
     def _error(self, module: "nn.Module", inputs_N: "Tensor", name: str, kernel: "Tensor") -> "Estimate":
         """||kernel - exact||_F from sampled tiles in float64; a kernel in float64 is as exact as they are."""
         from workers import entk
 
         if self.dtype == "float64":
             return entk.Estimate(0.0, 0.0)
-        return entk.kernel_error(kernel, entk.double_tiles(module, inputs_N, "full" if name == FULL else "traced"))
+        return entk.kernel_error(kernel, entk.double_tiles(module, inputs_N, OUTPUTS[name]))
 
     def _observed(self, kernels: "dict[str, Tensor]", residuals_NC: "Tensor", labels_N: "Tensor") -> dict[str, float]:
         """What is observed of the kernels themselves (`workers/observables/`); targets are one-hot labels."""
