@@ -14,12 +14,14 @@ True
 True
 """
 
-from workers.entk.certificates import Certificate, ExactTile, double_tiles, kernel_error
+from workers.entk.certificates import Certificate, ExactTile, kernel_error
+from workers.entk.exact_tiles import double_tiles
 from workers.entk.jacobians import jacobian
 from workers.entk.kernels import Plan, gram, loss_gram, plan
 from workers.entk.lanczos import Eigenpairs, Progress, lanczos
 from workers.entk.norms import squared_gradient_norms
 from workers.entk.operators import KernelOperator, Operator
+from workers.entk.panels import KernelTiles, kernel_tiles
 from workers.entk.planning import MemoryCap
 from workers.entk.position import LayerPosition, Position, lnp
 from workers.entk.position_gradients import Preconditioner
@@ -38,6 +40,7 @@ __all__ = [
     "Estimate",
     "ExactTile",
     "KernelOperator",
+    "KernelTiles",
     "LayerPosition",
     "MemoryCap",
     "Operator",
@@ -58,6 +61,7 @@ __all__ = [
     "gram",
     "jacobian",
     "kernel_error",
+    "kernel_tiles",
     "lanczos",
     "lnp",
     "log_windows",

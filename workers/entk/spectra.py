@@ -71,8 +71,8 @@ def spectrum(
 
     Whole spectra, and the largest part where that is cheaper, come from `torch.linalg.eigh` in float64, else from block Lanczos, to which
     `tolerance` and what follows go (see `lanczos`). `eigenvectors=False` saves their time, and leaves what they certify NaN.
-    `exact_tile`: the noise floor from sampled exact tiles (see `certificates.double_tiles`) instead of the kernel's precision; `error`:
-    from what `certificates.kernel_error` found before, such as beside a kernel that was stored.
+    `exact_tile`: the noise floor from sampled exact tiles (see `double_tiles`) instead of the kernel's precision; `error`:
+    from what `kernel_error` found before, such as beside a kernel that was stored.
 
     ConfigError where a kernel is not symmetric, or not positive semidefinite beyond its noise floor, where all eigenvalues of an
     operator are asked for, or for an error that is none; Diverged where it is not finite or a solver does not converge.
