@@ -27,6 +27,8 @@ def one_of(name: str, value: str, allowed: Sequence[str]) -> None:
 def samples(name: str, inputs: Any, *more: Tensor) -> Samples:
     """Inputs (a tensor or a tuple of them) and what goes with them as tensors of N samples each."""
     found = (*(inputs if isinstance(inputs, tuple | list) else (inputs,)), *more)
+    if not found:
+        raise ConfigError(f"{name} is empty; give a tensor, or one for each of the model's arguments")
     for tensor in found:
         if not isinstance(tensor, Tensor):
             raise ConfigError(
@@ -41,7 +43,10 @@ def samples(name: str, inputs: Any, *more: Tensor) -> Samples:
 
 
 def match(rows: Samples, columns: Samples | None) -> None:
-    """Both sides of a cross kernel must be of one kind."""
+    """Both sides of a cross kernel must be of one kind, and numbers."""
+    if columns is not None and len(rows) != len(columns):
+        raise ConfigError(f"x and z must have as many tensors as the model has arguments, got {len(rows)} and {len(columns)}")
+    _finite_samples("z", columns or ())
     for one, other in zip(rows, columns or ()):
         if one.device != other.device or one.dtype != other.dtype or one.shape[1:] != other.shape[1:]:
             raise ConfigError(
@@ -65,11 +70,19 @@ def place(model: nn.Module, found: Samples) -> None:
                 raise ConfigError(
                     f"the probe set is on {tensor.device}, the model on {weight.device}; move it: x.to({str(weight.device)!r})"
                 )
+            if weight.device.type == "meta":
+                raise ConfigError(
+                    "the model is on the device meta, where it has no numbers; move it to the CPU or a GPU: model.to_empty(...)"
+                )
             if tensor.is_floating_point() and tensor.dtype != weight.dtype:
                 raise ConfigError(f"the probe set has dtype {tensor.dtype}, the model {weight.dtype}; convert it: x.to({weight.dtype})")
+    _finite_samples("the probe set", found)
+
+
+def _finite_samples(name: str, found: Samples) -> None:
     for tensor in found:
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            raise Diverged(f"the probe set has {int((~tensor.isfinite()).sum())} numbers that are not finite")
+            raise Diverged(f"{name} has {int((~tensor.isfinite()).sum())} numbers that are not finite")
 
 
 def outputs(found: Any) -> Tensor:
@@ -118,8 +131,9 @@ def finite(found: Tensor, weights: Mapping[str, Tensor]) -> None:
 
 def memory(memory_gib: float) -> int:
     """The memory in bytes."""
-    if not memory_gib > 0 or math.isinf(memory_gib):
-        raise ConfigError(f"memory_gib must be a positive number of GiB, got {memory_gib}")
+    is_number = isinstance(memory_gib, int | float) and not isinstance(memory_gib, bool)
+    if not is_number or not 0 < memory_gib < math.inf:
+        raise ConfigError(f"memory_gib must be a positive number of GiB, got {memory_gib!r}")
     return int(memory_gib * 2**30)
 
 
@@ -134,6 +148,10 @@ def as_found(model: nn.Module, found: Samples, statistics: str | None) -> Iterat
     Dropout that is active is refused. Active batch normalisation is refused unless `statistics` says which ones: "running", or "batch"
     for those of all samples given here, frozen (no gradient goes through them).
     """
+    if not isinstance(model, nn.Module):
+        raise ConfigError(
+            f"the model must be a torch.nn.Module, got {type(model).__name__}; for other functions take KernelOperator.from_products"
+        )
     dropout = [name for name, module in model.named_modules() if isinstance(module, DROPOUTS) and module.training and module.p > 0]
     attention = [
         name

@@ -72,6 +72,8 @@ def lanczos(
     """
     operator = as_operator(kernel)
     limit = TOLERANCES.get(operator.dtype, LOW_PRECISION_TOLERANCE) if tolerance is None else tolerance
+    if not limit > 0 or (max_products is not None and max_products < 1):
+        raise ConfigError(f"tolerance must be positive and max_products at least 1, got {limit} and {max_products}")
     capacity = _capacity(operator, num_eigenpairs, block_size, basis_size)
     krylov = _Krylov(operator, min(block_size, operator.shape[0]), capacity, seed)
     krylov.next_look = num_eigenpairs + krylov.block
@@ -102,8 +104,8 @@ def _capacity(operator: Operator, num_eigenpairs: int, block_size: int, basis_si
     rows, columns = operator.shape
     if rows != columns:
         raise ConfigError(f"eigenvalues are those of a square kernel, got one of shape {(rows, columns)}; take K(X, X)")
-    if not 1 <= num_eigenpairs <= rows:
-        raise ConfigError(f"the number of eigenvalues must be between 1 and {rows}, the rows of the kernel, got {num_eigenpairs}")
+    if not isinstance(num_eigenpairs, int) or isinstance(num_eigenpairs, bool) or not 1 <= num_eigenpairs <= rows:
+        raise ConfigError(f"the number of eigenvalues must be between 1 and {rows}, the rows of the kernel, got {num_eigenpairs!r}")
     if block_size < 1:
         raise ConfigError(f"block_size must be at least 1, got {block_size}")
     least = min(rows, num_eigenpairs + 3 * block_size)

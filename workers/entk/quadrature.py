@@ -145,6 +145,8 @@ def density(
     """
     if num_probes < 4 or num_steps < 1:
         raise ConfigError(f"num_probes must be at least 4 and num_steps at least 1, got {num_probes} and {num_steps}")
+    if block_size < 1:
+        raise ConfigError(f"block_size must be at least 1, got {block_size}")
     probes_RV = _without(eigenvectors_RK, _signs(operator, num_probes, seed))
     parts = [quadrature(operator, part, num_steps, eigenvectors_RK) for part in torch.split(probes_RV, block_size, dim=1)]
     nodes_VS, weights_VS = (torch.cat(found) for found in zip(*parts))
@@ -170,8 +172,10 @@ def residual_density(operator: Operator, residual: Any, *, num_steps: int = 64) 
 
 def starts(residual: Any, num_rows: int) -> Tensor:
     """A residual (N, C) of torch or NumPy in float64 as columns (R, 1) for a full kernel, (R, C) for a traced one; else ConfigError."""
-    found = torch.as_tensor(residual).to(torch.float64)
-    if found.numel() % num_rows or not found.numel():
+    found = torch.as_tensor(residual).detach().to(torch.float64)
+    if not found.isfinite().all():
+        raise Diverged("the residual has numbers that are not finite; the network behind it diverged")
+    if num_rows not in (found.numel(), found.shape[:-1].numel()):
         raise ConfigError(
             f"a residual of shape {tuple(found.shape)} does not fit a kernel of {num_rows} rows; give (N, C), with {num_rows} = N C or N"
         )

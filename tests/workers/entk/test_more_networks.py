@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from tests.workers.entk.networks import Apply, slow_jacobian
 from workers import entk
 from workers.entk.norms import squared_gradient_norms
+from workers.errors import ConfigError, Diverged
 
 
 def normal(*shape: int) -> Tensor:
@@ -63,3 +65,60 @@ def test_two_views_of_a_weight_in_two_orders():
 
     torch.manual_seed(0)
     check(made(run, w=weight(6), readout=nn.Linear(12, 3)), normal(5, 6, 6))
+
+
+def mlp() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 3)).double()
+
+
+@pytest.mark.parametrize("value", ["2", None, True, float("nan"), float("inf"), -1.0])
+def test_memory_that_is_no_number_is_refused(value):
+    with pytest.raises(ConfigError, match="memory_gib must be a positive number of GiB, got"):
+        entk.gram(mlp(), normal(4, 6), memory_gib=value)
+
+
+def test_what_is_no_model_or_no_probe_set_is_refused():
+    with pytest.raises(ConfigError, match="the model must be a torch.nn.Module, got function; .* KernelOperator.from_products"):
+        entk.gram(lambda x: x, normal(4, 6))
+    with pytest.raises(ConfigError, match="x is empty; give a tensor, or one for each of the model's arguments"):
+        entk.gram(mlp(), ())
+    with pytest.raises(ConfigError, match="on the device meta, where it has no numbers"):
+        entk.gram(mlp().to("meta"), normal(4, 6).to("meta"))
+
+
+def test_the_other_probe_set_is_looked_at_too():
+    with pytest.raises(ConfigError, match="x and z must have as many tensors as the model has arguments, got 1 and 2"):
+        entk.gram(mlp(), normal(4, 6), (normal(4, 6), normal(4, 6)))
+    with pytest.raises(Diverged, match="z has 24 numbers that are not finite"):
+        entk.gram(mlp(), normal(4, 6), normal(4, 6) / 0)
+
+
+@pytest.mark.parametrize("shape", [(16, 3), (2, 24), (3, 16), (7,)])
+def test_a_residual_of_another_number_of_units_is_refused(shape):
+    """Its entries would be cut into columns that mean nothing."""
+    kernel = torch.eye(24, dtype=torch.float64)
+    with pytest.raises(ConfigError, match="does not fit a kernel of 24 rows"):
+        entk.residual_density(kernel, normal(*shape))
+    with pytest.raises(ConfigError, match="does not fit a kernel of 24 rows"):
+        entk.spectrum(kernel).weights(normal(*shape))
+    assert entk.residual_density(kernel, normal(8, 3)).rayleigh_quotient == pytest.approx(1.0)
+    assert entk.residual_density(kernel, normal(24, 5)).rayleigh_quotient == pytest.approx(1.0)
+
+
+def test_a_residual_that_is_not_finite_is_refused():
+    with pytest.raises(Diverged, match="the residual has numbers that are not finite"):
+        entk.residual_density(torch.eye(6), torch.full((2, 3), torch.nan))
+
+
+def test_settings_of_solvers_that_cannot_be_are_refused():
+    kernel = torch.eye(24, dtype=torch.float64)
+    for wrong in (True, 2.0, "3"):
+        with pytest.raises(ConfigError, match="the number of eigenvalues must be between 1 and 24, the rows of the kernel, got"):
+            entk.lanczos(kernel, wrong)
+    with pytest.raises(ConfigError, match="tolerance must be positive and max_products at least 1, got nan and None"):
+        entk.lanczos(kernel, 3, tolerance=torch.nan)
+    with pytest.raises(ConfigError, match="tolerance must be positive and max_products at least 1, got 1e-06 and 0"):
+        entk.lanczos(kernel, 3, tolerance=1e-6, max_products=0)
+    with pytest.raises(ConfigError, match="block_size must be at least 1, got 0"):
+        entk.density(kernel, 3, block_size=0)
