@@ -28,7 +28,7 @@ def update(
     """One step along the gradient of the mean loss; nothing is read back from the device.
 
     `num_at_once`: samples that are computed together, whose gradients add up to the same but for rounding; None: all. `look` gets the
-    outputs when the gradients are there and the weights are still as they were.
+    outputs when the gradients are there and the weights are still as they were; with their graph, where all samples are one pass.
     """
     import torch
 
@@ -36,14 +36,14 @@ def update(
         group["lr"] = rate
     optimizer.zero_grad(set_to_none=True)
     at_once = num_at_once or len(inputs_N)
-    kept = []
+    whole, kept = at_once >= len(inputs_N), []
     for start in range(0, len(inputs_N), at_once):
         outputs_NC, labels = module(inputs_N[start : start + at_once]), labels_N[start : start + at_once]
         loss_N = loss_per_unit(loss, outputs_NC, labels)
-        (loss_N.mean() if at_once >= len(inputs_N) else loss_N.sum() / len(inputs_N)).backward()
-        kept.append(outputs_NC.detach())
+        (loss_N.mean() if whole else loss_N.sum() / len(inputs_N)).backward(retain_graph=whole and look is not None)
+        kept.append(outputs_NC if whole else outputs_NC.detach())
     if look is not None:
-        look(torch.cat(kept))
+        look(kept[0] if whole else torch.cat(kept))
     optimizer.step()
 
 

@@ -4,6 +4,7 @@ A network is taken at the level of its operations, not of its modules: whatever 
 twice, a tied embedding, a packed projection cut in three, a plain `x @ w`), it does so through nodes of this graph, so none is missed.
 """
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -147,8 +148,8 @@ def readings(outputs: Tensor, names: Mapping[int, str]) -> list[Reading]:
     sources: dict[tuple[Node, int], Source] = {}
     found = []
     for node in reversed(_nodes(outputs)):  # weights before what reads them
-        if _leaf(node, names) is not None:
-            sources[node, 0] = Source(_leaf(node, names))  # type: ignore[arg-type]
+        if (name := _leaf(node, names)) is not None:
+            sources[node, 0] = Source(name)
             continue
         read = {slot: sources[child] for slot, child in enumerate(node.next_functions) if child in sources}
         if not read:
@@ -185,8 +186,7 @@ def _nodes(outputs: Tensor) -> list[Node]:
 
 
 def _leaf(node: Node, names: Mapping[int, str]) -> str | None:
-    weight = getattr(node, "variable", None)
-    return None if weight is None else names.get(id(weight))
+    return names.get(id(node.variable)) if node.name().endswith("AccumulateGrad") else None  # type: ignore[attr-defined]
 
 
 def _looks(node: Node, read: Mapping[int, Source]) -> "dict[tuple[Node, int], Source] | None":
@@ -215,7 +215,12 @@ def _with(source: Source, look: tuple[Any, ...]) -> Source:
 
 def _saved(node: Node) -> tuple[Any, ...]:
     """What a look keeps of itself: its axes and sizes."""
-    return tuple(str(getattr(node, name)) for name in sorted(dir(node)) if name.startswith("_saved_"))
+    return tuple(str(getattr(node, name)) for name in _saved_names(type(node)))
+
+
+@functools.cache
+def _saved_names(kind: type) -> list[str]:
+    return [name for name in dir(kind) if name.startswith("_saved_")]
 
 
 def _axis(node: Node) -> int:

@@ -127,10 +127,14 @@ class Network:
         if len(samples[0]) < FEWEST:
             samples = tuple(tensor[[0] * FEWEST] for tensor in samples)
         with torch.enable_grad():
-            outputs = _flat_outputs(self.forward(_ordered(samples) if self.channels_last else samples), samples)
+            return self.passed(self.forward(_ordered(samples) if self.channels_last else samples), samples)
+
+    def passed(self, raw: Tensor, samples: Samples) -> Pass:
+        """The pass that has given these outputs of the samples."""
+        with torch.enable_grad():
+            outputs = _flat_outputs(raw, samples)
         found = readings(outputs, _ids(self.weights))
-        signature = tuple(reading.kind for reading in found)
-        if signature != self.signature:
+        if (signature := _signature(found)) != self.signature:
             raise ConfigError(
                 "the model ran other operations than in the pass before: its path depends on the samples or on chance. "
                 f"Before: {', '.join(self.signature)}; now: {', '.join(signature)}. Make its path fixed, or take one sample at a time"
@@ -182,7 +186,7 @@ def look(model: nn.Module, forward: Forward, samples: Samples) -> Network:
         others=others,
         shape=raw[:1].shape,
         probe=recorded,
-        signature=tuple(reading.kind for reading in found),
+        signature=_signature(found),
         kept_bytes=_kept_bytes(outputs),
         channels_last=channels_last,
     )
@@ -217,6 +221,11 @@ def _flat_outputs(outputs: Tensor, samples: Samples) -> Tensor:
 
 def _ids(weights: Mapping[str, Tensor]) -> dict[int, str]:
     return {id(weight): name for name, weight in weights.items()}
+
+
+def _signature(found: Sequence[Reading]) -> tuple[str, ...]:
+    """Each operation and the weights that it reads."""
+    return tuple(f"{reading.kind} of {' and '.join(source.name for source in reading.sources.values())}" for reading in found)
 
 
 def _gradients(outputs: Tensor, weights: Sequence[Tensor], cotangents: Tensor) -> Tensor:

@@ -1,12 +1,16 @@
 """Squared norms of per-sample gradients, for many cotangents, without the gradients (ghost norms; Goodfellow 2015, Li et al. 2022)."""
 
+import contextlib
+import math
 from typing import Literal, overload
 
 import torch
 from torch import Tensor, nn
 
 from workers.entk import checks
-from workers.entk.network import Network, Pass, Samples, look
+from workers.entk.network import FEWEST, Network, Part, Pass, Samples, look
+from workers.entk.terms import Matrix, Vector
+from workers.errors import ConfigError
 
 # R cotangents of each sample; N samples, b of a chunk; D outputs of a sample
 
@@ -46,37 +50,79 @@ def squared_gradient_norms(
     `cotangents_RN`: (R, *outputs.shape). Trainable parameters only. `known`: what `network` gave for this model and this shape. Raises
     ConfigError for a model whose samples are not independent.
     """
-    samples = checks.samples("x", inputs)
-    seen = known or network(model, inputs)
-    flat = cotangents_RN.flatten(2) if cotangents_RN.dim() > 2 else cotangents_RN.unsqueeze(2)
-    size = max(1, PASS_BYTES // max(1, seen.kept_bytes))
-    chunks = [_chunk(seen, tuple(tensor[start : start + size] for tensor in samples), flat[:, start : start + size])
-              for start in range(0, len(samples[0]), size)]  # fmt: skip
-    found = {name: torch.cat([chunk[name] for chunk in chunks], dim=1) for name in seen.weights}
+    found = norms_by_parameter(known or network(model, inputs), inputs, cotangents_RN)
     return found if by_parameter else torch.stack(list(found.values())).sum(0)
 
 
+@torch.no_grad()
+def norms_by_parameter(
+    seen: Network, inputs: Tensor | tuple[Tensor, ...], cotangents_RN: Tensor, outputs: Tensor | None = None
+) -> dict[str, Tensor]:
+    """Those of a known network. `outputs`: of these inputs, made before; where their graph is still there no pass is made again."""
+    samples = checks.samples("x", inputs)
+    flat = cotangents_RN.flatten(2) if cotangents_RN.dim() > 2 else cotangents_RN.unsqueeze(2)
+    size = max(1, PASS_BYTES // max(1, seen.kept_bytes))
+    if outputs is not None and outputs.requires_grad and outputs.dtype == seen.probe.outputs.dtype and FEWEST <= len(outputs) <= size:
+        # another graph, such as a compiled one: ConfigError; freed by the backward pass of a training step: RuntimeError
+        with contextlib.suppress(ConfigError, RuntimeError):
+            return _squares(seen, seen.passed(outputs, samples), samples, flat)
+    chunks = [_chunk(seen, tuple(tensor[start : start + size] for tensor in samples), flat[:, start : start + size])
+              for start in range(0, len(samples[0]), size)]  # fmt: skip
+    return {name: torch.cat([chunk[name] for chunk in chunks], dim=1) for name in seen.weights}
+
+
 def _chunk(seen: Network, samples: Samples, cotangents: Tensor) -> dict[str, Tensor]:
-    """Squared norms (R, b) by the parameter's name; zeros for one that the outputs do not depend on."""
-    num_samples = len(samples[0])
-    recorded = seen.record(samples)
+    recorded, num_samples = seen.record(samples), len(samples[0])
     if len(recorded.outputs) > num_samples:  # one sample that was taken twice
         cotangents = cotangents.expand(-1, len(recorded.outputs), -1)
-    found = {name: cotangents.new_zeros(len(cotangents), num_samples) for name in seen.weights}
+    return {name: found[:, :num_samples] for name, found in _squares(seen, recorded, samples, cotangents).items()}
+
+
+def _squares(seen: Network, recorded: Pass, samples: Samples, cotangents: Tensor) -> dict[str, Tensor]:
+    """Squared norms (R, b) by the parameter's name; zeros for one that the outputs do not depend on."""
     operations = sorted({place[0] for part in seen.parts for place in part.places})
-    for index in range(len(cotangents)):
-        grads = dict(zip(operations, recorded.cotangents(operations, cotangents[index : index + 1])))
-        with torch.no_grad():
-            for part in seen.parts:
-                found[part.name][index] += _squares(recorded, part.places, grads)[:num_samples]
+    factors = {part: _factor(seen, recorded, part) for part in seen.parts}
+    lengths: dict[int, list[Tensor]] = {part.places[0][0]: [] for part, factor in factors.items() if factor is not None}
+    squares: dict[Part, list[Tensor]] = {part: [] for part, factor in factors.items() if factor is None}
+    for one in cotangents.split(1):
+        grads = dict(zip(operations, recorded.cotangents(operations, one)))
+        for operation, rows in lengths.items():
+            rows.append(_lengths(grads[operation][0]))
+        for part, rows in squares.items():
+            rows.append(_of_rows(recorded, part.places, grads))
+    by_operation = {operation: torch.stack(rows) for operation, rows in lengths.items()}
+    found: dict[str, Tensor] = {}
+    for part, factor in factors.items():
+        each = torch.stack(squares[part]) if factor is None else by_operation[part.places[0][0]] * factor
+        found[part.name] = found[part.name] + each if part.name in found else each
     if seen.others:
-        rows = seen.other_rows(seen.others, samples, cotangents[:, :num_samples])
-        pieces = rows.split([seen.weights[name].numel() for name in seen.others], dim=2)
+        of_others = seen.other_rows(seen.others, samples, cotangents[:, : len(samples[0])])
+        pieces = of_others.split([seen.weights[name].numel() for name in seen.others], dim=2)
         found |= {name: piece.square().sum(2).T for name, piece in zip(seen.others, pieces)}
+    nothing = cotangents.new_zeros(cotangents.shape[:2])
+    return {name: found.get(name, nothing) for name in seen.weights}
+
+
+def _factor(seen: Network, recorded: Pass, part: Part) -> Tensor | float | None:
+    """||a_n||^2 (b,), by which ||g_n||^2 is multiplied where one operation reads a weight at one position of a sample; None: elsewhere."""
+    place, *more = part.places
+    probed = seen.probe.term(place)
+    if more or probed.layout.axis != 0:
+        return None
+    if isinstance(probed, Vector) and probed.base is None:
+        numel = math.prod(recorded.readings[place[0]].output_shape)
+        return probed.factor**2 if numel == probed.num_weights * len(recorded.outputs) else None
+    term = recorded.term(place) if isinstance(probed, Matrix) else probed
+    return _lengths(term.inputs) if isinstance(term, Matrix) and term.inputs.shape[1] == 1 else None
+
+
+def _lengths(values: Tensor) -> Tensor:
+    """||x_n||^2 (b,)."""
+    found: Tensor = torch.linalg.vector_norm(values.flatten(1), dim=1).square()
     return found
 
 
-def _squares(recorded: Pass, places: tuple[tuple[int, int], ...], grads: dict[int, Tensor]) -> Tensor:
+def _of_rows(recorded: Pass, places: tuple[tuple[int, int], ...], grads: dict[int, Tensor]) -> Tensor:
     """Squared norms (b,) of the rows of one weight, which several operations may read."""
     terms = [(recorded.term(place), grads[place[0]]) for place in places]
     if len(terms) == 1:

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from workers.entk import checks
 from workers.entk.network import Network
-from workers.entk.norms import network, squared_gradient_norms
+from workers.entk.norms import network, norms_by_parameter
 from workers.entk.position_blocks import jackknife_variance
-from workers.entk.position_gradients import Batch, squares, trainable
+from workers.entk.position_gradients import Batch, trainable
 from workers.entk.position_loss import UnitLoss, residuals
 from workers.entk.position_model import rank, sum_over_ranks, unwrap
 from workers.entk.position_trace import balanced_probes
@@ -72,7 +72,7 @@ def step_sums(
         generator = torch.Generator(outputs.device).manual_seed(1_000_003 * seed + rank(group))
         probes = balanced_probes(num_probes, outputs, len(outputs), generator) * found.valid[..., None]
         cotangents = torch.cat([found.gradient.to(outputs.dtype)[None], probes])
-        norms_RB = _norms(plain, pair.inputs, cotangents, seen, num_at_once)
+        norms_RB = _norms(seen, pair.inputs, cotangents, outputs, num_at_once or len(outputs))
     parts = torch.stack((found.units_B, found.units_B.square(), found.energy_B, norms_RB[1:].mean(0), norms_RB[0])).sum(1)
     wide = [_wide(value) for value in gradients if value is not None]
     if group is not None:
@@ -240,10 +240,12 @@ def _outputs_and_gradient(model: nn.Module, unit_loss: UnitLoss, batch: Batch, n
     return torch.cat(kept), [sum(map(_wide, values), torch.zeros(())) / num_units for values in zip(*gradients)]
 
 
-def _norms(model: nn.Module, inputs_B: Tensor, cotangents_RB: Tensor, seen: Network, num_at_once: int | None) -> Tensor:
-    size = num_at_once or len(inputs_B)
-    parts = zip(inputs_B.split(size), cotangents_RB.split(size, dim=1))
-    return torch.cat([squared_gradient_norms(model, part, cotangents, known=seen) for part, cotangents in parts], dim=1).to(torch.float64)
+def _norms(seen: Network, inputs_B: Tensor, cotangents_RB: Tensor, outputs: Tensor, num_at_once: int) -> Tensor:
+    """Squared norms (R, B) of all weights together."""
+    known = outputs if num_at_once >= len(outputs) else None
+    parts = zip(inputs_B.split(num_at_once), cotangents_RB.split(num_at_once, dim=1))
+    found = [torch.stack(list(norms_by_parameter(seen, part, cotangents, known).values())).sum(0) for part, cotangents in parts]
+    return torch.cat(found, dim=1).to(torch.float64)
 
 
 def _terms(sums_T: Tensor, pool_size: int | None) -> Tensor:
@@ -270,4 +272,5 @@ def _wide(value: Tensor) -> Tensor:
 
 
 def _square(tensors: list[Tensor]) -> Tensor:
-    return torch.stack([squares(value[None])[0] for value in tensors]).sum()
+    flat = [value.flatten() for value in tensors]
+    return torch.stack([torch.dot(value, value) for value in flat]).to(torch.float64).sum()

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from workers.entk.norms import network, squared_gradient_norms
+from workers.entk.norms import network, norms_by_parameter, squared_gradient_norms
 from workers.entk.position import lnp
 from workers.entk.position_trace import balanced_probes, rademacher
 from workers.entk.position_windows import PositionAccumulator, PositionWindow, log_windows, step_sums
@@ -192,14 +192,42 @@ def test_the_sums_of_a_step_are_those_of_all_pairs_of_clusters(model):
 
 
 @pytest.mark.parametrize("num_at_once", [None, 4])
-def test_outputs_and_gradient_of_a_training_step_save_a_pass(num_at_once):
-    model = mlp()
+@pytest.mark.parametrize("keep", [True, False])
+def test_outputs_and_gradient_of_a_training_step_save_its_passes(num_at_once, keep):
+    """The forward pass of the norms too, where the step has kept its graph and all samples go together."""
+    model, num_passes = mlp(), []
     inputs, labels = batch_of(model, 9)
     outputs = model(inputs)
-    gradient = torch.autograd.grad(CROSS_ENTROPY(outputs, labels).mean(), list(model.parameters()))
+    gradient = torch.autograd.grad(CROSS_ENTROPY(outputs, labels).mean(), list(model.parameters()), retain_graph=keep)
     known = network(model, inputs)
+    model.register_forward_hook(lambda *_: num_passes.append(1))
     found = step_sums(model, CROSS_ENTROPY, (inputs, labels), trained=(outputs, gradient), known=known, num_at_once=num_at_once)
+    assert len(num_passes) == (3 if num_at_once else 0 if keep else 1)
     torch.testing.assert_close(found, step_sums(model, CROSS_ENTROPY, (inputs, labels)), rtol=1e-10, atol=0.0)
+
+
+def test_outputs_by_other_operations_are_not_taken_for_those_of_the_network():
+    model, num_passes = mlp(), []
+    inputs, labels = batch_of(model, 9)
+    known, other = network(model, inputs), nn.Sequential(nn.Linear(5, 3)).double()
+    model.register_forward_hook(lambda *_: num_passes.append(1))
+    probes = torch.ones(1, 9, 3, dtype=torch.float64)
+    found, expected = (norms_by_parameter(known, inputs, probes, outputs) for outputs in (other(inputs), None))
+    assert len(num_passes) == 2
+    torch.testing.assert_close(found, expected, rtol=0.0, atol=0.0)
+
+
+def test_a_network_that_reads_other_weights_than_before_is_refused():
+    class Routed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.experts = nn.ModuleList([nn.Linear(5, 3), nn.Linear(5, 3)]).double()
+
+        def forward(self, inputs):
+            return self.experts[int(len(inputs) > 3)](inputs)
+
+    with pytest.raises(ConfigError, match="Before: Addmm of experts.0.bias and experts.0.weight; now: Addmm of experts.1.bias"):
+        squared_gradient_norms(Routed(), torch.ones(4, 5, dtype=torch.float64), torch.ones(1, 4, 3, dtype=torch.float64))
 
 
 @given(num_probes=st.integers(1, 3), num_clusters=st.integers(1, 40), num_outputs=st.integers(1, 12), seed=st.integers(0, 99))
