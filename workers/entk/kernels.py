@@ -60,9 +60,9 @@ def gram(
     checks.one_of("outputs", outputs, OUTPUTS)
     model, rows, columns = unwrap(model)[0], checks.samples("x", x), None if z is None else checks.samples("z", z)
     with checks.as_found(model, rows, statistics):
-        forward = _model_outputs(model)
-        network = _look(model, forward, rows, columns)
-        made = _plan(network, _basis(outputs, network.shape), rows, columns, memory_gib, layers, _scales(scales, network))
+        forward = model_outputs(model)
+        network = look_at(model, forward, rows, columns)
+        made = plan_of(network, basis_of(outputs, network.shape), rows, columns, memory_gib, layers, _scales(scales, network))
         kernels = _kernels(network, made, rows, columns, per_class=outputs == "per_class", progress=progress)
     return kernels if layers is not None else kernels[""]
 
@@ -81,8 +81,8 @@ def plan(
     checks.one_of("outputs", outputs, OUTPUTS)
     model, rows, columns = unwrap(model)[0], checks.samples("x", x), None if z is None else checks.samples("z", z)
     with checks.as_found(model, rows, statistics):
-        network = _look(model, _model_outputs(model), rows, columns)
-        return _plan(network, _basis(outputs, network.shape), rows, columns, memory_gib, layers, {})
+        network = look_at(model, model_outputs(model), rows, columns)
+        return plan_of(network, basis_of(outputs, network.shape), rows, columns, memory_gib, layers, {})
 
 
 def loss_gram(
@@ -106,7 +106,7 @@ def loss_gram(
     model, rows = unwrap(model)[0], checks.samples("x", batch[0], batch[1])
     columns = None if other is None else checks.samples("other", other[0], other[1])
     with checks.as_found(model, rows, statistics):
-        apply = _model_outputs(model)
+        apply = model_outputs(model)
 
         def losses(samples: Samples) -> Tensor:
             outputs, targets = apply(samples[:-1]), samples[-1]
@@ -116,26 +116,26 @@ def loss_gram(
             valid = valid_units(unit_loss, outputs, targets, None).flatten(1)
             return (values.flatten(1) * valid).sum(1) / valid.sum(1).clamp(min=1)
 
-        network = _look(model, losses, rows, columns)
-        made = _plan(network, Basis(network.shape[1:].numel(), 1), rows, columns, memory_gib, layers, {})
+        network = look_at(model, losses, rows, columns)
+        made = plan_of(network, Basis(network.shape[1:].numel(), 1), rows, columns, memory_gib, layers, {})
         kernels = _kernels(network, made, rows, columns, per_class=False, progress=progress)
     return kernels if layers is not None else kernels[""]
 
 
-def _model_outputs(model: nn.Module) -> Forward:
+def model_outputs(model: nn.Module) -> Forward:
     def forward(samples: Samples) -> Tensor:
         return checks.outputs(model(*samples))
 
     return forward
 
 
-def _look(model: nn.Module, forward: Forward, rows: Samples, columns: Samples | None) -> Network:
+def look_at(model: nn.Module, forward: Forward, rows: Samples, columns: Samples | None) -> Network:
     checks.match(rows, columns)
     checks.place(model, rows)
     return look(model, forward, rows)
 
 
-def _basis(outputs: str, shape: torch.Size) -> Basis:
+def basis_of(outputs: str, shape: torch.Size) -> Basis:
     checks.last_axis(shape)
     num_outputs = shape[-1]
     num_units = torch.Size(shape[1:-1]).numel()
@@ -221,7 +221,7 @@ class Plan:
         return "\n".join(lines)
 
 
-def _plan(
+def plan_of(
     network: Network,
     basis: Basis,
     rows: Samples,

@@ -37,24 +37,24 @@ class Work:
         num_rows = len(self.rows[0])
         for start in range(0, num_rows, group.num_rows):
             held = slice(start, min(start + group.num_rows, num_rows))
-            left = self._blocks(group, self.rows, held, "left")
+            left = self.blocks(group, self.rows, held, "left")
             yield held.stop - held.start
             if self.columns is None:
-                self._tiles(left, left, held, held)
+                self.add_products(left, left, held, held)
                 others, samples = range(held.stop, num_rows, group.num_columns), self.rows
             else:
                 others, samples = range(0, len(self.columns[0]), group.num_columns), self.columns
             for first in others:
                 across = slice(first, min(first + group.num_columns, len(samples[0])))
-                self._tiles(left, self._blocks(group, samples, across, "right"), held, across)
+                self.add_products(left, self.blocks(group, samples, across, "right"), held, across)
                 yield across.stop - across.start
 
-    def _blocks(self, group: Group, samples: Samples, which: slice, side: str) -> "dict[str, list[Block]]":
+    def blocks(self, group: Group, samples: Samples, which: slice, side: str) -> "dict[str, list[Block]]":
         store = Store(self.network, self.basis, group, which.stop - which.start, self.scratch, side)
         store.fill(tuple(tensor[which] for tensor in samples), self.pass_bytes)
         return store.blocks()
 
-    def _tiles(self, left: "dict[str, list[Block]]", right: "dict[str, list[Block]]", rows: slice, columns: slice) -> None:
+    def add_products(self, left: "dict[str, list[Block]]", right: "dict[str, list[Block]]", rows: slice, columns: slice) -> None:
         """All tiles of two panels; of a panel with itself only those on and above the diagonal: the kernel is symmetric."""
         size = 1 if self.per_class else self.basis.num_rows
         step = max(1, ROWS_OF_A_TILE.get(self.rows[0].device.type, 640) // size)
