@@ -38,8 +38,14 @@ def samples(name: str, inputs: Any, *more: Tensor) -> Samples:
             raise ConfigError(f"{name} is empty: it has shape {tuple(tensor.shape)}; give at least one sample along the first axis")
     if len({len(tensor) for tensor in found}) > 1:
         raise ConfigError(f"the tensors of {name} must have one number of samples, got {', '.join(str(len(tensor)) for tensor in found)}")
-    # in another order of memory a part of them would take other operations than a copy of it
-    return tuple(tensor.contiguous() for tensor in found)
+    with torch.inference_mode(False):
+        return tuple(_alone(tensor) for tensor in found)
+
+
+def _alone(tensor: Tensor) -> Tensor:
+    """A tensor without a graph, of which a part takes the operations that a copy of it takes."""
+    plain = tensor.clone() if tensor.is_inference() else tensor
+    return plain.detach().contiguous().requires_grad_(tensor.requires_grad)
 
 
 def match(rows: Samples, columns: Samples | None) -> None:
@@ -64,6 +70,8 @@ def place(model: nn.Module, found: Samples) -> None:
             )
         if isinstance(weight, nn.parameter.UninitializedParameter):
             raise ConfigError("the model has weights that are not initialised; run it once on a batch before its kernel is computed")
+        if weight.is_inference():
+            raise ConfigError("the model was made in torch.inference_mode, so it has no gradients; make or load it outside of it")
     for tensor in found:
         for weight in weights[:1]:
             if tensor.device != weight.device:
@@ -170,7 +178,7 @@ def as_found(model: nn.Module, found: Samples, statistics: str | None) -> Iterat
     if statistics is not None:
         one_of("statistics", statistics, ("running", "batch"))
     buffers = {name: value.clone() for name, value in model.named_buffers()}
-    with torch.random.fork_rng(devices=_cuda(found)), _frozen(model, active, found, statistics):
+    with torch.inference_mode(False), torch.random.fork_rng(devices=_cuda(found)), _frozen(model, active, found, statistics):
         try:
             yield
         finally:

@@ -122,3 +122,20 @@ def test_settings_of_solvers_that_cannot_be_are_refused():
         entk.lanczos(kernel, 3, tolerance=1e-6, max_products=0)
     with pytest.raises(ConfigError, match="block_size must be at least 1, got 0"):
         entk.density(kernel, 3, block_size=0)
+
+
+def test_inference_mode_changes_nothing():
+    model, x, unit_vectors = mlp(), normal(4, 6), torch.eye(12, dtype=torch.float64)
+    expected = entk.gram(model, x)
+    with torch.inference_mode():
+        assert_equal(entk.gram(model, x.clone()), expected)
+        assert_equal(entk.KernelOperator(model, x.clone()) @ unit_vectors, expected)
+        unfit = mlp()
+    with pytest.raises(ConfigError, match="made in torch.inference_mode, .* make or load it outside of it"):
+        entk.gram(unfit, x)
+
+
+def test_samples_that_come_from_the_weights_are_data():
+    model = mlp()
+    x = model[0].weight[:1] * normal(4, 6)
+    assert_equal(entk.gram(model, x), entk.gram(model, x.detach()))
