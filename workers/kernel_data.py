@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+    from workers.entk import Spectrum
+
     Array = np.ndarray[Any, Any]
     Kernel = Array | Tensor
 
@@ -96,6 +98,25 @@ def spectrum_of(kernel_RR: "Kernel", residuals_NC: "Kernel | None" = None, *, pr
         num_units=num_units,
         num_outputs=num_outputs,
         num_rows=len(matrix),
+    )
+
+
+def of_spectrum(found: "Spectrum", residuals_NC: "Kernel | None" = None) -> SpectrumData:
+    """What `entk.spectrum` found, with its own noise floor, for the observables of a spectrum; the rest as of `spectrum_of`.
+
+    With a residual it needs its eigenvectors, else ConfigError.
+    """
+    import numpy as np
+
+    num_units, num_outputs = (found.num_rows, 1) if residuals_NC is None else residuals_NC.shape
+    size = len(found.eigenvalues)
+    return SpectrumData(
+        eigenvalues_K=float64(found.eigenvalues),
+        weights_K=np.full(size, np.nan) if residuals_NC is None else float64(found.weights(residuals_NC)),
+        noise_floor=found.noise_floor,
+        num_units=num_units,
+        num_outputs=num_outputs,
+        num_rows=found.num_rows,
     )
 
 

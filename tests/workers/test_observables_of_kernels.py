@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workers import kernel_data
+from workers import entk, kernel_data
 from workers.errors import ConfigError, Diverged
-from workers.kernel_data import class_averaged, loss_kernel, observe_kernel, spectrum_of, traced
+from workers.kernel_data import class_averaged, loss_kernel, observe_kernel, of_spectrum, spectrum_of, traced
 from workers.observables.class_divergence import class_divergence
 from workers.observables.class_entropy import class_entropy
 from workers.observables.cosine_entropy import cosine_entropy
@@ -255,6 +255,23 @@ def test_the_spectrum_of_a_kernel_has_its_observables():
     assert of_traced["trace_traced"] == pytest.approx(found["trace"])
     assert math.isnan(observe(spectrum_of(full(jacobian_NCP)))["spectral_position"])
     assert math.isnan(observe(spectrum_of(full(jacobian_NCP), 0 * residuals_NC))["spectral_position"])
+
+
+@pytest.mark.parametrize("kernel", [full, mean_over_outputs])
+def test_what_the_engine_found_has_the_observables_of_its_kernel(kernel):
+    jacobian_NCP, residuals_NC = gradients(12, 3, 60)
+    theta = kernel(jacobian_NCP)
+    found, reference = observe(of_spectrum(entk.spectrum(theta), residuals_NC)), observe(spectrum_of(theta, residuals_NC))
+    assert found == pytest.approx(reference, rel=1e-9, nan_ok=True)
+    assert math.isnan(observe(of_spectrum(entk.spectrum(theta)))["spectral_position"])
+    assert all(math.isnan(value) for value in observe(of_spectrum(entk.spectrum(theta, 5), residuals_NC)).values())
+
+
+def test_the_observables_of_a_spectrum_have_its_own_noise_floor():
+    theta = full(gradients(12, 3, 60)[0])
+    tenth = float(np.linalg.eigvalsh(theta)[-10])
+    found = entk.spectrum(theta, error=entk.Estimate(1.001 * tenth, 0.0), eigenvectors=False)
+    assert observe(of_spectrum(found))["num_above_noise"] == 9
 
 
 # -- classes -----------------------------------------------------------------------------------------------------------------
