@@ -63,7 +63,7 @@ def columns(kernel_RR: "Kernel", values_NC: "Kernel") -> "Array":
     if values.ndim != 2 or size not in (len(values), values.size):
         raise ConfigError(
             f"values beside a kernel of {size} rows must be (N, C) with N or N C equal to that, got the shape {values.shape}; "
-            "take both from the same units"
+            "take both from the same units, all of them along one axis"
         )
     return values.reshape(size, -1)
 
@@ -108,11 +108,13 @@ def of_spectrum(found: "Spectrum", residuals_NC: "Kernel | None" = None) -> Spec
     """
     import numpy as np
 
-    num_units, num_outputs = (found.num_rows, 1) if residuals_NC is None else residuals_NC.shape
-    size = len(found.eigenvalues)
+    num_units, num_outputs, weights_K = found.num_rows, 1, np.full(len(found.eigenvalues), np.nan)
+    if residuals_NC is not None:
+        columns(np.empty(found.num_rows), residuals_NC)
+        (num_units, num_outputs), weights_K = residuals_NC.shape, float64(found.weights(residuals_NC))
     return SpectrumData(
         eigenvalues_K=float64(found.eigenvalues),
-        weights_K=np.full(size, np.nan) if residuals_NC is None else float64(found.weights(residuals_NC)),
+        weights_K=weights_K,
         noise_floor=found.noise_floor,
         num_units=num_units,
         num_outputs=num_outputs,

@@ -267,6 +267,12 @@ def test_what_the_engine_found_has_the_observables_of_its_kernel(kernel):
     assert all(math.isnan(value) for value in observe(of_spectrum(entk.spectrum(theta, 5), residuals_NC)).values())
 
 
+def test_residuals_with_several_axes_of_units_are_refused():
+    theta = entk.spectrum(full(gradients(12, 3, 60)[0]))
+    with pytest.raises(ConfigError, match=r"got the shape \(4, 3, 3\); take both from the same units, all of them along one axis"):
+        of_spectrum(theta, np.ones((4, 3, 3)))
+
+
 def test_the_observables_of_a_spectrum_have_its_own_noise_floor():
     theta = full(gradients(12, 3, 60)[0])
     tenth = float(np.linalg.eigvalsh(theta)[-10])

@@ -79,13 +79,17 @@ def unit_losses(unit_loss: UnitLoss, outputs: Tensor, targets: Tensor) -> Tensor
     where what comes is not one number per unit; axes of one entry more, or all units along one axis, are no matter.
     """
     units = outputs.shape[:-1]
-    if len(units) > 1 and targets.shape[: len(units)] == units:
-        flat_NC = outputs.flatten(0, -2)
+    if len(units) == 1 or targets.shape[: len(units)] != units:
+        return _checked(unit_loss(outputs, targets), outputs)
+    flat_NC = outputs.flatten(0, -2)
+    try:
+        return _checked(unit_loss(flat_NC, targets.flatten(0, len(units) - 1)), flat_NC).view(units)
+    except (RuntimeError, ValueError, IndexError) as error:
         try:
-            return _checked(unit_loss(flat_NC, targets.flatten(0, len(units) - 1)), flat_NC).view(units)
-        except (ConfigError, RuntimeError, ValueError, IndexError):
             return _checked(unit_loss(outputs, targets), outputs)
-    return _checked(unit_loss(outputs, targets), outputs)
+        except (RuntimeError, ValueError, IndexError) as second:
+            # what a loss gave instead says more than that it does not take all axes
+            raise (error if isinstance(error, ConfigError) else second) from None
 
 
 def _checked(loss: Tensor, outputs: Tensor) -> Tensor:

@@ -82,6 +82,15 @@ def test_a_loss_of_unknown_reduction_is_refused():
         entk.loss_gram(model, nn.MSELoss(reduction="none"), (x, torch.zeros(6, 3).double()))
 
 
+@pytest.mark.parametrize("function", [entk.loss_gram, entk.lnp])
+def test_a_loss_of_tokens_is_refused_by_what_it_gives(function):
+    model, tokens = nn.Sequential(nn.Embedding(5, 5)).double(), torch.arange(12).view(4, 3) % 5
+    with pytest.raises(ConfigError, match=r"one number per unit, shape \(\d+,\) for outputs \(\d+, 5\), got a single one; take reduction"):
+        function(model, nn.CrossEntropyLoss(), (tokens, tokens))
+    with pytest.raises(RuntimeError, match="must match the size"):
+        function(model, lambda outputs, targets: outputs[..., 0] + torch.ones(7), (tokens, tokens))
+
+
 def test_what_is_not_finite_is_refused_by_name():
     model, x = mlp(), vectors()
     with torch.no_grad():
