@@ -186,9 +186,11 @@ def _checked(operator: Operator, num_eigenvalues: int | None) -> int:
 def _check_error(error: Estimate | None, exact_tile: ExactTile | None) -> None:
     if error is not None and exact_tile is not None:
         raise ConfigError("exact_tile measures the kernel's error and error gives it: give one of the two")
-    if error is not None and not (0.0 <= error.value < math.inf and 0.0 <= error.standard_error < math.inf):
+    if error is None:
+        return
+    if not isinstance(error, Estimate) or not (0.0 <= error.value < math.inf and 0.0 <= error.standard_error < math.inf):
         raise ConfigError(
-            f"error must be a norm with its standard error, both finite and not negative, got {error.value} and {error.standard_error}; "
+            f"error must be an Estimate of a norm, with numbers that are finite and not negative, got {error!r}; "
             "kernel_error(K, exact_tile) gives one"
         )
 
