@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -135,6 +135,60 @@ def finite(found: Tensor, weights: Mapping[str, Tensor]) -> None:
             raise Diverged(f"the weight {name} has {int((~weight.isfinite()).sum())} entries that are not finite; the network diverged")
     if not bool(found.isfinite().all()):
         raise Diverged("the outputs are not finite; the network diverged, or the probe set is too large for its precision")
+
+
+def spread(num_samples: int) -> list[int]:
+    """Three samples, as far apart as there are; of fewer, some of them again."""
+    return [0, num_samples // 2, num_samples - 1]
+
+
+def chosen(found: Samples, which: Sequence[int]) -> Samples:
+    """Some of the samples, as copies."""
+    return tuple(tensor[list(which)] for tensor in found)
+
+
+def independent(forward: Callable[[Samples], Tensor], found: Samples) -> None:
+    """Refuse outputs (N, ...) that are random or depend on the samples beside them, by three of them and two of these in another order."""
+    few = chosen(found, spread(len(found[0])))
+
+    def passed(*which: int) -> Tensor:
+        with torch.no_grad():
+            return forward(chosen(few, which))
+
+    alike(passed(0, 1, 2), passed(1, 0), lambda: passed(0, 1, 2))
+
+
+def alike(several: Tensor, pair: Tensor, again: Callable[[], Tensor]) -> None:
+    """Of outputs of three samples, of the second and the first by themselves, and of all three again: `independent`."""
+    allowed = 1e3 * torch.finfo(several.dtype).eps * float(several.detach().abs().max())
+    difference = differ(pair, several[[1, 0]])
+    if difference <= allowed:
+        return
+    by_chance = differ(again(), several)
+    if by_chance > allowed:
+        raise ConfigError(
+            f"two passes over the same samples differ by {by_chance:.1e}: the model draws random numbers "
+            "(dropout, noise). Call model.eval(), or fix its seed in the forward pass"
+        )
+    raise company(difference)
+
+
+def company(difference: float) -> ConfigError:
+    """Of outputs that depend on other samples."""
+    return ConfigError(
+        f"the outputs of a sample change by {difference:.1e} with the samples beside it or its place among them "
+        "(batch statistics, a shared capacity), so it has no kernel of its own. Call model.eval(), "
+        "or take statistics='batch' for those of the probe set, frozen"
+    )
+
+
+def differ(one: Tensor, other: Tensor) -> float:
+    """The largest difference of outputs of the same samples."""
+    if one.shape != other.shape:
+        raise ConfigError(
+            f"the outputs of a sample have {other[0].numel()} numbers in one batch and {one[0].numel()} in another: it must have its own"
+        )
+    return float((one - other).detach().abs().max())
 
 
 def memory(memory_gib: float) -> int:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from tests.workers.entk.networks import Apply, slow_jacobian
 from workers import entk
+from workers.entk import checks
 from workers.entk.norms import squared_gradient_norms
 from workers.errors import ConfigError, Diverged
 
@@ -138,3 +139,19 @@ def test_samples_that_come_from_the_weights_are_data():
     model = mlp()
     x = model[0].weight[:1] * normal(4, 6)
     assert_equal(entk.gram(model, x), entk.gram(model, x.detach()))
+
+
+@pytest.mark.parametrize(
+    ("forward", "message"),
+    [
+        (lambda x: x - x.mean(0), "outputs of a sample change by .* with the samples beside it or its place among them"),
+        (lambda x: x.flip(0), "outputs of a sample change by"),
+        (lambda x: x + torch.arange(len(x))[:, None], "outputs of a sample change by"),
+        (lambda x: x + torch.rand(len(x), 1), "two passes over the same samples differ by .*: the model draws random numbers"),
+        (lambda x: x @ x.T, "outputs of a sample have 3 numbers in one batch and 2 in another"),
+    ],
+)
+def test_outputs_that_are_not_their_samples_own_are_refused(forward, message):
+    with pytest.raises(ConfigError, match=message):
+        checks.independent(lambda found: forward(found[0]), (normal(7, 5),))
+    checks.independent(lambda found: found[0].sin(), (normal(7, 5),))
