@@ -56,7 +56,7 @@ class Gram(Workload):
         return 0.3 + (1e-8 if pooling is None else 1e-6) * width * self.probe_size**2 + tiles
 
     def run(self, context: "Context") -> Iterator[Row]:
-        """Rows `trace` (tr / (N C)), `probe_loss`, `num_units`, `num_outputs`, `kernel_error` (of the traced kernel), and the kernels' observables."""
+        """Rows `trace` (tr / (N C)), `probe_loss`, `num_units`, `num_outputs`, `kernel_error` (of the traced one), and all observables."""
         import torch
 
         from workers import entk
