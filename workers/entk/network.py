@@ -24,6 +24,8 @@ Forward = Callable[[Samples], Tensor]
 NUM_PROBED = 3
 # a batch of one sample may take another path: its axes can be transposed without being copied
 FEWEST = 2
+# what a product with a weight matrix saves of its inputs
+LINEAR = {"Addmm": "mat1", "Mm": "self"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,23 @@ class Network:
     signature: tuple[str, ...] = field(repr=False)
     kept_bytes: int  # of the forward pass, a sample
     channels_last: bool
+
+    @functools.cached_property
+    def products(self) -> Mapping[Part, str]:
+        """Parts of a linear layer with one position of a sample, where ||row|| = ||a|| ||g||, or ||g|| for a bias.
+
+        With the name under which the layer saves its inputs a, "" for a bias.
+        """
+        found = {}
+        for part in self.parts:
+            (operation, slot), *more = part.places
+            reading, term = self.probe.readings[operation], self.probe.term((operation, slot))
+            if reading.kind in LINEAR and not more and len(self.probe.outputs) == reading.output_shape[0]:
+                if isinstance(term, Matrix):
+                    found[part] = LINEAR[reading.kind]
+                elif term.num_weights == reading.output_shape[1]:
+                    found[part] = ""
+        return found
 
     def record(self, samples: Samples) -> Pass:
         """A forward pass whose graph is kept; of one sample, that sample twice."""

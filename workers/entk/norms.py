@@ -1,7 +1,6 @@
 """Squared norms of per-sample gradients, for many cotangents, without the gradients (ghost norms; Goodfellow 2015, Li et al. 2022)."""
 
 import contextlib
-import math
 from typing import Literal, overload
 
 import torch
@@ -9,7 +8,6 @@ from torch import Tensor, nn
 
 from workers.entk import checks
 from workers.entk.network import FEWEST, Network, Part, Pass, Samples, look
-from workers.entk.terms import Matrix, Vector
 from workers.errors import ConfigError
 
 # R cotangents of each sample; N samples, b of a chunk; D outputs of a sample
@@ -81,9 +79,8 @@ def _chunk(seen: Network, samples: Samples, cotangents: Tensor) -> dict[str, Ten
 def _squares(seen: Network, recorded: Pass, samples: Samples, cotangents: Tensor) -> dict[str, Tensor]:
     """Squared norms (R, b) by the parameter's name; zeros for one that the outputs do not depend on."""
     operations = sorted({place[0] for part in seen.parts for place in part.places})
-    factors = {part: _factor(seen, recorded, part) for part in seen.parts}
-    lengths: dict[int, list[Tensor]] = {part.places[0][0]: [] for part, factor in factors.items() if factor is not None}
-    squares: dict[Part, list[Tensor]] = {part: [] for part, factor in factors.items() if factor is None}
+    lengths: dict[int, list[Tensor]] = {part.places[0][0]: [] for part in seen.products}
+    squares: dict[Part, list[Tensor]] = {part: [] for part in seen.parts if part not in seen.products}
     for one in cotangents.split(1):
         grads = dict(zip(operations, recorded.cotangents(operations, one)))
         for operation, rows in lengths.items():
@@ -92,28 +89,19 @@ def _squares(seen: Network, recorded: Pass, samples: Samples, cotangents: Tensor
             rows.append(_of_rows(recorded, part.places, grads))
     by_operation = {operation: torch.stack(rows) for operation, rows in lengths.items()}
     found: dict[str, Tensor] = {}
-    for part, factor in factors.items():
-        each = torch.stack(squares[part]) if factor is None else by_operation[part.places[0][0]] * factor
+    for part in seen.parts:
+        each = torch.stack(squares[part]) if part in squares else by_operation[part.places[0][0]]
+        if name := seen.products.get(part):
+            each = each * _lengths(recorded.readings[part.places[0][0]].saved(name))
         found[part.name] = found[part.name] + each if part.name in found else each
     if seen.others:
         of_others = seen.other_rows(seen.others, samples, cotangents[:, : len(samples[0])])
         pieces = of_others.split([seen.weights[name].numel() for name in seen.others], dim=2)
         found |= {name: piece.square().sum(2).T for name, piece in zip(seen.others, pieces)}
+    if any(len(rows[0]) != cotangents.shape[1] for rows in lengths.values()):
+        raise ConfigError("the network is known for samples of another shape; find it out again for these: network(model, inputs)")
     nothing = cotangents.new_zeros(cotangents.shape[:2])
     return {name: found.get(name, nothing) for name in seen.weights}
-
-
-def _factor(seen: Network, recorded: Pass, part: Part) -> Tensor | float | None:
-    """||a_n||^2 (b,), by which ||g_n||^2 is multiplied where one operation reads a weight at one position of a sample; None: elsewhere."""
-    place, *more = part.places
-    probed = seen.probe.term(place)
-    if more or probed.layout.axis != 0:
-        return None
-    if isinstance(probed, Vector) and probed.base is None:
-        numel = math.prod(recorded.readings[place[0]].output_shape)
-        return probed.factor**2 if numel == probed.num_weights * len(recorded.outputs) else None
-    term = recorded.term(place) if isinstance(probed, Matrix) else probed
-    return _lengths(term.inputs) if isinstance(term, Matrix) and term.inputs.shape[1] == 1 else None
 
 
 def _lengths(values: Tensor) -> Tensor:

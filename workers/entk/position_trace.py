@@ -1,5 +1,6 @@
 """chi_net: sums of squared Jacobians, exactly or by random probes, and the choice between the ways."""
 
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -39,21 +40,31 @@ def rademacher(shape: tuple[int, ...], like: Tensor, generator: torch.Generator)
 
 
 def balanced_probes(num_probes: int, outputs: Tensor, num_clusters: int, generator: torch.Generator) -> Tensor:
-    """Cotangents (R, B, *outputs.shape[1:]) with E[v v^T] = 1: one output of each cluster, or signs where outputs are more than clusters.
+    """Cotangents (R, B, *outputs.shape[1:]) with E[v v^T] = 1: of each cluster a vector of an orthogonal basis, cosines with random signs.
 
-    Each output is taken by as many clusters as another, but for one. What differs between outputs then cancels, and so does all that is
-    beside the diagonal of a cluster's kernel, which is the whole error of signs.
+    Each vector is taken by as many clusters as another, but for one. What differs between vectors then cancels, also between outputs and
+    beside the diagonal of the kernel, and the spread over clusters is left. Independent signs where outputs are more than clusters.
     """
     num_rows = outputs[0].numel()
     if num_rows > num_clusters:
         return rademacher((num_probes, num_clusters, *outputs.shape[1:]), outputs, generator)
-    found = outputs.new_zeros(num_probes, num_clusters, num_rows)
-    for vectors in found:
-        # the shift gives each output the same chance where they do not come out even
+    basis, found = _cosines(num_rows, outputs.dtype, outputs.device), []
+    for _ in range(num_probes):
+        # the shift gives each vector the same chance where they do not come out even
         order = torch.randperm(num_clusters, device=outputs.device, generator=generator)
         shift = torch.randint(num_rows, (1,), device=outputs.device, generator=generator)
-        vectors.scatter_(1, ((order + shift) % num_rows)[:, None], math.sqrt(num_rows))
-    return found.view(num_probes, num_clusters, *outputs.shape[1:])
+        found.append(basis[(order + shift) % num_rows] * rademacher((num_rows,), outputs, generator))
+    return torch.stack(found).view(num_probes, num_clusters, *outputs.shape[1:])
+
+
+@functools.lru_cache(maxsize=4)
+def _cosines(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Orthogonal rows of length sqrt(size): the discrete cosine transform, type II."""
+    steps = torch.arange(size, dtype=torch.float64, device=device)
+    angles = steps[:, None] * (2 * steps + 1) * (math.pi / (2 * size))
+    rows = angles.cos() * math.sqrt(2)
+    rows[0] = 1
+    return rows.to(dtype)
 
 
 def template_outputs(model: nn.Module, inputs_B: Tensor) -> Tensor:

@@ -217,6 +217,13 @@ def test_outputs_by_other_operations_are_not_taken_for_those_of_the_network():
     torch.testing.assert_close(found, expected, rtol=0.0, atol=0.0)
 
 
+def test_a_network_that_is_known_for_another_shape_is_refused():
+    model = nn.Linear(5, 3).double()
+    known = network(model, torch.randn(4, 1, 5, dtype=torch.float64))
+    with pytest.raises(ConfigError, match="known for samples of another shape; find it out again"):
+        norms_by_parameter(known, torch.randn(4, 2, 5, dtype=torch.float64), torch.ones(1, 4, 2, 3, dtype=torch.float64))
+
+
 def test_a_network_that_reads_other_weights_than_before_is_refused():
     class Routed(nn.Module):
         def __init__(self):
@@ -231,15 +238,17 @@ def test_a_network_that_reads_other_weights_than_before_is_refused():
 
 
 @given(num_probes=st.integers(1, 3), num_clusters=st.integers(1, 40), num_outputs=st.integers(1, 12), seed=st.integers(0, 99))
-def test_probes_of_one_output_are_balanced(num_probes, num_clusters, num_outputs, seed):
-    probes = balanced_probes(num_probes, torch.zeros(1, num_outputs), num_clusters, torch.Generator().manual_seed(seed))
+def test_probes_are_vectors_of_an_orthogonal_basis_in_equal_numbers(num_probes, num_clusters, num_outputs, seed):
+    like = torch.zeros(1, num_outputs, dtype=torch.float64)
+    probes = balanced_probes(num_probes, like, num_clusters, torch.Generator().manual_seed(seed))
     assert probes.shape == (num_probes, num_clusters, num_outputs)
     if num_outputs > num_clusters:
         assert torch.equal(probes.abs(), torch.ones_like(probes))
         return
-    torch.testing.assert_close(probes.square().sum(2), torch.full((num_probes, num_clusters), float(num_outputs)))
-    turns = (probes > 0).sum(1)
-    assert int(turns.max() - turns.min()) <= 1
+    same = probes @ probes.mT / num_outputs
+    torch.testing.assert_close(same, same.round(), atol=1e-12, rtol=0.0)
+    turns = same.round().sum(2)
+    assert set(turns.unique().tolist()) <= {float(num_clusters // num_outputs), float(-(-num_clusters // num_outputs))}
 
 
 def test_balanced_probes_estimate_chi_net_without_bias_and_better_than_signs():
