@@ -1,8 +1,9 @@
 """Spectral position along a training: what it costs beside the training, and against the authors' estimators at equal standard error.
 
 Processor seconds on one thread, medians of interleaved repetitions. The variances are exact: those of the samples and of random signs
-follow from the full kernel of a batch. All get the network's forward pass once, and no gradients of weights where only norms are wanted.
-The per-class method takes C backward passes, so with a forward pass as long as a backward one it costs at most (C + 1) / 2 times ours.
+follow from the full kernel of a batch. All get a forward pass that is there already, as along a training, and none makes gradients of
+weights where only norms are wanted. The per-class method takes C backward passes B and ours one, so it costs at most C times ours, less
+the probes' error; with a forward pass F for each at most (F + C B) / (F + B), which is (C + 1) / 2 where both are as long.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from workers.data.digits import Digits
 from workers.data.fashion_mnist import FashionMnist
 from workers.entk.network import Network
 from workers.entk.norms import network as network_of
-from workers.entk.norms import squared_gradient_norms
+from workers.entk.norms import norms_by_parameter
 from workers.entk.position_log import PositionLog
 from workers.entk.position_trace import balanced_probes
 from workers.errors import ConfigError
@@ -106,10 +107,11 @@ def overhead(model: nn.Module, images: Images, batches: Batches, bars: Bars, nam
     return [name, f"{1000 * update:.2f} ms", f"{len(measured)}", f"{1000 * step_time:.2f} ms", f"{1000 * total:.0f} ms", f"{share:.2f} %"]
 
 
-def ours(model: nn.Module, batch: tuple[Tensor, Tensor], generator: torch.Generator, known: Network, num_probes: int) -> Tensor:
-    """chi_net by one random output of each sample."""
-    probes = balanced_probes(num_probes, torch.empty(len(batch[0]), 10), len(batch[0]), generator)
-    return squared_gradient_norms(model, batch[0], probes, known=known).mean(0).sum() / len(batch[0])
+def ours(known: Network, inputs_N: Tensor, outputs_NC: Tensor, generator: torch.Generator, num_probes: int) -> Tensor:
+    """chi_net by one vector of a balanced basis for each sample."""
+    probes = balanced_probes(num_probes, outputs_NC.detach(), len(outputs_NC), generator)
+    squares = norms_by_parameter(known, inputs_N, probes, outputs_NC)
+    return torch.stack(list(squares.values())).sum() / num_probes / len(outputs_NC)
 
 
 def variances(model: nn.Module, batch: tuple[Tensor, Tensor]) -> dict[str, float]:
@@ -117,16 +119,25 @@ def variances(model: nn.Module, batch: tuple[Tensor, Tensor]) -> dict[str, float
     size = len(batch[0])
     kernel = entk.gram(model, batch[0]).double()
     blocks_NCC = kernel.view(size, 10, size, 10).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
-    diagonal_NC = blocks_NCC.diagonal(dim1=1, dim2=2)
-    trace_N, scale = diagonal_NC.sum(1), float(diagonal_NC.sum(1).mean()) ** 2
-    # a random permutation of turns: Hoeffding 1951, theorem 2, for as many turns of each output
-    centred_NC = 10 * (diagonal_NC - diagonal_NC.mean(0) - diagonal_NC.mean(1, keepdim=True) + diagonal_NC.mean())
+    trace_N = blocks_NCC.diagonal(dim1=1, dim2=2).sum(1)
+    scale, generator = float(trace_N.mean()) ** 2, torch.Generator().manual_seed(0)
     return {
         "samples": float(trace_N.var()) / size / scale,
-        "balanced": float(centred_NC.square().sum()) / 10 / (size - 1) / size / scale,
+        "balanced": statistics.mean(_balanced(blocks_NCC, generator) for _ in range(50)) / scale,
         "shared": float(_spread(blocks_NCC.mean(0))) / scale,
         "batch": float(_spread(kernel)) / size**2 / scale,
     }
+
+
+def _balanced(blocks_NCC: Tensor, generator: torch.Generator) -> float:
+    """Variance of the mean over samples of v^T K v for v in a random permutation of a basis, for as many turns of each vector.
+
+    Hoeffding 1951, theorem 2.
+    """
+    size, basis_BC = len(blocks_NCC), balanced_probes(1, blocks_NCC[0, :1].expand(10, 10), 10, generator)[0]
+    values_NB = torch.einsum("bc,ncd,bd->nb", basis_BC, blocks_NCC, basis_BC)
+    centred_NB = values_NB - values_NB.mean(0) - values_NB.mean(1, keepdim=True) + values_NB.mean()
+    return float(centred_NB.square().sum()) / 10 / (size - 1) / size
 
 
 def _spread(kernel: Tensor) -> Tensor:
@@ -137,13 +148,13 @@ def _spread(kernel: Tensor) -> Tensor:
 def compare(model: nn.Module, batches: Batches, repetitions: int, bars: Bars, name: str) -> list[list[str]]:
     """Cost of one standard error of chi_net for each estimator: seconds times variance, at its best number of probes."""
     batch, generator = batches(), torch.Generator().manual_seed(0)
-    known = network_of(model, batch[0])
-    found = variances(model, batch)
+    known, weights = network_of(model, batch[0]), list(model.parameters())
+    found, made = variances(model, batch), peers.passed(model, batch[0])
     methods: dict[str, tuple[Callable[[int], object], str | None]] = {
-        "ours: one output of each sample": (lambda r: ours(model, batch, generator, known, r), "balanced"),
-        "per-class ghost norms": (lambda r: peers.per_class_ghost_norms(model, batch[0]), None),
-        "shared signs, ghost norms": (lambda r: peers.shared_probe_ghost_norms(model, batch[0], r), "shared"),
-        "signs of the whole batch": (lambda r: peers.batch_hutchinson(model, batch[0], r), "batch"),
+        "ours: a balanced basis": (lambda r: ours(known, batch[0], made.outputs_NC, generator, r), "balanced"),
+        "per-class ghost norms": (lambda r: peers.per_class_ghost_norms(made), None),
+        "shared signs, ghost norms": (lambda r: peers.shared_probe_ghost_norms(made, r), "shared"),
+        "signs of the whole batch": (lambda r: peers.batch_hutchinson(made, weights, r), "batch"),
     }
     cases = {(key, number): partial(cpu_seconds, partial(run, number)) for key, (run, _) in methods.items() for number in (1, 9)}
     for work in cases.values():
