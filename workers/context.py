@@ -151,21 +151,26 @@ class Context:
         return path
 
     @contextlib.contextmanager
-    def file(self, name: str) -> Iterator[Path]:
+    def file(self, name: str, facts: Mapping[str, Any] | None = None) -> Iterator[Path]:
         """A path to write to; on a clean exit the file `name` is published, verified and listed in the commit.
 
-        It is a part: it survives a kill, and a later attempt finds it with `adopt`.
+        It is a part: it survives a kill, and a later attempt finds it with `adopt`, and what was told of it, `facts` (plain values),
+        with `facts_of`. A rank of the task publishes its own parts, which the task takes over with `adopt`.
         """
         with files.replacing(self.folder / name) as temporary:
             yield temporary
             payload = Payload(name=name, size=temporary.stat().st_size, sha256=files.sha256(temporary))
         with files.replacing(self.folder / f"{name}.part.json") as mark:
-            mark.write_bytes(files.encode({"name": name, "size": payload.size, "sha256": payload.sha256}))
+            mark.write_bytes(files.encode({"name": name, "size": payload.size, "sha256": payload.sha256, "facts": dict(facts or {})}))
         self._payloads[name] = payload
 
     def adopt(self, name: str) -> Path | None:
         """The file `name` if this or an earlier attempt published it whole, hard-linked into this attempt; else None."""
         if name in self._payloads:
+            return self.folder / name
+        own = _part(self.folder, name)
+        if own is not None:  # of another rank of this attempt: nobody else has written here
+            self._payloads[name] = own
             return self.folder / name
         for attempt in self._earlier_attempts():
             payload = _verified_part(attempt, name)
@@ -176,6 +181,11 @@ class Context:
                 self._payloads[name] = payload
                 return self.folder / name
         return None
+
+    def facts_of(self, name: str) -> dict[str, Any]:
+        """What was told of a published file of this attempt."""
+        facts: dict[str, Any] = files.read(self.folder / f"{name}.part.json")["facts"]
+        return facts
 
     def payloads(self) -> list[Payload]:
         """The files that the commit will name."""
@@ -250,9 +260,19 @@ def _load_tensors(path: Path) -> dict[str, Any]:
     return dict(load_file(path))
 
 
-def _verified_part(attempt: Path, name: str) -> Payload | None:
+def _part(attempt: Path, name: str) -> Payload | None:
+    """A part as its mark names it."""
     try:
         body = files.read(attempt / f"{name}.part.json")
-        return Payload(**body) if files.sha256(attempt / name) == body["sha256"] else None
     except (FileNotFoundError, Garbled):
+        return None
+    return Payload(name=body["name"], size=body["size"], sha256=body["sha256"])
+
+
+def _verified_part(attempt: Path, name: str) -> Payload | None:
+    """A part whose file is what its mark says."""
+    payload = _part(attempt, name)
+    try:
+        return payload if payload is not None and files.sha256(attempt / name) == payload.sha256 else None
+    except FileNotFoundError:
         return None

@@ -1,6 +1,6 @@
 """How the rows of a large kernel are cut into panels, and who computes which tile."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from workers.errors import ConfigError
@@ -36,16 +36,18 @@ class Panels:
         rows, columns = (len(self.rows(panel)) for panel in pair)
         return rows * (rows + 1) // 2 if pair[0] == pair[1] else rows * columns
 
-    def shares(self, num_owners: int) -> list[list[Pair]]:
-        """The tiles of each owner, as equal in elements as whole rows of tiles allow, and then evened out tile by tile.
+    def shares(self, num_owners: int, pairs: Iterable[Pair] | None = None) -> list[list[Pair]]:
+        """The tiles (some, `pairs`) of each owner, as equal in elements as whole rows of tiles allow, then evened out tile by tile.
 
         An owner keeps what it needs of a row panel while it goes along that row, so rows are given as a whole, the longest first; what one
-        has too much of goes from the ends of its rows to those that have less.
+        has too much of goes from its rows to those that have less.
         """
         owners: list[list[Pair]] = [[] for _ in range(num_owners)]
         loads = [0] * num_owners
-        for i in range(len(self)):  # rows get shorter
-            row = [(i, j) for j in range(i, len(self))]
+        rows: dict[int, list[Pair]] = {}
+        for pair in self.pairs() if pairs is None else pairs:
+            rows.setdefault(pair[0], []).append(pair)
+        for row in sorted(rows.values(), key=lambda row: -sum(map(self.elements, row))):
             least = loads.index(min(loads))
             owners[least] += row
             loads[least] += sum(map(self.elements, row))

@@ -1,0 +1,169 @@
+"""A kernel in tiles by several ranks: against the whole one, through kills, and refused with a reason."""
+
+import dataclasses
+import os
+import signal
+import threading
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from safetensors.torch import load_file, save_file
+from task_runs import committed, last, task_of
+
+from workers import files, taskdir
+from workers.execute import Ended, execute
+from workers.models.mlp import Mlp
+from workers.sharded.tiles import TileSet, tile_name
+from workers.taskdir import Commit
+from workers.workloads.gram import Gram
+from workers.workloads.tiled_gram import TiledGram
+from workers.workloads.train import Train
+
+TRAIN = Train(model=Mlp(width=6, depth=2), num_steps=20, train_size=128)
+TILED = TiledGram(train=TRAIN, probe_size=7, dtype="float64", panel_rows=25)  # panels of two images, the last of one
+TWO_RANKS = {"cpus": 2, "memory_gib": 4.0}
+
+
+def attempt(root: Path, workload: TiledGram = TILED, name: str = "first", resources: dict | None = None, **options) -> Ended:
+    task = dataclasses.replace(task_of(workload), resources=resources or TWO_RANKS)
+    return execute(root, task, attempt=name, code="test", **options)
+
+
+def commit_of(root: Path, workload: TiledGram = TILED) -> Commit:
+    return taskdir.read_commit(root, task_of(workload).commit_name)
+
+
+def tiles_of(root: Path, workload: TiledGram = TILED) -> TileSet:
+    return TileSet.load(taskdir.payload_path(root, commit_of(root, workload), "tiles.json"))
+
+
+def whole(tiles: TileSet) -> np.ndarray:
+    found = np.empty((tiles.num_rows, tiles.num_rows), tiles.dtype)
+    for i, j in tiles.panels.pairs():
+        rows, columns = (slice(panel.start, panel.stop) for panel in (tiles.panels.rows(i), tiles.panels.rows(j)))
+        found[rows, columns] = tiles.tile(i, j)
+        found[columns, rows] = tiles.tile(i, j).T
+    return found
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    root = tmp_path_factory.mktemp("trained")
+    committed(root, TRAIN)
+    return root
+
+
+@pytest.fixture
+def root(trained, tmp_path):
+    """A store of its own with the trained network in it."""
+    import shutil
+
+    return Path(shutil.copytree(trained, tmp_path / "store"))
+
+
+@pytest.mark.parametrize("outputs", ["full", "traced"])
+def test_tiles_are_the_kernel(root, outputs):
+    workload = dataclasses.replace(TILED, outputs=outputs, panel_rows=25 if outputs == "full" else 2)
+    attempt(root, workload, reraise=True)
+    gram = committed(root, Gram(train=TRAIN, probe_size=7))
+    kernel = np.load(taskdir.payload_path(root, gram, f"gram-{outputs}.npy"))
+    tiles = tiles_of(root, workload)
+    assert np.linalg.norm(whole(tiles) - kernel) <= 1e-13 * np.linalg.norm(kernel)
+    assert tiles.frobenius == pytest.approx(np.linalg.norm(kernel), rel=1e-13)
+    found, expected = last(commit_of(root, workload)), last(gram)
+    assert found["num_tiles"] == 10 and found["num_rows"] == len(kernel)
+    assert found["trace"] == pytest.approx(np.trace(kernel) / len(kernel), rel=1e-12)
+    assert found["probe_loss"] == pytest.approx(expected["probe_loss"], rel=1e-12)
+    names = [payload.name for payload in commit_of(root, workload).files]
+    assert set(names) == {"probe.npz", "tiles.json", *(tile_name(pair) for pair in tiles.panels.pairs())}
+    assert all(tiles.is_intact(pair) for pair in tiles.panels.pairs())
+
+
+class WhenPublished(threading.Thread):
+    """Calls `act` once, when the first tile of an attempt is there."""
+
+    def __init__(self, root: Path, name: str, act) -> None:
+        super().__init__(daemon=True)
+        self.folder, self.act, self.ended = taskdir.attempt_dir(root, task_of(TILED).commit_name, name), act, threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        while not self.ended.wait(0.005):
+            if self.folder.is_dir() and any(n.startswith("tile-") and n.endswith(".part.json") for n in files.names(self.folder)):
+                self.act()
+                return
+
+
+def ranks() -> list[psutil.Process]:
+    return [child for child in psutil.Process().children(recursive=True) if "workers.sharded.making" in child.cmdline()]
+
+
+def test_a_rank_that_is_killed_is_started_again_for_what_is_missing(root):
+    killed = []
+
+    def kill() -> None:
+        for process in ranks():
+            killed.append(process.pid)
+            os.kill(process.pid, signal.SIGKILL)
+
+    watch = WhenPublished(root, "first", kill)
+    attempt(root, reraise=True)
+    watch.ended.set()
+    assert killed
+    assert last(commit_of(root))["num_tiles"] == 10
+
+
+def test_a_later_attempt_takes_over_the_tiles_there_are(root):
+    stop = threading.Event()
+
+    def end() -> None:
+        stop.set()
+        for process in ranks():
+            process.kill()
+
+    WhenPublished(root, "first", end)
+    ended = attempt(root, stop=stop)
+    assert not taskdir.is_committed(root, task_of(TILED).commit_name), ended
+    folder = taskdir.attempt_dir(root, task_of(TILED).commit_name, "first")
+    before = {name: (folder / name).stat().st_ino for name in files.names(folder) if name.endswith(".npy")}
+    assert 0 < len(before) < 10
+    attempt(root, name="second", reraise=True)
+    tiles = tiles_of(root)
+    after = {path.name: path.stat().st_ino for path in (tiles.path(*pair) for pair in tiles.panels.pairs())}
+    assert {name: after[name] for name in before} == before  # hard links, not computed again
+    gram = committed(root, Gram(train=TRAIN, probe_size=7))
+    kernel = np.load(taskdir.payload_path(root, gram, "gram-full.npy"))
+    assert np.linalg.norm(whole(tiles) - kernel) <= 1e-13 * np.linalg.norm(kernel)
+
+
+def test_a_damaged_tile_of_an_earlier_attempt_is_computed_again(root):
+    test_a_later_attempt_takes_over_the_tiles_there_are(root)
+    folder = commit_of(root)
+    damaged = taskdir.attempt_dir(root, task_of(TILED).commit_name, "first")
+    assert folder.attempt == "second"
+    name = next(name for name in files.names(damaged) if name.endswith(".npy"))
+    body = bytearray((damaged / name).read_bytes())
+    body[-3] ^= 4
+    (damaged / name).write_bytes(body)  # the same file as in the second attempt
+    third = taskdir.attempt_dir(root, task_of(TILED).commit_name, "third")
+    attempt(root, name="third")
+    assert (third / name).read_bytes() != bytes(body)
+
+
+def test_a_network_that_is_not_finite_ends_with_its_name(root):
+    path = taskdir.payload_path(root, taskdir.read_commit(root, task_of(TRAIN).commit_name), "snapshot-20.safetensors")
+    tensors = load_file(path)
+    name = next(iter(tensors))
+    tensors[name].view(-1)[0] = float("nan")
+    path.unlink()
+    save_file(tensors, path)
+    attempt(root)
+    commit = commit_of(root)
+    assert commit.status == "diverged" and "1 entries that are not finite" in commit.message and name in commit.message
+
+
+def test_too_little_memory_is_said_before_a_rank_starts(root):
+    ended = attempt(root, resources={"cpus": 4, "memory_gib": 1.5})
+    assert "resources.memory_gib must be at least 2.20 for 4 ranks of a node with tiles of 0.00 GiB, got 1.5" in str(ended)

@@ -1,0 +1,139 @@
+"""A kernel that fits no single process, in tiles that several compute and publish one by one."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from workers.errors import ConfigError
+from workers.sharded.panels import Panels
+from workers.snapshots import check_snapshot, probe_batch, snapshot_file, snapshot_step
+from workers.workload import Resources, Row, Workload, setting
+from workers.workloads.train import Train
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from workers.context import Context
+    from workers.entk import KernelTiles
+
+PROBE = "probe.npz"
+# of a rank: its interpreter with torch, and what the engine may take beside the tile
+BASE_GIB, ENGINE_GIB = 0.4, 0.6
+LEAST_ENGINE_GIB = 0.05
+# of a tile while it is computed, checked and written
+COPIES_OF_A_TILE = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class TiledGram(Workload):
+    """The exact kernel of one snapshot in tiles of `panel_rows` rows and columns, those on and above the diagonal.
+
+    As many ranks as the task has cores, or GPUs, on each of its nodes compute them; no process holds the whole. Files: the tiles,
+    `tiles.json` (their SHA-256 and sums), and `probe.npz` as of the workload `gram`.
+    """
+
+    version: ClassVar[int] = 1
+    deterministic: ClassVar[bool] = False
+    tolerance: ClassVar[float] = 1e-5
+
+    train: Train = Train()
+    snapshot: str = setting("final", help="init, final, or the number of a step that train.num_snapshots keeps")
+    probe_size: int = setting(256, low=1, help="images N of the probe set")
+    outputs: str = setting("full", choices=("full", "traced"), help="(N C, N C), row n C + c, or (N, N), the mean over outputs (D1)")
+    dtype: str = setting("float32", choices=("float32", "float64"))
+    panel_rows: int = setting(2560, low=1, help="rows and columns of a tile, cut to whole images")
+
+    def check(self) -> None:
+        """The snapshot must be one that the training keeps, under one name."""
+        check_snapshot(self.train, self.snapshot)
+
+    def step(self) -> int:
+        """The step of the snapshot."""
+        return snapshot_step(self.train, self.snapshot)
+
+    def tile_gib(self) -> float:
+        """Memory of one tile."""
+        return min(self.panel_rows, self.num_rows()) ** 2 * self.item_bytes() / 2**30
+
+    def num_rows(self) -> int:
+        """Rows of the kernel, if the data have ten classes."""
+        return self.probe_size * (10 if self.outputs == "full" else 1)
+
+    def item_bytes(self) -> int:
+        """Of one element."""
+        return {"float32": 4, "float64": 8}[self.dtype]
+
+    def resources(self) -> Resources:
+        """One core: each more, of a node, is a rank more."""
+        return Resources(memory_gib=round(BASE_GIB + self._rank_gib(ENGINE_GIB), 2), cpus=1)
+
+    def _rank_gib(self, engine_gib: float) -> float:
+        return BASE_GIB + engine_gib + COPIES_OF_A_TILE * self.tile_gib()
+
+    def run(self, context: "Context") -> Iterator[Row]:
+        """Rows `trace` (tr / (N C)), `frobenius`, `probe_loss`, `num_units`, `num_outputs`, `num_rows`, `num_tiles`, `tile_seconds`."""
+        import torch
+
+        from workers.losses import loss_per_unit, residual
+        from workers.sharded.making import make_tiles
+
+        ranks, engine_gib = self._ranks(context)
+        module, inputs_N, labels_N, index_N = self._probe(context)
+        with torch.no_grad():
+            outputs_NC = module(inputs_N)
+            loss_N = loss_per_unit(self.train.loss, outputs_NC, labels_N)
+        self._save_probe(
+            context, outputs=outputs_NC, residuals=residual(self.train.loss, outputs_NC, labels_N), labels=labels_N, index=index_N
+        )
+        with self.kernel_tiles(context, engine_gib) as engine:  # refuses a model or a memory before any rank starts
+            context.log(f"a tile on the diagonal:\n{engine.plan(0, 0)}")
+            panels = Panels(len(inputs_N) * engine.rows_per_sample, engine.panel * engine.rows_per_sample)
+        tiles = make_tiles(context, panels, self.dtype, ranks_per_node=ranks, memory_gib=engine_gib)
+        values = {"trace": tiles.trace / tiles.num_rows, "frobenius": tiles.frobenius, "probe_loss": loss_N.mean().item()}
+        values |= {"num_units": len(inputs_N), "num_outputs": outputs_NC.shape[1], "num_rows": tiles.num_rows}
+        values |= {"num_tiles": len(tiles.facts), "tile_seconds": sum(facts.seconds for facts in tiles.facts.values())}
+        for name, value in values.items():
+            yield Row(step=self.step(), name=name, value=value)
+
+    @contextlib.contextmanager
+    def kernel_tiles(self, context: "Context", memory_gib: float) -> "Iterator[KernelTiles]":
+        """The engine of one rank."""
+        import torch
+
+        from workers import entk
+
+        module, inputs_N, *_ = self._probe(context)
+        with torch.no_grad():
+            rows = module(inputs_N[:1]).shape[1] if self.outputs == "full" else 1
+        with entk.kernel_tiles(
+            module, inputs_N, panel=max(1, self.panel_rows // rows), outputs=self.outputs, memory_gib=memory_gib
+        ) as tiles:
+            yield tiles
+
+    def _ranks(self, context: "Context") -> tuple[int, float]:
+        """Ranks of a node, and the memory of the engine of each."""
+        resources = Resources(**context.task.resources)
+        ranks = resources.gpus or resources.cpus
+        engine_gib = (resources.memory_gib - BASE_GIB) / ranks - self._rank_gib(0.0)
+        if engine_gib < LEAST_ENGINE_GIB:
+            needed = BASE_GIB + ranks * self._rank_gib(LEAST_ENGINE_GIB)
+            raise ConfigError(
+                f"resources.memory_gib must be at least {needed:.2f} for {ranks} ranks of a node with tiles of "
+                f"{self.tile_gib():.2f} GiB, got {resources.memory_gib}; give more, fewer resources.cpus, or a smaller panel_rows"
+            )
+        return ranks, engine_gib
+
+    def _probe(self, context: "Context") -> "tuple[nn.Module, Tensor, Tensor, Tensor]":
+        """The network, images (N, channels, H, W), labels and indices (N,)."""
+        import torch
+
+        dtype = getattr(torch, self.dtype)
+        module = self.train.load_snapshot(snapshot_file(context.input("train"), self.step())).to(context.device, dtype)
+        return module, *probe_batch(self.train, self.probe_size, context.device, dtype)
+
+    def _save_probe(self, context: "Context", **arrays: "Tensor") -> None:
+        import numpy as np
+
+        with context.file(PROBE) as path, path.open("wb") as file:
+            np.savez(file, allow_pickle=False, **{name: value.cpu().numpy() for name, value in arrays.items()})
