@@ -1,15 +1,14 @@
 """How far a spectrum can be trusted: the kernel's own error, and how well the eigenpairs fulfil what defines them."""
 
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from workers.entk.operators import Inputs, KernelOperator, Operator, apply, as_operator
+from workers.entk.operators import Operator, apply, as_operator
 from workers.entk.quadrature import Estimate
 from workers.errors import ConfigError
 
@@ -78,23 +77,6 @@ def kernel_error(kernel: Any, exact_tile: ExactTile, *, seed: int = 0) -> Estima
     squares_T = torch.stack(squares)
     norm = float(squares_T.mean().sqrt())
     return Estimate(norm, float(squares_T.std()) / NUM_TILES**0.5 / (2 * norm) if norm else 0.0)
-
-
-def double_tiles(model: nn.Module, x: Inputs, outputs: str = "full", *, statistics: str | None = None) -> ExactTile:
-    """Exact tiles of a model's kernel on `x`, from products in float64 of a copy of the model: for `kernel_error`.
-
-    Nothing but the model is shared with what computed the kernel. A tile takes one product for each of its columns.
-    """
-    exact = copy.deepcopy(getattr(model, "_orig_mod", model)).double()
-    found = tuple(tensor.double() if tensor.is_floating_point() else tensor for tensor in (x if isinstance(x, tuple | list) else (x,)))
-    rows_of_sample = KernelOperator(exact, tuple(tensor[:1] for tensor in found), outputs, statistics=statistics).shape[0]
-
-    def tile(rows: Tensor, columns: Tensor) -> Tensor:
-        (rows_in, left), (columns_in, right) = (_samples_of(found, index, rows_of_sample) for index in (rows, columns))
-        operator = KernelOperator(exact, left, outputs, z=right, statistics=statistics)
-        return _tile(operator, rows_in, columns_in)
-
-    return tile
 
 
 def asymmetry(operator: Operator, *, seed: int = 0) -> float:
@@ -180,9 +162,3 @@ def _tile(operator: Operator, rows: Tensor, columns: Tensor) -> Tensor:
     units_SJ = torch.zeros(operator.shape[1], len(columns), dtype=torch.float64, device=operator.device)
     units_SJ[columns, torch.arange(len(columns), device=operator.device)] = 1.0
     return apply(operator, units_SJ)[rows]
-
-
-def _samples_of(found: tuple[Tensor, ...], index: Tensor, rows_of_sample: int) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """The samples that these rows are of, and the rows' places among those samples' rows."""
-    samples, place = torch.unique(index // rows_of_sample, return_inverse=True)
-    return place * rows_of_sample + index % rows_of_sample, tuple(tensor[samples.to(tensor.device)] for tensor in found)

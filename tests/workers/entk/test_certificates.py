@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from workers.entk.certificates import asymmetry, certify, double_tiles, kernel_error, noise_floor
+from workers.entk.certificates import asymmetry, certify, kernel_error, noise_floor
+from workers.entk.exact_tiles import double_tiles
 from workers.entk.kernels import gram
 from workers.entk.operators import KernelOperator
 from workers.entk.quadrature import Estimate
