@@ -4,7 +4,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn import functional
 
 from tests.workers.entk.networks import Apply, slow_jacobian
 from workers import entk
@@ -155,3 +158,89 @@ def test_outputs_that_are_not_their_samples_own_are_refused(forward, message):
     with pytest.raises(ConfigError, match=message):
         checks.independent(lambda found: forward(found[0]), (normal(7, 5),))
     checks.independent(lambda found: found[0].sin(), (normal(7, 5),))
+
+
+class OtherWay(nn.Module):
+    """A layer of (N, T, E) that sees (N, E, T), or (T, N, E)."""
+
+    def __init__(self, layer: nn.Module, *axes: int) -> None:
+        super().__init__()
+        self.layer, self.axes = layer, axes
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        found = self.layer(inputs.transpose(*self.axes))
+        return (found[0] if isinstance(found, tuple) else found).transpose(*self.axes)
+
+
+def folded(m: nn.Module, x: Tensor) -> Tensor:
+    """Positions in front of samples, in one axis."""
+    return m.inner(x.transpose(0, 1).reshape(-1, x.shape[2])).reshape(x.shape[1], x.shape[0], -1).transpose(0, 1)
+
+
+def up_to_a_length(m: nn.Module, x: Tensor) -> Tensor:
+    return x * (torch.arange(x.shape[1]) <= x[:, :1, 0].abs() * 2)[..., None]
+
+
+def sequences_first(m: nn.Module, x: Tensor) -> Tensor:
+    return m.attention(*[x.transpose(0, 1)] * 3, need_weights=False)[0].transpose(0, 1)
+
+
+# layers of (N, T, E), from T, E and the width O that they give
+LAYERS: dict[str, Callable[[int, int, int], nn.Module]] = {
+    "linear": lambda t, e, o: nn.Linear(e, o),
+    "sequences first": lambda t, e, o: OtherWay(nn.Linear(e, o), 0, 1),
+    "positions in the batch": lambda t, e, o: Apply(folded, inner=nn.Linear(e, o)),
+    "recurrent": lambda t, e, o: OtherWay(nn.GRU(e, o), 0, 1),
+    "convolution": lambda t, e, o: OtherWay(nn.Conv1d(e, o, 3, padding=1), 1, 2),
+    "a matrix for each position": lambda t, e, o: Apply(lambda m, x: torch.einsum("nte,teo->nto", x, m.w), w=weight(t, e, o)),
+    "a matrix there and back": lambda t, e, o: Apply(lambda m, x: (x @ m.w).tanh() @ m.w.T + x @ m.w @ m.w.mT, w=weight(e, o)),
+    "gate": lambda t, e, o: Apply(
+        lambda m, x: m.inner(x) * m.gate(x.mean(1, keepdim=True)).sigmoid(), inner=nn.Linear(e, o), gate=nn.Linear(e, o)
+    ),
+    "three in one": lambda t, e, o: Apply(
+        lambda m, x: (lambda q, k, v: q * k.sigmoid() + v)(*functional.linear(x, m.w).chunk(3, -1)), w=weight(3 * o, e)
+    ),
+    "attention": lambda t, e, o: Apply(sequences_first, attention=nn.MultiheadAttention(e, 1)),
+    "mixed positions": lambda t, e, o: OtherWay(nn.Linear(t, t), 1, 2),
+    "group norm": lambda t, e, o: OtherWay(nn.GroupNorm(1, e), 1, 2),
+    "batch norm": lambda t, e, o: OtherWay(nn.BatchNorm1d(e), 1, 2).eval(),
+    "rms norm": lambda t, e, o: nn.RMSNorm(e),
+    "positions": lambda t, e, o: Apply(lambda m, x: (x + m.shift) * m.scale, shift=weight(t, e), scale=weight(t, 1)),
+    "a scalar": lambda t, e, o: Apply(lambda m, x: x * m.scale, scale=weight()),
+    "a masked token": lambda t, e, o: Apply(lambda m, x: torch.where(x[..., :1] > 0, m.token, x), token=weight(e)),
+    "as long as the data say": lambda t, e, o: Apply(up_to_a_length),
+    "a table": lambda t, e, o: Apply(lambda m, x: x + m.table((x.sum(-1) * 3).long().clamp(0, 4)), table=nn.Embedding(5, e, padding_idx=2)),
+    "rows of a weight": lambda t, e, o: Apply(lambda m, x: functional.linear(x, m.w) + x * m.w[0] + x @ m.w, w=weight(e, e)),
+    "prelu": lambda t, e, o: nn.PReLU(),
+    "tanh": lambda t, e, o: nn.Tanh(),
+    "relu": lambda t, e, o: nn.ReLU(),
+}
+READOUTS: dict[str, Callable[[int, int, int], nn.Module]] = {
+    "all": lambda t, e, c: nn.Sequential(nn.Flatten(), nn.Linear(t * e, c)),
+    "mean": lambda t, e, c: Apply(lambda m, x: m.out(x.mean(1)), out=nn.Linear(e, c)),
+    "last": lambda t, e, c: Apply(lambda m, x: m.out(x[:, -1]), out=nn.Linear(e, c, bias=False)),
+    "tokens": lambda t, e, c: nn.Linear(e, c),
+}
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_random_layers_of_sequences(data: st.DataObject) -> None:
+    torch.manual_seed(data.draw(st.integers(0, 2**31), label="seed"))
+    sizes = st.sampled_from([1, 2, 3, 4, 6])  # three samples are looked at, so threes are the traps
+    num_positions, width = data.draw(sizes, label="T"), data.draw(sizes, label="E")
+    shape = (data.draw(sizes, label="N"), num_positions, width)
+    layers = []
+    for name in data.draw(st.lists(st.sampled_from(sorted(LAYERS)), min_size=1, max_size=5), label="layers"):
+        if name == "group norm" and num_positions * width == 1:
+            continue
+        layers.append(LAYERS[name](num_positions, width, data.draw(sizes, label="width")))
+        width = layers[-1](torch.zeros(2, num_positions, width)).shape[2]
+    layers.append(
+        READOUTS[data.draw(st.sampled_from(sorted(READOUTS)), label="readout")](num_positions, width, data.draw(sizes, label="C"))
+    )
+    model, x = nn.Sequential(*layers).double(), torch.randn(shape, dtype=torch.float64)
+    slow = slow_jacobian(model, x)
+    slow = slow @ slow.T
+    found = entk.gram(model, x, memory_gib=data.draw(st.sampled_from([2.0, 1e-3]), label="memory"))
+    assert float((found - slow).norm()) <= 1e-12 * float(slow.norm())
