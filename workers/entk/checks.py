@@ -231,6 +231,8 @@ def as_found(model: nn.Module, found: Samples, statistics: str | None) -> Iterat
         )
     if statistics is not None:
         one_of("statistics", statistics, ("running", "batch"))
+    if any(isinstance(value, nn.parameter.UninitializedBuffer) for value in model.buffers()):
+        raise ConfigError("the model has buffers that are not initialised; run it once on a batch before its kernel is computed")
     buffers = {name: value.clone() for name, value in model.named_buffers()}
     with torch.inference_mode(False), torch.random.fork_rng(devices=_cuda(found)), _frozen(model, active, found, statistics):
         try:
@@ -276,6 +278,10 @@ def _take_statistics(model: nn.Module, active: Sequence[nn.Module], found: Sampl
     taken: dict[nn.Module, tuple[Tensor, Tensor]] = {}
 
     def take(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if module in taken:
+            raise ConfigError(
+                "a batch normalisation is applied twice, with other statistics each time; take statistics='running', or a module for each"
+            )
         axes = [axis for axis in range(inputs[0].dim()) if axis != 1]
         taken[module] = inputs[0].mean(axes), inputs[0].var(axes, correction=0)
 

@@ -160,6 +160,21 @@ def test_outputs_that_are_not_their_samples_own_are_refused(forward, message):
     checks.independent(lambda found: found[0].sin(), (normal(7, 5),))
 
 
+def test_batch_statistics_that_are_several_are_refused():
+    norm = nn.BatchNorm1d(5)
+    model = nn.Sequential(nn.Linear(6, 5), norm, nn.Tanh(), norm, nn.Linear(5, 3)).double()
+    before = norm.running_mean.clone()
+    with pytest.raises(ConfigError, match="a batch normalisation is applied twice, .* take statistics='running'"):
+        entk.gram(model, normal(8, 6), statistics="batch")
+    assert norm.training and torch.equal(norm.running_mean, before) and not norm._forward_pre_hooks
+    assert entk.gram(model, normal(8, 6), statistics="running").shape == (24, 24)
+
+
+def test_a_normalisation_that_has_seen_nothing_is_refused():
+    with pytest.raises(ConfigError, match="buffers that are not initialised; run it once"):
+        entk.gram(nn.Sequential(nn.Linear(6, 5), nn.LazyBatchNorm1d(affine=False)).double().eval(), normal(8, 6))
+
+
 class OtherWay(nn.Module):
     """A layer of (N, T, E) that sees (N, E, T), or (T, N, E)."""
 
