@@ -162,6 +162,22 @@ def readings(outputs: Tensor, names: Mapping[int, str]) -> list[Reading]:
     return found[::-1]
 
 
+def described(outputs: Tensor) -> tuple[list[Node], list[Any]]:
+    """Every node, outputs first, and the graph: of each its name, the weight that it is, and the numbers of those that it leads to."""
+    nodes: list[Any] = [outputs.grad_fn]
+    numbers, graph = {None: -1, outputs.grad_fn: 0}, []
+    for node in nodes:
+        graph.append(name := node.name())
+        if name.endswith("AccumulateGrad"):
+            graph.append(id(node.variable))
+        for child, index in node.next_functions:
+            if child not in numbers:
+                numbers[child] = len(nodes)
+                nodes.append(child)
+            graph += (numbers[child], index)
+    return nodes, graph
+
+
 def hides_weights(outputs: Tensor) -> bool:
     """Whether an operation computes gradients of weights that the graph does not show."""
     return any("CheckpointFunction" in node.name() for node in _nodes(outputs))

@@ -5,13 +5,14 @@ import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from workers.entk import checks
-from workers.entk.graph import LOOKS, Reading, channelwise, hides_weights, readings, readout_edge
+from workers.entk.graph import LOOKS, Reading, channelwise, described, hides_weights, readings, readout_edge
 from workers.entk.layout import Layout, find_layout
 from workers.entk.terms import Grouped, Matrix, Term, term_of
 from workers.errors import ConfigError
@@ -120,7 +121,6 @@ class Network:
     others: tuple[str, ...]
     shape: torch.Size  # of the outputs of one sample
     probe: Pass = field(repr=False)  # of three samples
-    signature: tuple[str, ...] = field(repr=False)
     kept_bytes: int  # of the forward pass, a sample
     channels_last: bool
 
@@ -152,13 +152,24 @@ class Network:
         """The pass that has given these outputs of the samples."""
         with torch.enable_grad():
             outputs = _flat_outputs(raw, samples)
+        (graph, numbers), (nodes, here) = self._graph, described(outputs)
+        if here == graph:
+            found = [Reading(nodes[number], reading.sources) for number, reading in zip(numbers, self.probe.readings)]
+            return Pass(outputs, found, self.layouts)
         found = readings(outputs, _ids(self.weights))
-        if (signature := _signature(found)) != self.signature:
+        before, now = _told(self.probe.readings), _told(found)
+        if before != now:
             raise ConfigError(
                 "the model ran other operations than in the pass before: its path depends on the samples or on chance. "
-                f"Before: {', '.join(self.signature)}; now: {', '.join(signature)}. Make its path fixed, or take one sample at a time"
+                f"Before: {before}; now: {now}. Make its path fixed, or take one sample at a time"
             )
         return Pass(outputs, found, self.layouts)
+
+    @functools.cached_property
+    def _graph(self) -> tuple[list[Any], list[int]]:
+        """The graph of the probe and the numbers of its readings, which an equal graph has too: no search for weights is needed there."""
+        nodes, graph = described(self.probe.outputs)
+        return graph, [nodes.index(reading.node) for reading in self.probe.readings]
 
     def other_rows(self, names: Sequence[str], samples: Samples, cotangents: Tensor) -> Tensor:
         """Rows (b, R, P) of the Jacobian for weights without a fast form, each sample by itself; cotangents (R, b, D)."""
@@ -205,7 +216,6 @@ def look(model: nn.Module, forward: Forward, samples: Samples) -> Network:
         others=others,
         shape=raw[:1].shape,
         probe=recorded,
-        signature=_signature(found),
         kept_bytes=_kept_bytes(outputs),
         channels_last=channels_last,
     )
@@ -242,9 +252,9 @@ def _ids(weights: Mapping[str, Tensor]) -> dict[int, str]:
     return {id(weight): name for name, weight in weights.items()}
 
 
-def _signature(found: Sequence[Reading]) -> tuple[str, ...]:
+def _told(found: Sequence[Reading]) -> str:
     """Each operation and the weights that it reads."""
-    return tuple(f"{reading.kind} of {' and '.join(source.name for source in reading.sources.values())}" for reading in found)
+    return ", ".join(f"{reading.kind} of {' and '.join(source.name for source in reading.sources.values())}" for reading in found)
 
 
 def _gradients(outputs: Tensor, weights: Sequence[Tensor], cotangents: Tensor) -> Tensor:

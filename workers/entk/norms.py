@@ -34,12 +34,6 @@ def squared_gradient_norms(
 ) -> dict[str, Tensor]: ...
 
 
-@overload
-def squared_gradient_norms(
-    model: nn.Module, inputs: Tensor, cotangents_RN: Tensor, *, by_parameter: bool, known: Network | None = ...
-) -> Norms: ...
-
-
 def squared_gradient_norms(
     model: nn.Module, inputs: Tensor, cotangents_RN: Tensor, *, by_parameter: bool = False, known: Network | None = None
 ) -> Norms:
