@@ -1,7 +1,7 @@
 """The tiles of one kernel on disk: which there are, where they lie, and what is known of each."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,6 +46,7 @@ class TileSet:
     dtype: str
     folder: Path
     facts: Mapping[Pair, TileFacts]
+    moved: Mapping[Pair, Path] = field(default_factory=dict)  # tiles that stand elsewhere: computed again, since they were damaged
 
     @property
     def num_rows(self) -> int:
@@ -75,7 +76,7 @@ class TileSet:
 
     def path(self, row: int, column: int) -> Path:
         """The file of a tile."""
-        return self.folder / tile_name((row, column))
+        return self.moved.get((row, column), self.folder / tile_name((row, column)))
 
     def tile(self, row: int, column: int) -> "np.ndarray":
         """The tile (rows of I, columns of J), I <= J, mapped from its file and read-only; Garbled for a file of another shape or type."""
@@ -104,20 +105,22 @@ class TileSet:
         path.write_bytes(files.encode(body | {"tiles": [asdict(self.facts[pair]) for pair in self.panels.pairs()]}))
 
     @classmethod
-    def load(cls, path: Path) -> "TileSet":
-        """The tiles that lie beside an index; Garbled for one that names not all of them."""
+    def load(cls, path: Path, moved: Mapping[Pair, Path] | None = None) -> "TileSet":
+        """The tiles that lie beside an index, but for those `moved`; Garbled for one that names not all of them."""
         body = files.read(path)
         panels = Panels(body["num_rows"], body["panel_rows"])
-        return cls.of(panels, body["dtype"], path.parent, [TileFacts(**facts) for facts in body["tiles"]])
+        return cls.of(panels, body["dtype"], path.parent, [TileFacts(**facts) for facts in body["tiles"]], moved)
 
     @classmethod
-    def of(cls, panels: Panels, dtype: str, folder: Path, facts: Sequence[TileFacts]) -> "TileSet":
+    def of(
+        cls, panels: Panels, dtype: str, folder: Path, facts: Sequence[TileFacts], moved: Mapping[Pair, Path] | None = None
+    ) -> "TileSet":
         """Of all tiles on and above the diagonal."""
         found = {one.pair: one for one in facts}
         missing = [pair for pair in panels.pairs() if pair not in found]
         if missing:
             raise Garbled(f"{len(missing)} of {len(missing) + len(found)} tiles are missing in {folder}, {missing[0]} the first")
-        return cls(panels, dtype, folder, found)
+        return cls(panels, dtype, folder, found, moved or {})
 
 
 def sums_of(pair: Pair, tile: "np.ndarray") -> dict[str, float]:

@@ -1,0 +1,120 @@
+"""Products of a tiled kernel with vectors, each rank with its share of the tiles; what is asked is found by the first rank."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from workers.sharded.panels import Pair
+from workers.sharded.tiles import TileSet
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# R rows of the kernel; B vectors of a block
+
+STOP, PRODUCT = 0, 1
+
+
+class TileShare:
+    """Some tiles of a kernel, held in memory, on one device."""
+
+    def __init__(self, tiles: TileSet, pairs: Sequence[Pair], device: str) -> None:
+        import torch
+
+        self.panels = tiles.panels
+        self.device = torch.device(device)
+        self.held = {pair: torch.from_numpy(tiles.tile(*pair).copy()).to(self.device) for pair in pairs}
+
+    def __matmul__(self, vectors_RB: "Tensor") -> "Tensor":
+        """What these tiles, and their transposed ones below the diagonal, add to the product (R, B), summed in float64."""
+        import torch
+
+        found_RB = torch.zeros(vectors_RB.shape, dtype=torch.float64, device=self.device)
+        for (i, j), tile in self.held.items():
+            rows, columns = (slice(panel.start, panel.stop) for panel in (self.panels.rows(i), self.panels.rows(j)))
+            found_RB[rows] += tile @ vectors_RB[columns]
+            if i != j:
+                found_RB[columns] += tile.T @ vectors_RB[rows]
+        return found_RB
+
+
+class ShardedKernel:
+    """A tiled kernel as an operator (R, R), in the first rank; the others wait in `serve` for what it asks."""
+
+    def __init__(self, tiles: TileSet, share: TileShare) -> None:
+        import torch
+
+        self.shape = (tiles.num_rows, tiles.num_rows)
+        self.dtype: torch.dtype = getattr(torch, tiles.dtype)
+        self.device = torch.device("cpu")
+        self.num_products = 0
+        self._share = share
+
+    def __matmul__(self, vectors: "Tensor") -> "Tensor":
+        """(R,) of (R,), or (R, B) of (R, B), in float64."""
+        block_RB = vectors.reshape(len(vectors), -1).to(self.dtype).contiguous()
+        self.num_products += block_RB.shape[1]
+        _tell(PRODUCT, block_RB.shape[1])
+        return _product(self._share, block_RB).reshape(vectors.shape)
+
+    def close(self) -> None:
+        """Send the other ranks home."""
+        _tell(STOP, 0)
+
+
+def serve(tiles: TileSet, share: TileShare) -> None:
+    """Take part in the first rank's products until it says stop."""
+    import torch
+
+    while (order := _told())[0] == PRODUCT:
+        _product(share, torch.empty(tiles.num_rows, order[1], dtype=getattr(torch, tiles.dtype)))
+
+
+def _tell(*order: int) -> None:
+    import torch
+    from torch import distributed
+
+    distributed.broadcast(torch.tensor(order), 0)
+
+
+def _told() -> list[int]:
+    import torch
+    from torch import distributed
+
+    order = torch.zeros(2, dtype=torch.int64)
+    distributed.broadcast(order, 0)
+    found: list[int] = order.tolist()
+    return found
+
+
+def _product(share: TileShare, block_RB: "Tensor") -> "Tensor":
+    from torch import distributed
+
+    distributed.broadcast(block_RB, 0)
+    found_RB = (share @ block_RB.to(share.device)).cpu()
+    distributed.reduce(found_RB, 0)
+    return found_RB
+
+
+@contextlib.contextmanager
+def sharded(tiles: TileSet, rank: int, num_ranks: int, device: str) -> "Iterator[ShardedKernel | None]":
+    """Hold this rank's share; the whole kernel for the first rank, and for the others None when the first has left its block.
+
+    Needs RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT in the environment, as `workers.launch` sets them.
+    """
+    from torch import distributed
+
+    share = TileShare(tiles, tiles.panels.shares(num_ranks)[rank], device)
+    distributed.init_process_group("gloo")
+    try:
+        if rank:
+            serve(tiles, share)
+            yield None
+            return
+        kernel = ShardedKernel(tiles, share)
+        try:
+            yield kernel
+        finally:
+            kernel.close()
+    finally:
+        distributed.destroy_process_group()
