@@ -266,7 +266,7 @@ def _gradients(outputs: Tensor, weights: Sequence[Tensor], cotangents: Tensor) -
         each = [torch.autograd.grad(outputs, weights, one, retain_graph=True, allow_unused=True) for one in cotangents]
         found = tuple(None if ones[0] is None else torch.stack(ones) for ones in zip(*each))
     filled = [weight.new_zeros(len(cotangents), *weight.shape) if one is None else one for one, weight in zip(found, weights)]
-    return torch.cat([one.flatten(1) for one in filled], dim=1)
+    return torch.cat([one.reshape(len(cotangents), -1) for one in filled], dim=1)
 
 
 def _refuse_chance_and_company(forward: Forward, few: Samples, outputs: Tensor) -> None:
