@@ -113,21 +113,6 @@ def last_axis(shape: torch.Size) -> None:
         )
 
 
-def unit_losses(found: Any, outputs: Tensor) -> Tensor:
-    """One loss for each unit: all axes of the outputs but the last."""
-    if not isinstance(found, Tensor) or found.dim() == 0:
-        raise ConfigError(
-            "the loss is one number, of unknown reduction; it must give one loss for each unit: "
-            "take reduction='none', and do not average (D4)"
-        )
-    if found.shape[:1] != outputs.shape[:1] or (found.shape != outputs.shape[:-1] and found.numel() != outputs[..., 0].numel()):
-        raise ConfigError(
-            f"the loss must have one entry for each unit, shape {tuple(outputs.shape[:-1])}, got {tuple(found.shape)}; "
-            "sum it over outputs, not over units"
-        )
-    return found
-
-
 def finite(found: Tensor, weights: Mapping[str, Tensor]) -> None:
     """Weights and outputs must be numbers."""
     for name, weight in weights.items():
