@@ -1,7 +1,7 @@
 """The tiles of a kernel by several processes: each publishes those of its share as parts of the task, which a later attempt adopts."""
 
+import contextlib
 import math
-import os
 import resource
 import sys
 import threading
@@ -11,12 +11,12 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from workers import errors, files
+from workers import files
 from workers.context import Context
-from workers.errors import Diverged, EigensweepError, Interrupted
+from workers.errors import Diverged, Interrupted
 from workers.sharded.panels import Pair, Panels
+from workers.sharded.ranks import as_rank, run_ranks
 from workers.sharded.tiles import INDEX, TileFacts, TileSet, sums_of, tile_name
-from workers.taskdir import Task
 
 if TYPE_CHECKING:
     from workers.entk import KernelTiles
@@ -38,75 +38,52 @@ def make_tiles(context: Context, panels: Panels, dtype: str, *, ranks_per_node: 
 
     Ranks that die are started again for what is missing, while each launch adds tiles. `memory_gib`: of the engine of one rank.
     """
-    _adopt(context, panels)
-    for launch in range(MOST_LAUNCHES):
-        missing = [pair for pair in panels.pairs() if context.adopt(tile_name(pair)) is None]
-        if not missing:
-            break
-        _launch(context, panels, missing, ranks_per_node, memory_gib, launch)
+    total = sum(1 for _ in panels.pairs())
+    missing = _missing(context, panels.pairs())
+    if len(missing) < total:
+        context.log(f"{total - len(missing)} of {total} tiles were published by an earlier attempt")
+    launches, before = 0, total + 1
+    while missing and len(missing) < before and launches < MOST_LAUNCHES:
+        launches, before = launches + 1, len(missing)
+        shares = panels.shares(len(context.nodes) * ranks_per_node, missing)
+        with _watched(context, [tile_name(pair) for pair in missing], total):
+            status = run_ranks(
+                context,
+                [sys.executable, "-P", "-m", "workers.sharded.making"],
+                {"shares": shares, "memory_gib": memory_gib},
+                ranks_per_node=ranks_per_node,
+            )
+        missing = _missing(context, missing)
+        if missing and context.stopping:
+            raise Interrupted(f"stopped with {total - len(missing)} of {total} tiles published; the next attempt goes on from them")
+        if missing:
+            context.log(f"ranks ended with status {status} and {len(missing)} of {total} tiles missing")
+    if missing:
+        raise RuntimeError(f"{len(missing)} of {total} tiles are missing after {launches} launches of the ranks; the log says why")
     return _published(context, panels, dtype)
 
 
-def _adopt(context: Context, panels: Panels) -> None:
-    found = sum(context.adopt(tile_name(pair)) is not None for pair in panels.pairs())
-    if found:
-        context.log(f"{found} of {sum(1 for _ in panels.pairs())} tiles were published by an earlier attempt")
+def _missing(context: Context, pairs: "Iterator[Pair] | Sequence[Pair]") -> list[Pair]:
+    """Tiles that neither this attempt nor an earlier one has published."""
+    return [pair for pair in pairs if context.adopt(tile_name(pair)) is None]
 
 
-def _launch(context: Context, panels: Panels, missing: Sequence[Pair], ranks_per_node: int, memory_gib: float, launch: int) -> None:
-    """Run ranks until all have ended, and watch the folder for what they publish."""
-    num_ranks = len(context.nodes) * ranks_per_node
-    shares = panels.shares(num_ranks, missing)
-    order = {
-        "launch": launch,
-        "root": str(context.root),
-        "task": context.task.to_plain(),
-        "attempt": context.attempt,
-        "device": context.device,
-        "memory_gib": memory_gib,
-        "shares": shares,
-    }
-    path = context.folder / f"order-{launch}.json"
-    files.publish(path, files.encode(order))
-    total, ended = sum(1 for _ in panels.pairs()), threading.Event()
-    watch = threading.Thread(target=_watch, args=(context, [tile_name(pair) for pair in missing], total, ended), daemon=True)
-    watch.start()
+@contextlib.contextmanager
+def _watched(context: Context, names: Sequence[str], total: int) -> Iterator[None]:
+    """Tell how many tiles there are while ranks publish them."""
+    marks, ended = {f"{name}.part.json" for name in names}, threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(LOOK_SECONDS):
+            context.progress(total - len(names) + len(marks.intersection(files.names(context.folder))), total)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
     try:
-        status = context.launch([sys.executable, "-P", "-m", "workers.sharded.making", str(path)], ranks_per_node, env=_ENVIRONMENT)
+        yield
     finally:
         ended.set()
-        watch.join()
-    _raise_what_ranks_raised(context, launch)
-    left = [pair for pair in missing if context.adopt(tile_name(pair)) is None]
-    if left and context.stopping:
-        raise Interrupted(f"stopped with {total - len(left)} of {total} tiles published; the next attempt goes on from them")
-    if left and (len(left) == len(missing) or launch == MOST_LAUNCHES - 1):
-        raise RuntimeError(f"ranks ended with status {status} and {len(left)} of {total} tiles missing; their log says why")
-    if left:
-        context.log(f"ranks ended with status {status}; starting them again for {len(left)} tiles")
-
-
-# one core a rank: more threads are more ranks
-_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-
-
-def _failure(context: Context, launch: int, rank: int) -> Path:
-    return context.folder / f"failure-{launch}-{rank}.json"
-
-
-def _raise_what_ranks_raised(context: Context, launch: int) -> None:
-    """A rank says itself what is wrong with model, data or disk: no other launch mends that."""
-    for name in files.names(context.folder):
-        if name.startswith(f"failure-{launch}-"):
-            told = files.read(context.folder / name)
-            raise getattr(errors, told["class"])(told["message"])
-
-
-def _watch(context: Context, names: Sequence[str], total: int, ended: threading.Event) -> None:
-    """Tell how many tiles there are, until the ranks have ended."""
-    marks = {f"{name}.part.json" for name in names}
-    while not ended.wait(LOOK_SECONDS):
-        context.progress(total - len(names) + len(marks.intersection(files.names(context.folder))), total)
+        thread.join()
 
 
 def _published(context: Context, panels: Panels, dtype: str) -> TileSet:
@@ -122,55 +99,32 @@ def _published(context: Context, panels: Panels, dtype: str) -> TileSet:
     return found
 
 
-def run_share(order: dict[str, Any], rank: int) -> None:
+def make_share(context: Context, order: dict[str, Any], rank: int, num_ranks: int) -> None:
     """What one rank does: its tiles, each published when it is there."""
-    context = Context(root=Path(order["root"]), task=Task(**order["task"]), attempt=order["attempt"], device=_device(order["device"]))
-    pairs: list[Pair] = [(i, j) for i, j in order["shares"][rank]]
-    try:
-        for pair, tile, seconds in _computed(context, pairs, order["memory_gib"]):
-            _publish(context, pair, tile, seconds)
-    except EigensweepError as error:
-        told = {"class": type(error).__name__, "message": str(error)}
-        files.publish(_failure(context, order["launch"], rank), files.encode(told))
-        raise
-
-
-def _computed(context: Context, pairs: Sequence[Pair], memory_gib: float) -> "Iterator[tuple[Pair, Any, float]]":
-    """Tiles (NumPy arrays), and the seconds of a core that each took."""
     from workers.execute import rebuild
 
+    pairs: list[Pair] = [(i, j) for i, j in order["shares"][rank]]
     if not pairs:
         return
     workload: Any = rebuild(context.task)
-    with workload.kernel_tiles(context, memory_gib) as tiles:
+    with workload.kernel_tiles(context, order["memory_gib"]) as tiles:
         for pair in pairs:
-            begun = time.process_time()
-            tile = tiles.tile(*pair)
-            yield pair, tile.cpu().numpy(), time.process_time() - begun
+            publish(context, tiles, pair)
 
 
-def _publish(context: Context, pair: Pair, tile: Any, seconds: float) -> None:
+def publish(context: Context, tiles: "KernelTiles", pair: Pair) -> None:
+    """Compute a tile and publish it as a part; Diverged where it is not finite."""
     import numpy as np
 
-    facts = {**sums_of(pair, tile), "seconds": seconds, "peak_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
+    begun = time.process_time()
+    tile = tiles.tile(*pair).cpu().numpy()
+    facts = {**sums_of(pair, tile), "seconds": time.process_time() - begun}
     if not math.isfinite(facts["squares"]):
         raise Diverged(f"the kernel of panels {pair[0]} and {pair[1]} has numbers that are not finite; the network diverged")
+    facts["peak_bytes"] = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with context.file(tile_name(pair), facts=facts) as path, path.open("wb") as file:
         np.save(file, tile)
 
 
-def _device(device: str) -> str:
-    """A GPU of its own for each rank of a node."""
-    return f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" else device
-
-
-def main(argv: list[str]) -> None:
-    """Run the share of this process, told by RANK, of the order in the file `argv[0]`."""
-    import torch
-
-    torch.set_num_threads(1)
-    run_share(files.read(Path(argv[0])), int(os.environ["RANK"]))
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    as_rank(make_share, Path(sys.argv[1]))

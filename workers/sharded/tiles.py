@@ -92,6 +92,18 @@ class TileSet:
             raise Garbled(f"{path} holds {found.dtype} {found.shape}, expected {self.dtype} {expected}")
         return found
 
+    def whole(self) -> "np.ndarray":
+        """The kernel (R, R), both halves, in memory."""
+        import numpy as np
+
+        found = np.empty((self.num_rows, self.num_rows), self.dtype)
+        for i, j in self.panels.pairs():
+            rows, columns = (slice(panel.start, panel.stop) for panel in (self.panels.rows(i), self.panels.rows(j)))
+            tile = self.tile(i, j)
+            found[rows, columns] = tile
+            found[columns, rows] = tile.T
+        return found
+
     def is_intact(self, pair: Pair) -> bool:
         """Whether the file of a tile is what was published: reads all of it."""
         try:

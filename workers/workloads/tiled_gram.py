@@ -72,7 +72,7 @@ class TiledGram(Workload):
         return BASE_GIB + engine_gib + COPIES_OF_A_TILE * self.tile_gib()
 
     def run(self, context: "Context") -> Iterator[Row]:
-        """Rows `trace` (tr / (N C)), `frobenius`, `probe_loss`, `num_units`, `num_outputs`, `num_rows`, `num_tiles`, `tile_seconds`."""
+        """Rows `trace` (tr / (N C)), `frobenius`, `probe_loss`, `num_units`, `num_outputs`, `num_rows`, `num_tiles`."""
         import torch
 
         from workers.losses import loss_per_unit, residual
@@ -92,7 +92,11 @@ class TiledGram(Workload):
         tiles = make_tiles(context, panels, self.dtype, ranks_per_node=ranks, memory_gib=engine_gib)
         values = {"trace": tiles.trace / tiles.num_rows, "frobenius": tiles.frobenius, "probe_loss": loss_N.mean().item()}
         values |= {"num_units": len(inputs_N), "num_outputs": outputs_NC.shape[1], "num_rows": tiles.num_rows}
-        values |= {"num_tiles": len(tiles.facts), "tile_seconds": sum(facts.seconds for facts in tiles.facts.values())}
+        values["num_tiles"] = len(tiles.facts)
+        context.log(
+            f"{len(tiles.facts)} tiles of {tiles.num_rows:,} rows took {sum(one.seconds for one in tiles.facts.values()):.1f} core-seconds; "
+            f"no rank held more than {max(one.peak_bytes for one in tiles.facts.values()) / 2**30:.2f} GiB"
+        )
         for name, value in values.items():
             yield Row(step=self.step(), name=name, value=value)
 

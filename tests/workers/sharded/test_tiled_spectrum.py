@@ -1,0 +1,101 @@
+"""Spectra of tiled kernels: against the whole kernel's, with damaged tiles mended, by the engine that fits."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from task_runs import committed, last, task_of
+
+from tests.workers.sharded.test_tiled_gram import TILED, TRAIN
+from workers import taskdir
+from workers.errors import ConfigError
+from workers.execute import execute
+from workers.sharded.solving import Question, choose
+from workers.workloads.gram import Gram
+from workers.workloads.spectrum import Spectrum
+from workers.workloads.tiled_spectrum import TiledSpectrum
+
+RESOURCES = {"cpus": 2, "memory_gib": 4.0}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A store with a kernel in ten tiles."""
+    root = tmp_path_factory.mktemp("tiled")
+    committed(root, TRAIN)
+    execute(root, dataclasses.replace(task_of(TILED), resources=RESOURCES), attempt="first", code="test", reraise=True)
+    return root
+
+
+def commit_of(root, workload, name="first"):
+    task = dataclasses.replace(task_of(workload), resources=RESOURCES)
+    execute(root, task, attempt=name, code="test", reraise=True)
+    return taskdir.read_commit(root, task.commit_name)
+
+
+@pytest.mark.parametrize(("engine", "count"), [("whole", None), ("lanczos", 5)])
+def test_eigenvalues_and_weights_are_those_of_the_whole_kernel(root, engine, count):
+    found = commit_of(root, TiledSpectrum(gram=TILED, num_eigenvalues=count, engine=engine))
+    exact = committed(root, Spectrum(gram=Gram(train=TRAIN, probe_size=7)))
+    first = 70 - (count or 70)
+    values, expected = (np.array(commit.rows["spectra"]["eigenvalue"]) for commit in (found, exact))
+    np.testing.assert_allclose(values, expected[first:], rtol=1e-9, atol=1e-12 * expected[-1])
+    assert list(found.rows["spectra"]["index"]) == list(range(first, 70))
+    weights, expected_weights = (np.array(commit.rows["spectra"]["weight"]) for commit in (found, exact))
+    np.testing.assert_allclose(weights[-3:], expected_weights[-3:], rtol=1e-6)
+    numbers = last(found)
+    assert numbers["residual_norm"] < 1e-9 and numbers["orthogonality"] < 1e-10 and numbers["psd"] == 1
+    if count is None:
+        assert numbers["trace_error"] < 1e-12 and numbers["frobenius_error"] < 1e-12
+    else:
+        p = expected / expected.sum()
+        entropy = float(-(p[p > 0] * np.log(p[p > 0])).sum())
+        assert abs(numbers["entropy_estimate"] - entropy) <= 5 * numbers["entropy_standard_error"] + 1e-6
+
+
+def test_a_flipped_bit_is_found_and_the_tile_computed_again(root):
+    path = taskdir.payload_path(root, taskdir.read_commit(root, task_of(TILED).commit_name), "tile-00000-00002.npy")
+    intact = path.read_bytes()
+    body = bytearray(intact)
+    body[-3] ^= 16
+    path.write_bytes(body)
+    try:
+        workload = TiledSpectrum(gram=TILED, num_eigenvalues=4, engine="lanczos")
+        found = commit_of(root, workload)
+    finally:
+        path.write_bytes(intact)
+    assert last(found)["num_tiles_mended"] == 1
+    exact = committed(root, Spectrum(gram=Gram(train=TRAIN, probe_size=7))).rows["spectra"]["eigenvalue"]
+    np.testing.assert_allclose(found.rows["spectra"]["eigenvalue"], exact[-4:], rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("count", "rows", "memory_gib", "engine", "chosen"),
+    [
+        (None, 1000, 4.0, "auto", "whole"),
+        (100, 20480, 4.0, "auto", "lanczos"),
+        (100, 1000, 4.0, "auto", "whole"),
+        (900, 20480, 1.0, "auto", "lanczos"),
+        (10, 1000, 4.0, "lanczos", "lanczos"),
+    ],
+)
+def test_the_engine_fits_the_question_and_the_memory(count, rows, memory_gib, engine, chosen):
+    choice = choose(Question(num_eigenvalues=count), rows, memory_gib, engine)
+    assert choice.engine == chosen and f"{rows:,}" in choice.reason
+
+
+@pytest.mark.parametrize(
+    ("count", "engine", "message"),
+    [
+        (None, "auto", r"all 20,480 eigenvalues in one process need 12.5 GiB, and 4.0 are there; give more"),
+        (None, "lanczos", "engine=lanczos finds the largest eigenvalues; give num_eigenvalues="),
+    ],
+)
+def test_what_no_engine_can_answer_is_refused(count, engine, message):
+    with pytest.raises(ConfigError, match=message):
+        choose(Question(num_eigenvalues=count), 20480, 4.0, engine)
+
+
+def test_no_more_eigenvalues_than_rows():
+    with pytest.raises(ConfigError, match="num_eigenvalues must be at most 70, the rows of the kernel, got 71"):
+        TiledSpectrum(gram=TILED, num_eigenvalues=71)

@@ -1,0 +1,117 @@
+"""Eigenvalues of a kernel in tiles with their certificate, by the engine that fits the question and the machine."""
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from workers import taskdir
+from workers.errors import ConfigError
+from workers.workload import Resources, Row, Rows, Workload, setting
+from workers.workloads.tiled_gram import BASE_GIB, PROBE, TiledGram
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from workers.context import Context, Input
+
+    Array = np.ndarray[Any, Any]
+
+# K eigenvalues; R rows; N units; C outputs
+
+
+@dataclass(frozen=True, kw_only=True)
+class TiledSpectrum(Workload):
+    """The largest eigenvalues (ascending) of a tiled kernel, or all, each with weight gamma_k^2 of the residual, and the entropy.
+
+    Files: `eigenvectors.npy` (R, K), `answer.npz`. Where not all eigenvalues are asked for, rows `entropy_estimate`,
+    `effective_rank_estimate` and their `_standard_error` come from deflated stochastic Lanczos quadrature.
+    """
+
+    version: ClassVar[int] = 1
+    deterministic: ClassVar[bool] = False
+    tolerance: ClassVar[float] = 1e-5
+
+    gram: TiledGram = TiledGram()
+    num_eigenvalues: int | None = setting(100, low=1, help="the largest ones; null: all")
+    num_probes: int = setting(32, low=2, help="random vectors behind the entropy, where not all eigenvalues are asked for")
+    engine: str = setting("auto", choices=("auto", "whole", "lanczos"), identity=False, help="auto prints what it chose, and why")
+
+    def check(self) -> None:
+        """Not more eigenvalues than rows."""
+        if self.num_eigenvalues is not None and self.num_eigenvalues > self.gram.num_rows():
+            raise ConfigError(
+                f"num_eigenvalues must be at most {self.gram.num_rows()}, the rows of the kernel, got {self.num_eigenvalues}; null: all"
+            )
+
+    def resources(self) -> Resources:
+        """The tiles in memory, and twice the eigenvectors; or the whole kernel where all its eigenvalues are asked for."""
+        from workers.sharded.solving import COPIES_WHOLE
+
+        rows, tiles = self.gram.num_rows(), self.gram.num_rows() ** 2 * self.gram.item_bytes() / 2 / 2**30
+        whole = COPIES_WHOLE * 8 * rows**2 / 2**30
+        few = tiles + 8 * 8 * rows * (self.num_eigenvalues or 0) / 2**30
+        return Resources(memory_gib=round(2 * BASE_GIB + 0.5 + (whole if self.num_eigenvalues is None else few), 2))
+
+    def run(self, context: "Context") -> Iterator[Row | Rows]:
+        """The table `spectra`, and rows that certify it."""
+        import numpy as np
+
+        from workers.sharded.solving import VECTORS, Question, choose, solve
+        from workers.sharded.tiles import INDEX, TileSet
+
+        gram = context.input("gram")
+        tiles = TileSet.load(gram.file(INDEX))
+        with np.load(gram.file(PROBE)) as arrays:
+            residuals_NC = arrays["residuals"]
+        resources = Resources(**context.task.resources) if context.task.resources else self.resources()
+        question = Question(num_eigenvalues=self.num_eigenvalues, num_probes=self.num_probes)
+        choice = choose(question, tiles.num_rows, resources.memory_gib - 2 * BASE_GIB, self.engine)
+        context.log(f"engine {choice.engine}: {choice.reason}")
+        moved = self._mended(context, gram, tiles)
+        ranks = resources.gpus or resources.cpus
+        found = solve(context, gram.file(INDEX), moved, question, choice, ranks_per_node=ranks if choice.engine != "whole" else 1)
+        values_K = found.pop("eigenvalues")
+        vectors_RK = np.load(context.folder / VECTORS, mmap_mode="r")
+        yield self._table(tiles.num_rows, values_K, _weights(vectors_RK, residuals_NC))
+        numbers = {name: float(value) for name, value in found.items()}
+        numbers |= {"num_rows": tiles.num_rows, "num_units": residuals_NC.shape[0], "num_outputs": residuals_NC.shape[1]}
+        for name, value in (numbers | {"num_tiles_mended": len(moved)}).items():
+            yield Row(step=self.gram.step(), name=name, value=value)
+
+    def _table(self, num_rows: int, values_K: "Array", weights_K: "Array") -> Rows:
+        size = len(values_K)
+        columns = {
+            "step": [self.gram.step()] * size,
+            "index": range(num_rows - size, num_rows),
+            "eigenvalue": values_K.tolist(),
+            "weight": weights_K.tolist(),
+        }
+        return Rows(table="spectra", columns=columns)
+
+    def _mended(self, context: "Context", gram: "Input", tiles: Any) -> dict[tuple[int, int], Path]:
+        """Damaged tiles, computed again as parts of this task."""
+        from workers.sharded.making import publish
+        from workers.sharded.tiles import tile_name
+
+        damaged = [pair for pair in tiles.panels.pairs() if not tiles.is_intact(pair)]
+        if not damaged:
+            return {}
+        context.log(f"{len(damaged)} tiles are not what was published: {damaged[:5]}; they are computed again")
+        commit = gram.commit
+        task = taskdir.Task(
+            key=commit.key, workload=commit.workload, version=commit.version, settings=commit.settings, inputs=commit.inputs
+        )
+        own = dataclasses.replace(context, task=task)
+        with self.gram.kernel_tiles(own, memory_gib=1.0) as engine:
+            for pair in damaged:
+                publish(context, engine, pair)
+        return {pair: context.folder / tile_name(pair) for pair in damaged}
+
+
+def _weights(vectors_RK: "Array", residuals_NC: "Array") -> "Array":
+    """gamma_k^2 (K,): of the full kernel's rows n C + c, or summed over outputs for the traced one (D1)."""
+    starts_RS = residuals_NC.reshape(len(vectors_RK), -1).astype(float)
+    found: Array = ((vectors_RK.T @ starts_RS) ** 2).sum(1) / (starts_RS**2).sum()
+    return found
