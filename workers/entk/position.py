@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from workers.entk import checks, position_blocks
+from workers.entk.network import Network
 from workers.entk.position_blocks import CHI_LOSS, CHI_NET, CHI_POS, DELTA_LOSS, Blocks, Estimates
 from workers.entk.position_gradients import (
     Batch,
@@ -99,6 +100,7 @@ class _Options:
     roots_L: list[Tensor] | None
     generator: torch.Generator
     group: object
+    known: Network | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +136,7 @@ def lnp(
     preconditioner: Preconditioner | None = None,
     seed: int = 0,
     memory_gib: float = 2.0,
+    known: Network | None = None,
 ) -> Position:
     """chi_loss, chi_net, chi_pos and delta_loss of a model on a batch (inputs, targets); with `other`, of a step on one, seen by the other.
 
@@ -155,6 +158,8 @@ def lnp(
     `preconditioner`: P by parameter's name, or a torch Adam whose 1 / (sqrt(v_hat) + eps) is taken; then delta_loss = g^T P g and
     chi_net = E ||P^(1/2) J^T v||^2. Equal seeds give equal probes. A DistributedDataParallel model is measured on the batches of all its
     ranks, which must all call this. Autocast acts as in training. Neither `.grad` nor the global random state is touched.
+
+    `known`: what `entk.norms.network` found out of the model for inputs of this shape, which is then not looked at again.
 
     Raises ConfigError for a reduced loss, active dropout or batch statistics, a bad mask, estimator or pool; Diverged where the loss is not
     finite.
@@ -184,6 +189,7 @@ def lnp(
         roots_L=roots_L,
         generator=generator,
         group=group,
+        known=known,
     )
     with checks.as_found(plain, batch, None):
         one, *two = [_measure(plain, each, options) for each in batches]
@@ -214,6 +220,7 @@ def _measure(model: nn.Module, batch: Batch, options: _Options) -> _Measured:
         num_probes=options.num_probes,
         single=num_blocks == num_clusters,
         generator=options.generator,
+        known=options.known,
     )
     # arrays of all ranks are put together, and one rank's clusters may be few
     method = agreed(method, "hutchinson", options.group)

@@ -28,8 +28,8 @@ class PositionLog:
     the means of a window at its middle step, and `probe_*` of every second window the probe set's. Each step draws probes of
     its own; the probe set keeps its ones, so that what changes along the run is the network.
 
-    A run of 10,000 steps at 5 windows a decade measures 165 of them: 3 to 5 % of its time on one core where an update takes 1.5 ms or
-    more, about half a second where it takes less (`benchmarks/bench_position.py`).
+    A run of 10,000 steps at 5 windows a decade measures 165 of them: 1.5 to 5 % of its time on one core where an update takes 0.7 ms or
+    more (`benchmarks/bench_position.py`). With the outputs' graph (`backward(retain_graph=True)`) a step needs no forward pass of its own.
     """
 
     num_steps: int
@@ -61,11 +61,11 @@ class PositionLog:
     def measure(self, step: int, model: nn.Module, batch: Batch, outputs: Tensor, *, num_at_once: int | None = None) -> None:
         """Between backward and step of the update number `step`, where `.grad` is that of the batch's mean loss; its outputs."""
         steps = self._windows[step]
-        if step in self._probed:
-            self._measure_probe(model, step)
         if self._known is None:
             with checks.as_found(model, batch, None):
                 self._known = network(model, batch[0])
+        if step in self._probed:
+            self._measure_probe(model, step)
         trained = outputs, [weights.grad for weights in model.parameters() if weights.requires_grad]
         sums = step_sums(model, self.unit_loss, batch, trained=trained, known=self._known, seed=step, num_at_once=num_at_once)
         self.window.add(sums)
@@ -79,7 +79,7 @@ class PositionLog:
         return rows
 
     def _measure_probe(self, model: nn.Module, step: int) -> None:
-        found = lnp(model, self.unit_loss, self.probe, num_micro_batches=PROBE_MICRO_BATCHES, num_probes=PROBE_SIGNS)
+        found = lnp(model, self.unit_loss, self.probe, num_micro_batches=PROBE_MICRO_BATCHES, num_probes=PROBE_SIGNS, known=self._known)
         self.rows += [(f"probe_{name}", step, getattr(found, name)) for name in (*VALUES, *ERRORS, "kappa_over_units")]
 
 

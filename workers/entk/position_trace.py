@@ -88,9 +88,17 @@ def template_outputs(model: nn.Module, inputs_B: Tensor) -> Tensor:
 
 
 def choose(
-    estimator: str, model: nn.Module, inputs_B: Tensor, outputs: Tensor, *, num_probes: int, single: bool, generator: torch.Generator
+    estimator: str,
+    model: nn.Module,
+    inputs_B: Tensor,
+    outputs: Tensor,
+    *,
+    num_probes: int,
+    single: bool,
+    generator: torch.Generator,
+    known: Network | None = None,
 ) -> tuple[str, CrossCheck, Network | None]:
-    """The method for outputs like `outputs` (B, ..., C), its cross-check, and what a look at the model has told.
+    """The method for outputs like `outputs` (B, ..., C), its cross-check, and what a look at the model has told, now or before (`known`).
 
     Cost is counted in backward passes: "exact" takes one per output of a cluster, "ghost" and "hutchinson" one per probe. The
     variance of "hutchinson" has terms between the clusters of a block, so it is taken only where blocks are `single` clusters (it is then
@@ -101,7 +109,7 @@ def choose(
         return "hutchinson", CrossCheck(0.0, 0, "hutchinson is a plain backward pass"), None
     method = estimator if estimator != "auto" else "exact" if num_rows <= num_probes else "ghost"
     try:
-        known = network(model, inputs_B)
+        known = known or network(model, inputs_B)
         check = cross_check(model, inputs_B[:NUM_CHECKED], generator, known)
     except (ConfigError, NotImplementedError, RuntimeError) as error:
         if estimator != "auto" or isinstance(error, torch.OutOfMemoryError):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from position_cases import CROSS_ENTROPY, MODELS, batch_of, half_squared, mlp, slow, tied
+from position_cases import CROSS_ENTROPY, MODELS, batch_of, cnn, half_squared, mlp, slow, tied
 from position_ranks import SIZES, batch_of_rank, measure
 from torch import nn
 from torch.nn import functional
@@ -215,6 +215,11 @@ def test_outputs_by_other_operations_are_not_taken_for_those_of_the_network():
     found, expected = (norms_by_parameter(known, inputs, probes, outputs) for outputs in (other(inputs), None))
     assert len(num_passes) == 2
     torch.testing.assert_close(found, expected, rtol=0.0, atol=0.0)
+
+
+def test_a_known_network_gives_equal_numbers():
+    model, batch = cnn(), batch_of(cnn(), 12)
+    assert lnp(model, CROSS_ENTROPY, batch, known=network(model, batch[0])) == lnp(model, CROSS_ENTROPY, batch)
 
 
 def test_a_network_that_is_known_for_another_shape_is_refused():
