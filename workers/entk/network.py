@@ -14,7 +14,7 @@ from torch.autograd.graph import Node
 from workers.entk import checks
 from workers.entk.graph import LOOKS, Reading, channelwise, described, hides_weights, readings, readout_edge
 from workers.entk.layout import Layout, find_layout
-from workers.entk.terms import Grouped, Matrix, Term, term_of
+from workers.entk.terms import Matrix, Term, kept_inputs, term_of
 from workers.errors import ConfigError
 
 # N samples; b samples of a chunk; R cotangents of each sample; P weights
@@ -141,10 +141,22 @@ class Network:
                     found[part] = ""
         return found
 
-    def record(self, samples: Samples) -> Pass:
-        """A forward pass whose graph is kept; of one sample, that sample twice."""
+    def record(self, samples: Samples, *, witnessed: bool = False) -> Pass:
+        """A forward pass whose graph is kept; of one sample, that sample twice.
+
+        `witnessed`: some of the samples go through another pass in another order, in which each must look the same.
+        """
         if len(samples[0]) < FEWEST:
             samples = tuple(tensor[[0] * FEWEST] for tensor in samples)
+        recorded = self._pass(samples)
+        if witnessed:
+            chosen = checks.spread(len(samples[0]))[::-1]
+            own = self._pass(checks.chosen(samples, chosen))
+            _refuse_company(recorded.outputs[chosen], own.outputs)
+            _refuse_strangers(recorded, own, chosen)
+        return recorded
+
+    def _pass(self, samples: Samples) -> Pass:
         with torch.enable_grad():
             return self.passed(self.forward(_ordered(samples) if self.channels_last else samples), samples)
 
@@ -155,14 +167,14 @@ class Network:
         (graph, numbers), (nodes, here) = self._graph, described(outputs)
         if here == graph:
             found = [Reading(nodes[number], reading.sources) for number, reading in zip(numbers, self.probe.readings)]
-            return Pass(outputs, found, self.layouts)
-        found = readings(outputs, _ids(self.weights))
-        before, now = _told(self.probe.readings), _told(found)
-        if before != now:
-            raise ConfigError(
-                "the model ran other operations than in the pass before: its path depends on the samples or on chance. "
-                f"Before: {before}; now: {now}. Make its path fixed, or take one sample at a time"
-            )
+        else:
+            _, found = _read(raw, samples, self.weights, self.probe.readings)
+        for reading, layout in zip(found, self.layouts):
+            if layout is not None and reading.output_shape[layout.axis] != layout.outer * len(outputs) * layout.inner:
+                raise ConfigError(
+                    f"the network is known for samples of another shape; find it out again for these: {_told([reading])} gives "
+                    f"{reading.output_shape} for {len(outputs)} samples"
+                )
         return Pass(outputs, found, self.layouts)
 
     @functools.cached_property
@@ -189,7 +201,8 @@ def look(model: nn.Module, forward: Forward, samples: Samples) -> Network:
     Raises ConfigError for outputs that are random, that depend on other samples, or that no trainable weight reaches.
     """
     weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-    few, raw, channels_last = _first_pass(model, forward, tuple(_few(tensor) for tensor in samples))
+    few = checks.chosen(samples, checks.spread(len(samples[0])))
+    raw, channels_last = _first_pass(model, forward, checks.chosen(few, [0] * NUM_PROBED))
     outputs = _flat_outputs(raw, few)
     if not weights or outputs.grad_fn is None:
         raise ConfigError(
@@ -197,14 +210,23 @@ def look(model: nn.Module, forward: Forward, samples: Samples) -> Network:
             f"{len(weights)} tensors with requires_grad=True; set it on those that are trained, and run the model with gradients"
         )
     checks.finite(outputs, weights)
-    _refuse_chance_and_company(forward, few, outputs.detach())
-    found = readings(outputs, _ids(weights))
     if hides_weights(outputs):
         raise ConfigError(
             "the model recomputes activations by reentrant checkpoints, whose weights are not in the graph; "
             "call torch.utils.checkpoint.checkpoint(..., use_reentrant=False), or leave checkpoints out here"
         )
+    found = readings(outputs, _ids(weights))
     layouts = _layouts(outputs, found)
+
+    def passed(*chosen: int) -> Pass:
+        some = checks.chosen(few, chosen)
+        with torch.enable_grad():
+            return Pass(*_read(forward(_ordered(some) if channels_last else some), some, weights, found), layouts)
+
+    several, pair = passed(0, 1, 2), passed(1, 0)
+    checks.finite(several.outputs, {})
+    checks.alike(several.outputs, pair.outputs, lambda: passed(0, 1, 2).outputs)
+    layouts = tuple(layout if _is_at_home(index, several, pair, [1, 0]) else None for index, layout in enumerate(layouts))
     recorded = Pass(outputs, found, layouts)
     parts, others = _parts(recorded, weights)
     return Network(
@@ -221,22 +243,30 @@ def look(model: nn.Module, forward: Forward, samples: Samples) -> Network:
     )
 
 
-def _first_pass(model: nn.Module, forward: Forward, few: Samples) -> tuple[Samples, Tensor, bool]:
-    """Samples, their outputs, and whether images went through with their channels innermost: convolutions are faster so."""
+def _first_pass(model: nn.Module, forward: Forward, few: Samples) -> tuple[Tensor, bool]:
+    """Outputs, and whether images went through with their channels innermost: convolutions are faster so."""
     with torch.enable_grad():
         if any(isinstance(module, nn.Conv2d) for module in model.modules()) and any(tensor.dim() == 4 for tensor in few):
             with contextlib.suppress(RuntimeError):  # a view that needs channels first
-                return _ordered(few), forward(_ordered(few)), True
-        return few, forward(few), False
+                return forward(_ordered(few)), True
+        return forward(few), False
 
 
 def _ordered(samples: Samples) -> Samples:
     return tuple(tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor for tensor in samples)
 
 
-def _few(tensor: Tensor) -> Tensor:
-    """Three samples; with fewer there are, some of them again."""
-    return tensor[torch.arange(NUM_PROBED, device=tensor.device) % len(tensor)]
+def _read(raw: Tensor, samples: Samples, weights: Mapping[str, Tensor], before: Sequence[Reading]) -> tuple[Tensor, list[Reading]]:
+    """Outputs of samples, and the operations that read weights, which must be those of the pass before."""
+    with torch.enable_grad():
+        outputs = _flat_outputs(raw, samples)
+    found = readings(outputs, _ids(weights))
+    if _told(found) != _told(before):
+        raise ConfigError(
+            "the model ran other operations than in the pass before: its path depends on the samples or on chance. "
+            f"Before: {_told(before)}; now: {_told(found)}. Make its path fixed, or take one sample at a time"
+        )
+    return outputs, found
 
 
 def _flat_outputs(outputs: Tensor, samples: Samples) -> Tensor:
@@ -269,31 +299,36 @@ def _gradients(outputs: Tensor, weights: Sequence[Tensor], cotangents: Tensor) -
     return torch.cat([one.reshape(len(cotangents), -1) for one in filled], dim=1)
 
 
-def _refuse_chance_and_company(forward: Forward, few: Samples, outputs: Tensor) -> None:
-    def passed(size: int) -> Tensor:
-        some = tuple(tensor[:size] for tensor in few)
-        with torch.no_grad():
-            return _flat_outputs(forward(some), some)
-
-    pair = passed(FEWEST)
-    allowed = 1e3 * torch.finfo(outputs.dtype).eps * float(outputs.abs().max())
-    if _close(pair, outputs[:FEWEST], allowed):
-        return
-    again = passed(NUM_PROBED)
-    if not _close(again, outputs, allowed):
-        raise ConfigError(
-            f"two passes over the same samples differ by {float((again - outputs).abs().max()):.1e}: the model draws random numbers "
-            "(dropout, noise). Call model.eval(), or fix its seed in the forward pass"
-        )
-    raise ConfigError(
-        f"the outputs of a sample change by {float((pair - outputs[:FEWEST]).abs().max()):.1e} with the samples beside it "
-        "(batch statistics, a shared capacity), so it has no kernel of its own. Call model.eval(), "
-        "or take statistics='batch' for those of the probe set, frozen"
-    )
+def _refuse_company(found: Tensor, own: Tensor) -> None:
+    """Outputs of some samples in a pass, and in one of their own, which rounds otherwise."""
+    if checks.differ(found, own) > torch.finfo(own.dtype).eps ** 0.5 * float(own.detach().abs().max()):
+        raise checks.company(checks.differ(found, own))
 
 
-def _close(one: Tensor, other: Tensor, allowed: float) -> bool:
-    return bool(((one - other).abs() <= allowed).all())
+def _refuse_strangers(recorded: Pass, own: Pass, chosen: Sequence[int]) -> None:
+    for index, reading in enumerate(recorded.readings):
+        if recorded.layouts[index] is not None and not _is_at_home(index, recorded, own, chosen):
+            names = ", ".join(source.name for source in reading.sources.values())
+            raise ConfigError(
+                f"samples change their places in the batch with the samples beside them, at the operation {reading.kind} of {names} "
+                "(packed or sorted sequences, routing). Pad them, or take KernelOperator(model, x), which needs no places"
+            )
+
+
+def _is_at_home(index: int, recorded: Pass, own: Pass, chosen: Sequence[int]) -> bool:
+    """Whether an operation has got the same inputs of the samples `chosen` of a pass as in a pass of their own."""
+    layout, one, other = recorded.layouts[index], recorded.readings[index], own.readings[index]
+    if layout is None:
+        return False
+    for each, reading in ((recorded, one), (own, other)):
+        if reading.output_shape[layout.axis] != layout.outer * len(each.outputs) * layout.inner:
+            return False
+    inputs, expected = kept_inputs(one), kept_inputs(other)
+    if inputs is None or expected is None:
+        return True
+    found, expected = layout.samples_first(inputs)[list(chosen)].detach().double(), layout.samples_first(expected).detach().double()
+    # a stranger is another one altogether; rounding is not
+    return found.shape == expected.shape and bool((found - expected).norm() <= 0.05 * expected.norm())
 
 
 def _layouts(outputs: Tensor, found: Sequence[Reading]) -> tuple[Layout | None, ...]:
@@ -347,11 +382,7 @@ def _parts_of(name: str, places: Sequence[tuple[tuple[int, int], Term | None]], 
 
 def _add_up(group: Sequence[Term]) -> bool:
     """Whether the rows of several terms are in the same order of weights."""
-    if len(group) == 1:
-        return True
-    ordered = (Matrix, Grouped)
-    plain = [term for term in group if isinstance(term, ordered) or term.source.is_plain]
-    return len({term.num_weights for term in group}) == 1 and (len(plain) == len(group) or len({term.source.looks for term in group}) == 1)
+    return len({(term.num_weights, term.order) for term in group}) == 1
 
 
 def _kept_bytes(outputs: Tensor) -> int:

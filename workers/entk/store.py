@@ -62,7 +62,7 @@ class Store:
         return chunk_size(kept_bytes, cotangent_bytes, self.basis.size, self.num_samples, budget_bytes)
 
     def _pass(self, chunk: Samples, which: slice, operations: Sequence[int], together: int) -> None:
-        recorded = self.network.record(chunk)
+        recorded = self.network.record(chunk, witnessed=True)
         found: Grads = {index: [] for index in operations}
         for first in range(0, self.basis.size if operations else 0, together):
             cotangents = self.basis.cotangents(recorded.outputs.detach(), range(first, min(first + together, self.basis.size)))

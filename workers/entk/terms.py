@@ -36,6 +36,11 @@ class Term(ABC):
         """P, the weights of this term."""
 
     @property
+    def order(self) -> tuple[object, ...]:
+        """Terms of one weight whose orders are equal have their weights in the same order; (): as the weight has them."""
+        return () if self.source.is_plain else self.source.looks
+
+    @property
     def kept_bytes(self) -> int:
         """What it keeps beside the forward pass: the patches of a convolution, the normalised inputs of a scale."""
         kept = [getattr(self, name, None) for name in ("inputs", "base")]
@@ -61,6 +66,10 @@ class Matrix(Term):
     num_outputs: int
     channels_first: bool = False
     transposed: bool = False  # the weight is (I, O) rather than (O, I)
+
+    @property
+    def order(self) -> tuple[object, ...]:
+        return ("channels last",) if self.channels_first else ()
 
     @property
     def num_weights(self) -> int:
@@ -113,6 +122,10 @@ class Grouped(Term):
 
     inputs: Tensor
     num_outputs: int
+
+    @property
+    def order(self) -> tuple[object, ...]:
+        return ("channels last",)
 
     @property
     def num_weights(self) -> int:
@@ -202,6 +215,13 @@ def write_rows(term: Term, cotangents: Sequence[Tensor], found: Tensor, outputs:
         else:
             part += term.rows(piece)
         start += len(piece)
+
+
+def kept_inputs(reading: Reading) -> Tensor | None:
+    """What an operation with fast forms has kept of its inputs, samples along the axis of those of its output; None: nothing."""
+    name = _KEPT.get(reading.kind)
+    found = reading.saved(name) if name else None
+    return found if isinstance(found, Tensor) and not found.is_complex() else None
 
 
 def term_of(reading: Reading, layout: Layout, slot: int) -> Term | None:
@@ -352,6 +372,7 @@ _NORMALISED = {
     "NativeBatchNorm": _batch_norm,
     "CudnnBatchNorm": _batch_norm,
 }
+_KEPT = {"Addmm": "mat1", "Mm": "self", "Convolution": "input", "Embedding": "indices", **dict.fromkeys(_NORMALISED, "input")}
 # out = weight * weight is no product with a tensor of the batch
 _MOST_WEIGHTS = {"Addmm": 2, "Mm": 1, "Convolution": 2, "Embedding": 1, "Mul": 1, "Add": 1, "Expand": 1, **dict.fromkeys(_NORMALISED, 2)}
 _MAKERS: dict[str, Callable[[Reading, Layout], dict[int, Term]]] = {

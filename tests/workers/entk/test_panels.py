@@ -42,9 +42,9 @@ def test_what_is_kept_of_a_row_is_computed_once(monkeypatch):
         tiles.tile(0, 0)
         before = sum(seen)
         tiles.tile(0, 1)
-        assert sum(seen) == before + 2  # the columns alone
+        assert sum(seen) == before + 2 + 3  # the columns alone, and three witnesses of their pass
         tiles.tile(0, 2)
-        assert sum(seen) == before + 2 + 2  # one sample goes through twice
+        assert sum(seen) == before + 2 + 3 + 2 + 3  # one sample goes through twice
     handle.remove()
 
 
