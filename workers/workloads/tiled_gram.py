@@ -93,9 +93,10 @@ class TiledGram(Workload):
         values = {"trace": tiles.trace / tiles.num_rows, "frobenius": tiles.frobenius, "probe_loss": loss_N.mean().item()}
         values |= {"num_units": len(inputs_N), "num_outputs": outputs_NC.shape[1], "num_rows": tiles.num_rows}
         values["num_tiles"] = len(tiles.facts)
+        facts = tiles.facts.values()
         context.log(
-            f"{len(tiles.facts)} tiles of {tiles.num_rows:,} rows took {sum(one.seconds for one in tiles.facts.values()):.1f} core-seconds; "
-            f"no rank held more than {max(one.peak_bytes for one in tiles.facts.values()) / 2**30:.2f} GiB"
+            f"{len(facts)} tiles of {tiles.num_rows:,} rows took {sum(one.seconds for one in facts):.1f} core-seconds; "
+            f"no rank held more than {max(one.peak_bytes for one in facts) / 2**30:.2f} GiB"
         )
         for name, value in values.items():
             yield Row(step=self.step(), name=name, value=value)
