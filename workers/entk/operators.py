@@ -45,7 +45,7 @@ def as_operator(kernel: Any) -> Operator:
         raise ConfigError(f"a kernel is a matrix or has shape, dtype, device and @, got {type(kernel).__name__}; see KernelOperator")
     if len(kernel.shape) != 2 or 0 in kernel.shape or not kernel.dtype.is_floating_point:
         raise ConfigError(f"a kernel is a matrix of real numbers, got shape {tuple(kernel.shape)} of {kernel.dtype}")
-    return kernel  # type: ignore[no-any-return]
+    return kernel.detach() if isinstance(kernel, Tensor) else kernel
 
 
 def apply(operator: Operator, vectors_SB: Tensor) -> Tensor:
@@ -58,8 +58,8 @@ class KernelOperator:
 
     `x` (N, ...) and `z` (M, ...), None for `x`: inputs with samples in front. `outputs`: "full" (row unit x C + c), "traced" (the mean
     over outputs, C times the work), "sum_logits". Trainable parameters only. Samples must be independent of each other (no batch
-    statistics). `memory_gib` bounds the activations and the gradients, one of P numbers for each vector at once; ConfigError where it
-    is below what one sample and one vector take, and where the inputs are empty.
+    statistics): three of `x` are looked at. `memory_gib` bounds the activations and the gradients, one of P numbers for each vector at
+    once; ConfigError where it is below what one sample and one vector take, and where the inputs are empty.
 
     >>> model = nn.Linear(3, 2, bias=False).double()
     >>> x = torch.eye(3, dtype=torch.float64)
@@ -120,11 +120,20 @@ class KernelOperator:
         return operator
 
     def __matmul__(self, vectors: Tensor) -> Tensor:
-        """(R,) of (S,), or (R, B) of (S, B); ConfigError for another length."""
+        """(R,) of (S,), or (R, B) of (S, B), in the kernel's precision; ConfigError for vectors of another kind."""
+        if not isinstance(vectors, Tensor):
+            raise ConfigError(f"a kernel multiplies tensors of torch, got {type(vectors).__name__}; give torch.as_tensor(vectors)")
         if vectors.ndim not in (1, 2) or len(vectors) != self.shape[1]:
             raise ConfigError(
                 f"a kernel of shape {self.shape} multiplies ({self.shape[1]},) or ({self.shape[1]}, B), got {tuple(vectors.shape)}"
             )
+        if vectors.dtype != self.dtype or vectors.device != self.device:
+            raise ConfigError(
+                f"a kernel in {self.dtype} on {self.device} multiplies vectors of its kind, got {vectors.dtype} on {vectors.device}; "
+                "give vectors.to(kernel.device, kernel.dtype)"
+            )
+        if vectors.numel() == 0:
+            return vectors.new_zeros(self.shape[0], 0)
         image_BR = self._product(vectors.reshape(self.shape[1], -1).T)
         return image_BR.T if vectors.ndim == 2 else image_BR[0]
 
@@ -155,6 +164,7 @@ class _ModelProducts:
             values = self._outputs(_cut(self.x, 0, 1))(self.weights)
             checks.last_axis(values.shape)
             checks.finite(values, self.weights)
+            checks.independent(lambda samples: self._outputs(samples)(self.weights), self.x)
             *units, self.num_outputs = values.shape[1:]
             self.rows_of_sample = math.prod(units) * (self.num_outputs if self.outputs == "full" else 1)
             self.num_parts = self.num_outputs if self.outputs == "traced" else 1
@@ -167,14 +177,15 @@ class _ModelProducts:
         parts = torch.arange(len(block_BS) * self.num_parts, device=self.device)
         num_vectors = min(self.max_vectors, len(parts))
         num_samples = max(1, self.max_samples // num_vectors)
-        image_BR = block_BS.new_zeros(len(block_BS), self.shape[0])
         with checks.as_found(self.model, self.x, self.statistics), torch.no_grad():
+            block_BS = block_BS.clone() if block_BS.is_inference() else block_BS
+            image_BR = block_BS.new_zeros(len(block_BS), self.shape[0])
             for start in range(0, len(parts), num_vectors):
                 chosen = parts[start : start + num_vectors]
                 vectors, outputs = chosen // self.num_parts, chosen % self.num_parts
                 gradients = self._backward(block_BS[vectors], outputs, num_samples)
                 image_BR.index_add_(0, vectors, self._forward(gradients, outputs, num_samples))
-        return image_BR / self.num_parts
+            return image_BR / self.num_parts
 
     def _backward(self, block_BS: Tensor, outputs_B: Tensor, num_samples: int) -> Weights:
         """J(z)^T v for each vector, summed over chunks of samples."""
@@ -258,7 +269,7 @@ class _ModelProducts:
             try:
                 if self._is_adjoint():
                     return
-                failures.append("J and J^T disagree: the model is random, or its backward pass is not that of its forward pass")
+                failures.append("J and J^T disagree: a backward pass of this model is not that of its forward pass")
             except (NotImplementedError, RuntimeError) as error:
                 failures.append(str(error).splitlines()[0])
         raise ConfigError("products with the Jacobian of this model fail; " + "; ".join(dict.fromkeys(failures)))
@@ -270,7 +281,7 @@ class _ModelProducts:
         seeds = torch.randn(2, *values.shape, generator=generator, dtype=self.dtype, device=self.device)
         gradients = self.over_vectors(pull)(seeds)
         images = self.over_vectors(self.push(function, self.weights))(gradients)
-        squares = torch.stack([value.double().square().flatten(1).sum(1) for value in gradients.values()]).sum(0)
+        squares = torch.stack([value.double().square().reshape(len(value), -1).sum(1) for value in gradients.values()]).sum(0)
         products = (seeds * images).double().flatten(1).sum(1)
         return bool(torch.allclose(products, squares, rtol=torch.finfo(self.dtype).eps ** 0.5))
 

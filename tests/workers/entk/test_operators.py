@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
+from tests.workers.entk.networks import Apply
 from workers.entk.operators import KernelOperator, apply, as_operator
 from workers.errors import ConfigError, Diverged
 
@@ -234,10 +235,45 @@ def test_what_is_no_kernel_is_refused(kernel, message):
         as_operator(kernel)
 
 
-def test_vectors_of_another_length_are_refused():
+@pytest.mark.parametrize(
+    ("vectors", "message"),
+    [
+        (torch.ones(5).double(), r"a kernel of shape \(20, 20\) multiplies \(20,\) or \(20, B\), got \(5,\)"),
+        (torch.ones(20), "a kernel in torch.float64 on cpu multiplies vectors of its kind, got torch.float32 on cpu; give vectors.to"),
+        (torch.ones(20, device="meta").double(), "got torch.float64 on meta"),
+        (np.ones(20), "a kernel multiplies tensors of torch, got ndarray; give torch.as_tensor"),
+    ],
+)
+def test_vectors_of_another_kind_are_refused(vectors, message):
     model, x = a_case("perceptron")
-    with pytest.raises(ConfigError, match=r"a kernel of shape \(20, 20\) multiplies \(20,\) or \(20, B\), got \(5,\)"):
-        KernelOperator(model, x) @ torch.ones(5).double()
+    with pytest.raises(ConfigError, match=message):
+        KernelOperator(model, x).__matmul__(vectors)
+
+
+def test_a_block_of_no_vectors_has_no_products():
+    model, x = a_case("perceptron")
+    assert (KernelOperator(model, x) @ torch.ones(20, 0).double()).shape == (20, 0)
+
+
+def test_a_weight_without_axes_is_one_of_them():
+    torch.manual_seed(0)
+    model = Apply(lambda m, x: m.linear(x) * m.scale.exp(), linear=nn.Linear(3, 2), scale=nn.Parameter(torch.tensor(0.5))).double()
+    x = torch.randn(4, 3).double()
+    kernel, operator = slow_kernel(model, x, "full"), KernelOperator(model, x)
+    torch.testing.assert_close(operator @ torch.eye(8).double(), kernel)
+
+
+@torch.inference_mode()
+def test_products_are_those_of_inference_mode_too():
+    model, x = a_case("perceptron")
+    with torch.inference_mode(False):
+        model, _ = a_case("perceptron")
+        outside = KernelOperator(model, x.clone()) @ torch.ones(20).double()
+    assert torch.equal(KernelOperator(model, x) @ torch.ones(20).double(), outside)
+
+
+def test_an_operator_of_a_kernel_with_a_graph_has_none():
+    assert not as_operator(torch.eye(2, requires_grad=True)).requires_grad
 
 
 def test_no_samples_and_no_weights_are_refused():
@@ -269,6 +305,28 @@ class Random(nn.Module):
         return self.linear(x) * torch.rand(1, dtype=x.dtype)
 
 
-def test_a_random_model_is_refused():
-    with pytest.raises(ConfigError, match="products with the Jacobian of this model fail; .*J and J\\^T disagree: the model is random"):
-        KernelOperator(Random().double(), torch.randn(4, 3).double())
+def test_a_random_model_and_one_that_mixes_its_samples_are_refused():
+    x = torch.randn(4, 3).double()
+    with pytest.raises(ConfigError, match="two passes over the same samples differ by .*: the model draws random numbers"):
+        KernelOperator(Random().double(), x)
+    centred = Apply(lambda m, x: m.linear(x) - m.linear(x).mean(0), linear=nn.Linear(3, 2)).double()
+    with pytest.raises(ConfigError, match="the outputs of a sample change by .* with the samples beside it"):
+        KernelOperator(centred, x)
+
+
+class Sign(torch.autograd.Function):
+    """A layer whose backward pass is not linear, as that of no function is."""
+
+    @staticmethod
+    def forward(ctx, values):
+        return values.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient.sign()
+
+
+def test_a_backward_pass_that_is_that_of_no_function_is_refused():
+    model = Apply(lambda m, x: Sign.apply(m.linear(x)), linear=nn.Linear(3, 2)).double()
+    with pytest.raises(ConfigError, match="products with the Jacobian of this model fail; .*J and J\\^T disagree: a backward pass of this"):
+        KernelOperator(model, torch.randn(4, 3).double())
