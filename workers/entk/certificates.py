@@ -10,7 +10,7 @@ from torch import Tensor
 
 from workers.entk.operators import Operator, apply, as_operator
 from workers.entk.quadrature import Estimate
-from workers.errors import ConfigError
+from workers.errors import ConfigError, Diverged
 
 # R rows of the kernel; K eigenpairs; V probes; I, J rows and columns of a tile
 
@@ -18,6 +18,7 @@ ExactTile = Callable[[Tensor, Tensor], Tensor]
 TILE_SIZE, NUM_TILES, NUM_PROBES = 32, 16, 16
 # rounding of sums that are longer than the kernel has rows
 LEAST_ROWS = 100
+LARGEST_ERROR = 0.1
 PANEL = 256
 
 
@@ -60,23 +61,41 @@ def noise_floor(operator: Operator, largest: float, error: Estimate | None) -> f
 def kernel_error(kernel: Any, exact_tile: ExactTile, *, seed: int = 0) -> Estimate:
     """||Theta - exact||_F from 16 tiles, each of 32 random rows and the same columns; the diagonal, of larger entries, counts apart.
 
-    `exact_tile(rows, columns)` takes indices (I,) and (J,) and gives the exact (I, J) in float64; ConfigError where it does not.
+    `exact_tile(rows, columns)` takes indices (I,) and (J,) and gives the exact (I, J) in float64; ConfigError where it does not, and
+    where the error is a tenth of the norm or more, as of tiles of another kernel; Diverged where tiles are not finite.
     """
     operator, generator = as_operator(kernel), torch.Generator().manual_seed(seed)
-    num_rows, squares = operator.shape[0], []
+    num_rows, squares, norms = operator.shape[0], [], []
     for _ in range(NUM_TILES):
         index_I = torch.randperm(num_rows, generator=generator)[:TILE_SIZE].sort().values.to(operator.device)
         exact_II = exact_tile(index_I, index_I)
         if not isinstance(exact_II, Tensor) or exact_II.dtype != torch.float64 or exact_II.shape != (len(index_I),) * 2:
             told = f"{exact_II.dtype} {tuple(exact_II.shape)}" if isinstance(exact_II, Tensor) else type(exact_II).__name__
             raise ConfigError(f"exact_tile must give a float64 tensor of shape {(len(index_I),) * 2}, got {told}")
-        square_II = (_tile(operator, index_I, index_I) - exact_II).square()
-        diagonal, pairs = square_II.trace(), len(index_I) * (len(index_I) - 1)
-        beside = (square_II.sum() - diagonal) / max(1, pairs)
-        squares.append(num_rows * diagonal / len(index_I) + num_rows * (num_rows - 1) * beside)
+        squares.append(_squared_norm(_tile(operator, index_I, index_I) - exact_II, num_rows))
+        norms.append(_squared_norm(exact_II, num_rows))
     squares_T = torch.stack(squares)
-    norm = float(squares_T.mean().sqrt())
-    return Estimate(norm, float(squares_T.std()) / NUM_TILES**0.5 / (2 * norm) if norm else 0.0)
+    found, norm = float(squares_T.mean().sqrt()), float(torch.stack(norms).mean().sqrt())
+    _refuse_other(found, norm)
+    return Estimate(found, float(squares_T.std()) / NUM_TILES**0.5 / (2 * found) if found else 0.0)
+
+
+def _squared_norm(tile_II: Tensor, num_rows: int) -> Tensor:
+    """||Theta||_F^2 from a tile of random rows and the same columns."""
+    square_II, size = tile_II.square(), len(tile_II)
+    diagonal = square_II.trace()
+    return num_rows * diagonal / size + num_rows * (num_rows - 1) * (square_II.sum() - diagonal) / max(1, size * (size - 1))
+
+
+def _refuse_other(error: float, norm: float) -> None:
+    if not math.isfinite(norm):
+        raise Diverged("the exact tiles have numbers that are not finite; the network behind them diverged")
+    # rounding in any precision is far less
+    if not error <= LARGEST_ERROR * norm:
+        raise ConfigError(
+            f"the kernel differs from its exact tiles by {error:.3g}, and their norm is {norm:.3g}: they are of different kernels. "
+            "Give tiles of the same model, samples, outputs, scales and statistics, such as double_tiles(model, x, outputs)"
+        )
 
 
 def asymmetry(operator: Operator, *, seed: int = 0) -> float:

@@ -11,6 +11,7 @@ from workers.entk.certificates import ExactTile
 from workers.entk.operators import Inputs
 from workers.entk.position_gradients import trainable
 from workers.entk.position_model import unwrap
+from workers.errors import ConfigError
 
 # I, J rows and columns of a tile; U units of a sample; C outputs; P parameters
 
@@ -21,7 +22,8 @@ def double_tiles(
     """Exact tiles (I, J) of a model's kernel on `x`, in float64, from indices of rows (I,) and columns (J,): for `kernel_error`.
 
     Nothing but a copy of the model is shared with what computed the kernel. A tile takes one pass of one sample for each row and column
-    (C for the traced kernel), or several where `memory_gib` does not hold their gradients at once.
+    (C for the traced kernel), or several where `memory_gib` does not hold their gradients at once. It raises ConfigError for a row that
+    the kernel has not.
 
     >>> model = nn.Linear(2, 1, bias=False)
     >>> _ = nn.init.ones_(model.weight)
@@ -40,6 +42,7 @@ def double_tiles(
     def tile(rows: Tensor, columns: Tensor) -> Tensor:
         with checks.as_found(exact, samples, statistics):
             jacobian = _Rows(exact, samples, outputs)
+            _check_rows(torch.cat([rows, columns]), jacobian.num_rows, outputs)
             parts = [_product(jacobian, rows, columns, part, num_at_once) for part in range(jacobian.num_parts)]
         return torch.stack(parts).mean(0)
 
@@ -59,6 +62,11 @@ class _Rows:
     def __post_init__(self) -> None:
         with torch.no_grad():
             self.num_units, self.num_outputs = self.of_sample(0).shape
+
+    @property
+    def num_rows(self) -> int:
+        """Of the kernel."""
+        return len(self.samples[0]) * self.num_units * (self.num_outputs if self.outputs == "full" else 1)
 
     @property
     def num_parts(self) -> int:
@@ -84,6 +92,14 @@ class _Rows:
     def gradients(self, index_I: Tensor, part: int) -> Tensor:
         """(I, P)."""
         return torch.stack([self.gradient(row, part) for row in index_I.tolist()])
+
+
+def _check_rows(index: Tensor, num_rows: int, outputs: str) -> None:
+    if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < num_rows:
+        raise ConfigError(
+            f"exact tiles were asked for row {int(index.max())} of a kernel of {num_rows} rows; a kernel of more has other samples than x, "
+            f"or other outputs than {outputs!r}"
+        )
 
 
 def _product(jacobian: _Rows, rows: Tensor, columns: Tensor, part: int, num_at_once: int) -> Tensor:

@@ -14,7 +14,7 @@ from workers.entk.kernels import gram
 from workers.entk.operators import KernelOperator
 from workers.entk.quadrature import Estimate
 from workers.entk.spectra import spectrum
-from workers.errors import ConfigError
+from workers.errors import ConfigError, Diverged
 
 
 def a_kernel(size=200, seed=0):
@@ -91,8 +91,8 @@ def test_the_kernels_error_from_tiles_is_its_norm_within_its_standard_error():
 
 @pytest.mark.parametrize("size", [1, 2, 33, 40])
 def test_an_even_error_is_known_without_doubt(size):
-    found = kernel_error(a_kernel(size) + 0.5, tiles_of(a_kernel(size)))
-    assert found.value == pytest.approx(0.5 * size)
+    found = kernel_error(a_kernel(size) + 0.01, tiles_of(a_kernel(size)))
+    assert found.value == pytest.approx(0.01 * size)
     assert found.standard_error == pytest.approx(0, abs=1e-9)
 
 
@@ -125,6 +125,22 @@ def test_a_tile_of_another_kind_is_refused():
         kernel_error(kernel, tiles_of(kernel.float()))
     with pytest.raises(ConfigError, match="got ndarray"):
         kernel_error(kernel, lambda rows, columns: kernel.numpy()[np.ix_(rows, columns)])
+
+
+def test_tiles_of_another_kernel_are_refused():
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 4)).double(), torch.randn(20, 3).double()
+    message = r"the kernel differs from its exact tiles by .*, and their norm is .*: they are of different kernels. Give tiles of the same"
+    for kernel in (gram(model, x, outputs="traced"), 4 * gram(model, x), gram(model, x).view(20, 4, 20, 4).transpose(0, 1).reshape(80, 80)):
+        with pytest.raises(ConfigError, match=message):
+            kernel_error(kernel, double_tiles(model, x))
+    with pytest.raises(ConfigError, match="row 7[0-9] of a kernel of 20 rows; a kernel of more has other samples than x, or other outputs"):
+        kernel_error(gram(model, x), double_tiles(model, x, "traced"))
+
+
+def test_tiles_that_are_no_numbers_are_those_of_a_network_that_diverged():
+    with pytest.raises(Diverged, match="the exact tiles have numbers that are not finite"):
+        kernel_error(a_kernel(50), tiles_of(a_kernel(50) * torch.nan))
 
 
 @pytest.mark.parametrize("outputs", ["full", "traced"])
