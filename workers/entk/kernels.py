@@ -1,5 +1,6 @@
 """Kernel matrices without the Jacobian: layer by layer from its inputs and the cotangents of its outputs (Novak et al. 2022, D1)."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -158,6 +159,10 @@ def _scales(scales: Mapping[str, float] | str | None, network: Network) -> dict[
     unknown = sorted(set(scales or {}) - set(network.weights))
     if unknown:
         raise ConfigError(f"scales names {', '.join(unknown)}; the trainable weights are {', '.join(network.weights)}")
+    for name, scale in (scales or {}).items():
+        is_number = isinstance(scale, int | float) and not isinstance(scale, bool)
+        if not is_number or not 0 <= scale < math.inf:
+            raise ConfigError(f"the scale of {name} must be a finite number, at least 0, got {scale!r}")
     return dict(scales or {})
 
 
@@ -233,9 +238,8 @@ def plan_of(
     found = pieces(network, basis, _label(layers), scales)
     item_bytes, budget_bytes = network.probe.outputs.element_size(), checks.memory(memory_gib)
     num_rows, num_columns = len(rows[0]), len((columns or rows)[0])
-    made = groups(
-        found, num_rows, num_columns, int(budget_bytes * (1 - PASS_SHARE - 2 * PANEL_SHARE)) // item_bytes, symmetric=columns is None
-    )
+    floats_per_gib = int(2**30 * (1 - PASS_SHARE - 2 * PANEL_SHARE)) // item_bytes
+    made = groups(found, num_rows, num_columns, memory_gib, floats_per_gib, symmetric=columns is None)
     return Plan(basis, tuple(made), num_rows, num_columns, columns is None, item_bytes, budget_bytes)
 
 

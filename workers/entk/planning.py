@@ -140,12 +140,16 @@ def _piece(part: Part, recorded: Pass, basis: Basis, label: str, scale: float) -
     return min(rows, other, key=lambda found: found.multiplications)
 
 
-def groups(found: Sequence[Piece], num_rows: int, num_columns: int, budget_floats: int, *, symmetric: bool) -> list[Group]:
-    """Neighbouring pieces together, as many as the budget holds for all samples; a piece that does not fit is taken in panels.
+def groups(
+    found: Sequence[Piece], num_rows: int, num_columns: int, memory_gib: float, floats_per_gib: int, *, symmetric: bool
+) -> list[Group]:
+    """Neighbouring pieces together, as many as the memory holds for all samples; a piece that does not fit is taken in panels.
 
     `num_rows`, `num_columns`: samples of both sides (the same ones where `symmetric`).
     """
     total = num_rows if symmetric else num_rows + num_columns
+    budget_floats = int(memory_gib * floats_per_gib)
+    _check_tile(found, min(2, total), memory_gib, floats_per_gib)
     made: list[tuple[Piece, ...]] = []
     for piece in sorted(found, key=lambda piece: piece.depth):
         if made and total * sum(other.floats for other in (*made[-1], piece)) <= budget_floats:
@@ -155,28 +159,31 @@ def groups(found: Sequence[Piece], num_rows: int, num_columns: int, budget_float
     return [_panels(one, num_rows, num_columns, budget_floats, symmetric=symmetric) for one in made]
 
 
+def _check_tile(found: Sequence[Piece], num_samples: int, memory_gib: float, floats_per_gib: int) -> None:
+    """A tile of one sample by one sample, of `num_samples` different ones, must fit."""
+    largest = max(found, key=lambda piece: piece.floats)
+    least_gib = (num_samples * largest.floats + 1) / floats_per_gib
+    if least_gib <= memory_gib:
+        return
+    digits = 2 - math.floor(math.log10(least_gib))
+    told = math.ceil(least_gib * 10**digits) / 10**digits  # up, so that it does
+    raise MemoryCap(
+        f"memory_gib={memory_gib:.3g} is less than a tile of one sample by one sample of {largest.name} takes; give memory_gib={told:.3g} "
+        "or more"
+    )
+
+
 def _panels(one: tuple[Piece, ...], num_rows: int, num_columns: int, budget_floats: int, *, symmetric: bool) -> Group:
     floats = sum(piece.floats for piece in one)
     if (num_rows if symmetric else num_rows + num_columns) * floats <= budget_floats:
         return Group(one, floats, num_rows, num_columns)
-    if 2 * floats > budget_floats:
-        names = ", ".join(piece.name for piece in one)
-        needed = 2 * floats
-        raise MemoryCap(
-            f"one tile of one sample by one sample of {names} takes {needed:,} numbers, more than the {budget_floats:,} of memory_gib",
-            needed,
-        )
     # the side that is held is the larger: the other one is computed again for each of its panels
     held = max(1, min(num_rows, 2 * budget_floats // (3 * floats)))
     return Group(one, floats, held, max(1, min(num_columns, budget_floats // floats - held)))
 
 
 class MemoryCap(ConfigError):
-    """The memory that the caller allows is smaller than the smallest tile; `floats` would do for its blocks."""
-
-    def __init__(self, message: str, floats: int) -> None:
-        super().__init__(message)
-        self.floats = floats
+    """The memory that the caller allows is smaller than the smallest tile."""
 
 
 def counted_flops(found: Sequence[Piece], num_rows: int, num_columns: int, *, symmetric: bool) -> int:

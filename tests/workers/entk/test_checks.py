@@ -120,8 +120,12 @@ def test_a_probe_set_on_another_device_is_refused():
 
 def test_a_memory_cap_under_one_tile_is_refused_with_what_it_takes():
     model, x = case("cnn")
-    with pytest.raises(entk.MemoryCap, match="one tile of one sample by one sample of .* more than the .* of memory_gib"):
+    with pytest.raises(entk.MemoryCap, match="memory_gib=1e-07 is less than a tile of one sample by one sample of 0.weight takes") as told:
         entk.gram(model, x, memory_gib=1e-7)
+    enough = float(str(told.value).split("give memory_gib=")[1].split()[0])
+    assert torch.allclose(entk.gram(model, x, memory_gib=enough), entk.gram(model, x), rtol=1e-12)
+    with pytest.raises(entk.MemoryCap):
+        entk.gram(model, x, memory_gib=0.98 * enough)
     refused(model, x, "memory_gib must be a positive number of GiB, got 0", memory_gib=0)
 
 

@@ -11,8 +11,8 @@ from torch.nn import functional
 
 from tests.workers.entk.networks import CASES, case, images, slow_jacobian, tokens, vectors
 from workers import entk
-from workers.entk.jacobians import flat_jacobian
 from workers.entk.norms import squared_gradient_norms
+from workers.errors import ConfigError
 
 
 def error(found: Tensor, slow: Tensor) -> float:
@@ -154,7 +154,7 @@ def test_kernel_is_exactly_symmetric():
 def test_more_tiles_than_one_cover_everything():
     model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).double()
     x = torch.randn(401, 6, dtype=torch.float64)
-    jacobian = flat_jacobian(model, x)
+    jacobian = torch.cat(list(entk.jacobian(model, x).values()), dim=2).flatten(0, 1)
     assert error(entk.gram(model, x), jacobian @ jacobian.T) < 1e-14
     assert error(entk.gram(model, x, x[:130]), jacobian @ jacobian[:390].T) < 1e-14
 
@@ -181,6 +181,23 @@ def test_ntk_scales_give_the_kernel_of_the_same_function_in_ntk_parameterisation
     ntk = nn.ParameterList(weights)
     jacobian = slow_jacobian(ntk, x, forward)
     assert error(entk.gram(standard, x, scales="ntk"), jacobian @ jacobian.T) < 1e-14
+
+
+@pytest.mark.parametrize("name", ["mlp", "language model"])
+def test_the_plain_jacobian_is_that_of_single_backward_passes_of_wrapped_models_too(name):
+    model, x = case(name)
+    slow = slow_jacobian(model, x)
+    for wrapped in (model, nn.DataParallel(model), torch.compile(model, backend="eager")):
+        found = torch.cat(list(entk.jacobian(wrapped, x).values()), dim=-1)
+        assert found.shape[:-1] == model(x).shape
+        assert error(found.flatten(0, -2), slow) < 1e-14
+
+
+@pytest.mark.parametrize("factor", [-1.0, float("nan"), float("inf"), "2", True])
+def test_scales_that_are_no_factors_are_refused(factor):
+    model, x = case("mlp")
+    with pytest.raises(ConfigError, match="the scale of 0.weight must be a finite number, at least 0, got "):
+        entk.gram(model, x, scales={"0.weight": factor})
 
 
 def test_frozen_weights_leave_the_kernel():
