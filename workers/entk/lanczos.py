@@ -104,8 +104,7 @@ def _capacity(operator: Operator, num_eigenpairs: int, block_size: int, basis_si
     rows, columns = operator.shape
     if rows != columns:
         raise ConfigError(f"eigenvalues are those of a square kernel, got one of shape {(rows, columns)}; take K(X, X)")
-    if not isinstance(num_eigenpairs, int) or isinstance(num_eigenpairs, bool) or not 1 <= num_eigenpairs <= rows:
-        raise ConfigError(f"the number of eigenvalues must be between 1 and {rows}, the rows of the kernel, got {num_eigenpairs!r}")
+    check_count(num_eigenpairs, rows)
     if block_size < 1:
         raise ConfigError(f"block_size must be at least 1, got {block_size}")
     least = min(rows, num_eigenpairs + 3 * block_size)
@@ -114,6 +113,12 @@ def _capacity(operator: Operator, num_eigenpairs: int, block_size: int, basis_si
             f"basis_size must be at least {least} for {num_eigenpairs} eigenvalues with blocks of {block_size}, got {basis_size}"
         )
     return min(rows, basis_size or max(6 * num_eigenpairs, num_eigenpairs + 8 * block_size))
+
+
+def check_count(num_eigenpairs: int, num_rows: int) -> None:
+    """ConfigError for a number of eigenvalues that a kernel has not."""
+    if not isinstance(num_eigenpairs, int) or isinstance(num_eigenpairs, bool) or not 1 <= num_eigenpairs <= num_rows:
+        raise ConfigError(f"the number of eigenvalues must be between 1 and {num_rows}, the rows of the kernel, got {num_eigenpairs!r}")
 
 
 def _may_miss_copies(values_K: Tensor, block: int, allowed: float) -> bool:

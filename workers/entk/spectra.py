@@ -10,7 +10,7 @@ from torch import Tensor
 
 from workers.entk import certificates, quadrature
 from workers.entk.certificates import Certificate, ExactTile
-from workers.entk.lanczos import Progress, lanczos
+from workers.entk.lanczos import Progress, check_count, lanczos
 from workers.entk.operators import Operator, as_operator
 from workers.entk.quadrature import Density, Estimate, ResidualDensity
 from workers.errors import ConfigError, Diverged
@@ -130,6 +130,8 @@ def density(
     What lies under the noise floor counts as 0 (D11): for a large kernel in single precision give a spectrum with `exact_tile`.
     """
     operator = as_operator(K)
+    if not isinstance(largest, Spectrum) and (not isinstance(largest, int) or isinstance(largest, bool) or largest < 0):
+        raise ConfigError(f"largest must be a number of eigenvalues, at least 0, or a Spectrum of this kernel, got {largest!r}")
     if isinstance(largest, int):
         num_rows = _checked(operator, max(1, largest))
         largest = spectrum(operator, min(largest, num_rows) or 1, tolerance=tolerance, seed=seed)
@@ -178,8 +180,8 @@ def _checked(operator: Operator, num_eigenvalues: int | None) -> int:
         raise ConfigError(
             f"all {rows} eigenvalues of an operator would need its matrix; give the number of the largest, or take density(operator)"
         )
-    if num_eigenvalues is not None and not 1 <= num_eigenvalues <= rows:
-        raise ConfigError(f"the number of eigenvalues must be between 1 and {rows}, the rows of the kernel, got {num_eigenvalues}")
+    if num_eigenvalues is not None:
+        check_count(num_eigenvalues, rows)
     return rows
 
 

@@ -157,6 +157,9 @@ def test_a_jacobian_of_another_library_has_a_spectrum_and_a_density():
         (torch.zeros(3, 4), None, ConfigError, r"of a square kernel, got one of shape \(3, 4\); take K\(X, X\)"),
         (torch.eye(3), 4, ConfigError, "must be between 1 and 3, the rows of the kernel, got 4"),
         (torch.eye(3), 0, ConfigError, "must be between 1 and 3, the rows of the kernel, got 0"),
+        (torch.eye(3), True, ConfigError, "must be between 1 and 3, the rows of the kernel, got True"),
+        (torch.eye(3), 2.0, ConfigError, "must be between 1 and 3, the rows of the kernel, got 2.0"),
+        (torch.eye(3), "3", ConfigError, "must be between 1 and 3, the rows of the kernel, got '3'"),
         (torch.tensor([[1.0, torch.nan], [0.0, 1.0]]), None, Diverged, "the kernel has 1 entries that are no numbers"),
         (torch.tensor([[1.0, torch.nan], [0.0, 1.0]]), 1, Diverged, "the kernel has 1 entries that are no numbers"),
     ],
@@ -180,6 +183,9 @@ def test_weights_and_densities_need_eigenvectors():
         density(kernel, spectrum(kernel, 2, eigenvectors=False))
     with pytest.raises(ConfigError, match="density needs a spectrum of the same kernel"):
         density(kernel, spectrum(torch.eye(5)))
+    for largest in ("a", 2.0, True, -1, None):
+        with pytest.raises(ConfigError, match=f"largest must be a number of eigenvalues, at least 0, or a Spectrum .*, got {largest!r}"):
+            density(kernel, largest)
 
 
 @pytest.mark.gpu
