@@ -54,6 +54,14 @@ def wait(folder: str, number: int) -> int:
     return number
 
 
+def meet(folder: str, number: int, parties: int) -> int:
+    """Ends when so many have begun, which takes as many workers; the process that does it."""
+    Path(folder, f"met-{number}").touch()
+    while len(list(Path(folder).glob("met-*"))) < parties:
+        time.sleep(0.01)
+    return os.getpid()
+
+
 def fill(mib: int) -> int:
     """Takes and touches so much memory."""
     return len(bytearray(mib * 2**20))
@@ -61,3 +69,7 @@ def fill(mib: int) -> int:
 
 def threads() -> str | None:
     return os.environ.get("OMP_NUM_THREADS")
+
+
+def nap(seconds: float) -> None:
+    time.sleep(seconds)

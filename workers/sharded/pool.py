@@ -73,6 +73,7 @@ class Pool(abc.ABC):
     """Workers that keep their modules, and what these keep in mind, from call to call and from run to run; to be closed (`with`)."""
 
     num_workers: int
+    start_seconds: float  # so long may all workers take to get ready
 
     def run(
         self,
@@ -90,7 +91,8 @@ class Pool(abc.ABC):
         Results are plain values. A worker is given `in_flight` calls at a time, so that it never waits for the next. The call that a worker
         dies of is done again, at most `retries` times, then WorkerLost is raised; an exception in a call is raised here at once, our own
         errors and MemoryError as what they are, any other as CallFailed. When `stopping` turns true, calls that have begun are ended,
-        their results are yielded, and no other begins. `helps_from`: see CallQueue.
+        their results are yielded, and no other begins. `helps_from`: see CallQueue. A call may be done twice where a worker is lost before
+        its answer has come: what it leaves must bear that. One run at a time.
         """
         if in_flight < 1 or retries < 0:
             raise ConfigError(f"in_flight must be at least 1 and retries at least 0, got {in_flight} and {retries}")
@@ -167,6 +169,7 @@ class _Run:
     flying: dict[int, deque[int]] = field(default_factory=dict)
     deaths: Counter[int] = field(default_factory=Counter)
     failed_starts: int = 0
+    ready_at: float = field(default_factory=time.monotonic)
     done: int = 0
     stopped: bool = False
     began: float = field(default_factory=time.monotonic)
@@ -204,11 +207,18 @@ class _Run:
     def _hand_out(self) -> None:
         """To those with least to do first. The last calls go one by one to workers without any, so that none waits behind another."""
         ready = [worker for worker, is_ready in self.pool.workers().items() if is_ready]
+        if ready or self.stopped:
+            self.ready_at = time.monotonic()
+        elif time.monotonic() - self.ready_at > self.pool.start_seconds:
+            raise WorkerLost(
+                f"no worker has got ready in {self.pool.start_seconds:.0f} s; is there room, and can the nodes import the code?"
+            )
         for worker in ready:
             self.flying.setdefault(worker, deque())
+        living = len(self.pool.workers())
         for depth in range(self.in_flight):
             for worker in ready:
-                if self.stopped or len(self.flying[worker]) != depth or (depth and len(self.queue) < len(ready)):
+                if self.stopped or len(self.flying[worker]) != depth or (depth and len(self.queue) < living):
                     continue
                 index = self.queue.take(worker)
                 if index is not None:

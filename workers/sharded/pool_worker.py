@@ -87,10 +87,16 @@ class _Worker:
 
 
 def set_up(path: list[str], data_bytes: int | None = None) -> None:
-    """Look for modules where the pool does, and take on the limit of memory (RLIMIT_DATA: all but mapped files)."""
+    """Look for modules where the pool does, and take on the limit of memory: RLIMIT_DATA, all but mapped files.
+
+    What is reserved now without being in use, the stacks of threads, is not counted.
+    """
     sys.path[:] = path
     if data_bytes is not None:
-        resource.setrlimit(resource.RLIMIT_DATA, (data_bytes, data_bytes))
+        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        reserved, used = (1024 * int(status[name].split()[0]) for name in ("VmData", "RssAnon"))
+        limit = data_bytes + max(0, reserved - used)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
 def import_path() -> list[str]:
@@ -129,12 +135,13 @@ def _record(error: BaseException) -> dict[str, str]:
 
 
 def versions() -> dict[str, str]:
-    """What must be equal on all nodes: Python, and the source of this package."""
-    return {"python": platform.python_version(), "code": _code(), "host": os.uname().nodename}
-
-
-def _code() -> str:
+    """What must be equal on all nodes, Python and the source of this package; and where that is."""
     folder = Path(__file__).parent.parent
+    return {"python": platform.python_version(), "code": _digest(folder), "folder": str(folder), "host": os.uname().nodename}
+
+
+@functools.cache
+def _digest(folder: Path) -> str:
     digest = hashlib.blake2b(digest_size=8)
     for path in sorted(folder.rglob("*.py")):
         digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes())

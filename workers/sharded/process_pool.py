@@ -19,7 +19,7 @@ from workers.sharded.pool import Event, Pool
 from workers.sharded.pool_worker import import_path
 
 END_SECONDS = 5.0
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
 @dataclass(slots=True, eq=False)
@@ -45,6 +45,7 @@ class ProcessPool(Pool):
     threads: int = field(default=1, kw_only=True)
     memory_gib: float | None = field(default=None, kw_only=True)
     env: Mapping[str, str] = field(default_factory=dict, kw_only=True)
+    start_seconds: float = field(default=120.0, kw_only=True)
     peak_mib: float = field(default=0.0, init=False)
     _processes: dict[int, _Process] = field(default_factory=dict, init=False)
     _started: int = field(default=0, init=False)
@@ -70,7 +71,7 @@ class ProcessPool(Pool):
         # the kernel tells a child of the end of the thread that started it, so only the main thread's will do
         parent = os.getpid() if threading.current_thread() is threading.main_thread() else 0
         command = [sys.executable, "-P", "-m", "workers.sharded.pool_worker", str(reading), str(writing), str(parent)]
-        environment = {**os.environ, **dict.fromkeys(_THREADS, str(self.threads)), "PYTHONPATH": _import_path(), **self.env}
+        environment = {**os.environ, **dict.fromkeys(THREADS, str(self.threads)), "PYTHONPATH": _import_path(), **self.env}
         try:
             process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, pass_fds=(reading, writing))
         except OSError:

@@ -1,5 +1,6 @@
 """One suite for every kind of pool: calls are done once, in the order and place asked for, and what goes wrong is said."""
 
+import contextlib
 import math
 import os
 from collections import defaultdict
@@ -7,17 +8,28 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ray_here import held, needs_ray
 
 from workers.errors import ConfigError, Diverged
 from workers.sharded.pool import Call, CallFailed, Pool, WorkerLost
 from workers.sharded.process_pool import ProcessPool
 
 
-@pytest.fixture(scope="module", params=["processes"])
+@pytest.fixture(scope="module", params=["processes", pytest.param("ray", marks=needs_ray)])
 def pool(request: pytest.FixtureRequest) -> Iterator[Pool]:
     """Two workers that all tests of this file share, as runs of one task do."""
-    with ProcessPool(2) as made:
-        yield made
+    with contextlib.ExitStack() as stack:
+        if request.param == "ray":
+            from workers.sharded.ray_cluster import ray_cluster
+            from workers.sharded.ray_pool import RayPool
+
+            patch = stack.enter_context(pytest.MonkeyPatch.context())
+            for name, value in held().variables.items():
+                patch.setenv(name, value)
+            stack.enter_context(ray_cluster(address=held().address))
+            yield stack.enter_context(RayPool(2))
+        else:
+            yield stack.enter_context(ProcessPool(2))
 
 
 def folder_calls(folder: Path, count: int, **more: int) -> list[Call]:
@@ -32,13 +44,15 @@ def test_no_calls_are_no_work(pool):
     assert list(pool.run("pool_calls:double", [])) == []
 
 
-def test_both_workers_work_and_are_kept_from_run_to_run(pool):
-    calls = [Call({"number": n}, affinity=n % 2) for n in range(8)]
-    first = {result for _, result in pool.run("pool_calls:who", calls)}
-    second = {result for _, result in pool.run("pool_calls:who", calls)}
-    assert len(first) == 2
-    assert second == first
-    assert os.getpid() not in first
+def test_both_workers_work_and_are_kept_from_run_to_run(pool, tmp_path):
+    pids = []
+    for run in ("first", "second"):
+        (tmp_path / run).mkdir()
+        calls = [Call({"folder": str(tmp_path / run), "number": n, "parties": 2}) for n in range(2)]
+        pids.append({result for _, result in pool.run("pool_calls:meet", calls)})
+    assert len(pids[0]) == 2
+    assert pids[0] == pids[1]
+    assert os.getpid() not in pids[0]
 
 
 def test_calls_of_one_affinity_go_to_one_worker_in_their_order(pool):
@@ -76,7 +90,7 @@ def test_the_call_that_a_worker_dies_of_is_done_again(pool, tmp_path):
     seen = []
     calls = folder_calls(tmp_path, 6, times=0)
     calls[2] = Call({"folder": str(tmp_path), "number": 2, "times": 2})
-    assert sorted(pool.run("pool_calls:die", calls, retries=2, report=seen.append)) == [(n, n) for n in range(6)]
+    assert sorted(pool.run("pool_calls:die", calls, in_flight=1, retries=2, report=seen.append)) == [(n, n) for n in range(6)]
     assert seen[-1].redone == 2
     attempts = sorted(path.name for path in tmp_path.iterdir())
     assert attempts == ["0-0", "1-0", "2-0", "2-1", "2-2", "3-0", "4-0", "5-0"]
@@ -123,17 +137,26 @@ def test_a_caller_that_has_enough_leaves_no_call_behind(pool):
 
 
 def test_at_the_warning_what_runs_is_ended_and_nothing_else_begins(pool, tmp_path):
-    def stopping() -> bool:
-        if len(list(tmp_path.glob("began-*"))) == 2:
-            (tmp_path / "go").touch()
-            return True
-        return False
+    told = []
 
-    done = {index for index, _ in pool.run("pool_calls:wait", folder_calls(tmp_path, 10), stopping=stopping, in_flight=4)}
+    class Telling:
+        def __getattr__(self, name):
+            return getattr(pool, name)
+
+        def drop(self, worker):
+            pool.drop(worker)
+            told.append(worker)
+            if len(told) == 2:
+                (tmp_path / "go").touch()
+
+    def stopping() -> bool:
+        return len(list(tmp_path.glob("began-*"))) == 2
+
+    results = Pool.run(Telling(), "pool_calls:wait", folder_calls(tmp_path, 10), stopping=stopping, in_flight=4)
+    done = {index for index, _ in results}
     begun = {int(path.name.removeprefix("began-")) for path in tmp_path.glob("began-*")}
     assert done == begun
     assert 2 <= len(done) <= 4  # a worker may take its next call just before it hears of the warning
-    (tmp_path / "go").unlink()
     assert list(pool.run("pool_calls:double", [Call({"x": 1})])) == [(0, 2)]
 
 

@@ -1,0 +1,208 @@
+"""A Ray of our own is gone whatever happens, another's is left alone, and what cannot be used is said."""
+
+import importlib.util
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from batches import PYTHONPATH, is_gone, wait_for
+from ray_here import Held, held, hold, needs_ray, ray_here  # noqa: F401
+
+from workers.errors import ConfigError
+from workers.sharded import ray_cluster as module
+from workers.sharded import ray_node
+from workers.sharded.ray_cluster import RayUnusable, ray_cluster
+
+DRIVER_OF_TWO_NODES = """
+import os, sys
+from workers.sharded.pool import Call
+from workers.sharded.ray_cluster import ray_cluster
+from workers.sharded.ray_pool import RayPool
+folder, host = sys.argv[1], os.uname().nodename
+with ray_cluster([host, "localhost"], cpus_per_node=1), RayPool(2) as pool:
+    from ray._private.worker import _global_node
+    open(folder + "/mine", "w").write(_global_node.raylet_socket_name)
+    calls = [Call({"folder": folder, "number": n}) for n in range(6)]
+    seen = []
+    results = sorted(pool.run("pool_calls:wait", calls, report=seen.append))
+    assert results == [(n, n) for n in range(6)], results
+    print(f"redone={seen[-1].redone} left={len(pool.hosts())}", flush=True)
+"""
+
+SRUN = """#!/bin/sh
+echo "$@" >> "$OUT/words"
+while [ "$1" != "--" ]; do shift; done
+shift
+exec "$@"
+"""
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def keepers_folder(pid: int) -> str:
+    """Of the lock that it holds."""
+    (lock,) = (link for fd in Path(f"/proc/{pid}/fd").iterdir() if (link := os.readlink(fd)).endswith("/lock"))
+    return lock.removesuffix("lock")
+
+
+def folders() -> set[str]:
+    return {path.name for path in Path("/tmp").glob(f"r{os.getuid()}_*")}
+
+
+@pytest.fixture
+def cluster() -> Iterator[Held]:
+    found = hold(1)
+    yield found
+    found.process.kill()
+    found.process.wait()
+
+
+@needs_ray
+def test_nothing_of_our_ray_outlives_a_kill_of_all_that_began_it(cluster):
+    (keeper,) = cluster.keepers()
+    mine = [keeper, *ray_node._descendants(keeper)]
+    assert len(mine) > 5
+    os.killpg(cluster.process.pid, signal.SIGKILL)
+    wait_for(lambda: all(map(is_gone, mine)), "all processes of that Ray to end")
+    wait_for(lambda: not cluster.folder.exists(), "its folder to be removed")
+
+
+@needs_ray
+def test_a_node_that_is_lost_costs_no_call_and_leaves_nothing_behind(tmp_path):
+    srun = tmp_path / "srun"
+    srun.write_text(SRUN)
+    srun.chmod(0o755)
+    there = folders()
+    path = {"PYTHONPATH": PYTHONPATH, "PATH": f"{tmp_path}:{os.environ['PATH']}", "OUT": str(tmp_path)}
+    command = [sys.executable, "-P", "-c", DRIVER_OF_TWO_NODES, str(tmp_path)]
+    driver = subprocess.Popen(command, env={**os.environ, **path}, stdout=subprocess.PIPE, text=True)
+    try:
+        wait_for(lambda: len(list(tmp_path.glob("began-*"))) == 2, "both nodes to be at work", 60)
+        # two nodes have one address here, so this driver may be the guest of either
+        mine = (tmp_path / "mine").read_text()
+        (other,) = (pid for pid in children(driver.pid) if not mine.startswith(keepers_folder(pid)))
+        left = ray_node._descendants(other)
+        workers = [int(path.read_text()) for path in tmp_path.glob("began-*")]
+        os.kill(other, signal.SIGKILL)
+        wait_for(lambda: any(map(is_gone, workers)), "its worker to end")
+        (tmp_path / "go").touch()
+        said, _ = driver.communicate(timeout=90)
+    finally:
+        driver.kill()
+        driver.wait()
+    assert driver.returncode == 0
+    assert "redone=1 left=1" in said
+    assert all(map(is_gone, left))
+    assert folders() == there
+    words = (tmp_path / "words").read_text().split()
+    assert "--nodelist=localhost" in words and "--nodes=1" in words and "--overlap" in words
+
+
+@needs_ray
+@pytest.mark.usefixtures("ray_here")
+def test_our_ray_has_a_token_of_its_own_that_only_its_user_reads(monkeypatch):
+    token = Path(held().variables["RAY_AUTH_TOKEN_PATH"])
+    assert stat.S_IMODE(token.stat().st_mode) == 0o600
+    assert stat.S_IMODE(token.parent.stat().st_mode) == 0o700
+    assert len(token.read_text()) == 64
+    host, _, port = held().address.partition(":")
+    with socket.create_connection((host, int(port))):
+        pass
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/dev/null")
+    with pytest.raises(ConfigError, match=r"the Ray at '.*' cannot be used .*RAY_AUTH_MODE"), ray_cluster(address=held().address):
+        pass
+
+
+@needs_ray
+@pytest.mark.usefixtures("ray_here")
+def test_a_ray_that_is_there_is_used_and_left_running():
+    before = signal.getsignal(signal.SIGTERM)
+    with ray_cluster(address=held().address) as cluster:
+        assert cluster.nodes == (os.uname().nodename,) * 2
+        assert signal.getsignal(signal.SIGTERM) is before
+        with pytest.raises(ConfigError, match=r"ray\.shutdown"), ray_cluster(address=held().address):
+            pass
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert not any(map(is_gone, held().keepers()))
+    assert len(held().keepers()) == 2
+
+
+@needs_ray
+@pytest.mark.parametrize("silent", [True, False])
+def test_an_address_that_does_not_answer_is_an_error_in_bounded_time(silent):
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        if silent:
+            server.listen()
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(ConfigError, match=rf"'{address}'.*ray status"), ray_cluster(address=address, start_seconds=2):
+            pass
+
+
+@needs_ray
+def test_a_node_with_other_code_is_refused_by_name(monkeypatch):
+    there = folders()
+    monkeypatch.setattr(
+        ray_node, "node_versions", lambda: {"python": "3.99.0", "ray": "2.60.0", "code": "c0de", "folder": "/", "host": "login"}
+    )
+    words = rf"node {os.uname().nodename} has python 3\.\d.*, not 3\.99\.0 and .*code \w+, not c0de as login"
+    with pytest.raises(ConfigError, match=words), ray_cluster():
+        pass
+    assert folders() == there
+
+
+@needs_ray
+def test_a_node_on_which_ray_does_not_start_is_named_with_what_ray_said(monkeypatch):
+    there = folders()
+    monkeypatch.setattr(module, "OBJECT_STORE_BYTES", 1)
+    words = rf"Ray does not start on {os.uname().nodename}: ray start ended with status \d+\n.*"
+    with pytest.raises(RayUnusable, match=words), ray_cluster():
+        pass
+    assert folders() == there
+
+
+def test_without_ray_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"pip install 'eigensweep\[ray\]'"), ray_cluster():
+        pass
+
+
+@pytest.mark.parametrize(("there", "count"), [({}, 0), ({"code": "x"}, 1), ({"code": "x", "ray": "2.0"}, 2)])
+def test_versions_that_differ_are_told_with_both_values(there, count):
+    ours = {"python": "3.11.7", "ray": "2.60.0", "code": "c0de", "folder": "/shared", "host": "n1"}
+    found = ray_node.mismatch(ours, {**ours, "host": "n2", **there})
+    assert found.count(", not ") == count
+    assert not count or ("n2 has" in found and "c0de" in found)
+
+
+def test_source_that_is_edited_meanwhile_is_not_taken_for_another_node_s():
+    ours = {"python": "3.11.7", "ray": "2.60.0", "code": "c0de", "folder": "/shared", "host": "n1"}
+    assert ray_node.mismatch(ours, {**ours, "code": "x"}) == ""
+    assert ray_node.mismatch(ours, {**ours, "code": "x", "folder": "/other"})
+
+
+def test_orders_go_by_the_input_not_by_the_command_line(tmp_path):
+    """A token on a command line is everybody's."""
+    orders = {
+        "head": True,
+        "ip": "127.0.0.1",
+        "port": 1,
+        "cpus": 1,
+        "gpus": 0,
+        "memory_bytes": 5,
+        "object_store_bytes": 1,
+        "token": "secret",
+    }
+    words = ray_node.command(tmp_path, orders)
+    assert "secret" not in json.dumps(words)
+    assert "--memory=5" in words and "--include-dashboard=false" in words
+    assert not any("--head" in word or "--port" in word for word in ray_node.command(tmp_path, {**orders, "head": False}))
