@@ -145,7 +145,8 @@ def independent(forward: Callable[[Samples], Tensor], found: Samples) -> None:
 
 def alike(several: Tensor, pair: Tensor, again: Callable[[], Tensor]) -> None:
     """Of outputs of three samples, of the second and the first by themselves, and of all three again: `independent`."""
-    allowed = 1e3 * torch.finfo(several.dtype).eps * float(several.detach().abs().max())
+    finite(several, {})
+    allowed = 1e3 * _precision(several) * float(several.detach().abs().max())
     difference = differ(pair, several[[1, 0]])
     if difference <= allowed:
         return
@@ -156,6 +157,13 @@ def alike(several: Tensor, pair: Tensor, again: Callable[[], Tensor]) -> None:
             "(dropout, noise). Call model.eval(), or fix its seed in the forward pass"
         )
     raise company(difference)
+
+
+def _precision(outputs: Tensor) -> float:
+    """The machine's epsilon of what made the outputs."""
+    kind = outputs.device.type
+    lower = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else outputs.dtype
+    return max(torch.finfo(outputs.dtype).eps, torch.finfo(lower).eps)
 
 
 def company(difference: float) -> ConfigError:
@@ -174,6 +182,20 @@ def differ(one: Tensor, other: Tensor) -> float:
             f"the outputs of a sample have {other[0].numel()} numbers in one batch and {one[0].numel()} in another: it must have its own"
         )
     return float((one - other).detach().abs().max())
+
+
+def count(name: str, value: int) -> None:
+    """Refuse what is no positive whole number."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigError(f"{name} must be a whole number, at least 1, got {value!r}")
+
+
+def pair(name: str, found: Any) -> tuple[Any, Tensor]:
+    """Refuse what is not inputs and targets."""
+    if not isinstance(found, tuple | list) or len(found) != 2:
+        told = f"{len(found)} of them" if isinstance(found, tuple | list) else type(found).__name__
+        raise ConfigError(f"{name} must be a pair (inputs, targets), got {told}; several inputs go as a tuple: ((a, b), targets)")
+    return found[0], found[1]
 
 
 def memory(memory_gib: float) -> int:

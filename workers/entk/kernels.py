@@ -104,8 +104,8 @@ def loss_gram(
     `lnp`; the mean is over the units whose target is not its `ignore_index`. For the mean loss L over N samples of one unit each,
     ||grad L||^2 is the mean of the kernel (D3).
     """
-    model, rows = unwrap(model)[0], checks.samples("x", batch[0], batch[1])
-    columns = None if other is None else checks.samples("other", other[0], other[1])
+    model, rows = unwrap(model)[0], checks.samples("x", *checks.pair("batch", batch))
+    columns = None if other is None else checks.samples("other", *checks.pair("other", other))
     with checks.as_found(model, rows, statistics):
         apply = model_outputs(model)
 

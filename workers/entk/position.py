@@ -23,7 +23,7 @@ from workers.entk.position_gradients import (
     squares,
     trainable,
 )
-from workers.entk.position_loss import UnitLoss, check_finite, check_mask
+from workers.entk.position_loss import UnitLoss, check_alone, check_finite, check_mask
 from workers.entk.position_model import agreed, join_ranks, rank, sum_over_ranks, unwrap
 from workers.entk.position_trace import METHODS, CrossCheck, choose, template_outputs, traces
 from workers.errors import ConfigError
@@ -171,12 +171,13 @@ def lnp(
     (64, 'exact', True)
     """
     plain, group = unwrap(model)
-    _check(estimator, num_probes, num_micro_batches)
+    _check(estimator, num_probes, num_micro_batches, pool_size)
+    checks.memory(memory_gib)
     if pool_size is not None and other is not None:
         raise ConfigError("pool_size is for one batch; two batches are taken as independent of each other: leave out one of the two")
-    batches = [Batch(inputs=batch[0], targets=batch[1], mask=mask)]
-    batches += [Batch(inputs=other[0], targets=other[1], mask=other_mask)] if other is not None else []
-    generator = torch.Generator(batch[0].device).manual_seed(1_000_003 * seed + rank(group))
+    batches = [Batch.of("the batch", batch, mask)]
+    batches += [Batch.of("the other batch", other, other_mask)] if other is not None else []
+    generator = torch.Generator(batches[0].inputs.device).manual_seed(1_000_003 * seed + rank(group))
     roots_L = preconditioner_roots(plain, preconditioner)
     if roots_L is not None and estimator in ("exact", "ghost"):
         raise ConfigError(f'a preconditioner needs estimator="hutchinson" or "auto", got {estimator!r}')
@@ -191,26 +192,27 @@ def lnp(
         group=group,
         known=known,
     )
-    with checks.as_found(plain, batch, None):
+    with checks.as_found(plain, (batches[0].inputs,), None):
         one, *two = [_measure(plain, each, options) for each in batches]
     return _position(plain, one, two[0] if two else None, group, pool_size)
 
 
-def _check(estimator: str, num_probes: int, num_micro_batches: int | None) -> None:
-    if estimator not in METHODS:
-        raise ConfigError(f"estimator must be one of {', '.join(METHODS)}, got {estimator!r}")
-    if num_probes < 1:
-        raise ConfigError(f"num_probes must be at least 1, got {num_probes}")
-    if num_micro_batches is not None and num_micro_batches < 1:
-        raise ConfigError(f"num_micro_batches must be at least 1, got {num_micro_batches}")
+def _check(estimator: str, num_probes: int, num_micro_batches: int | None, pool_size: int | None) -> None:
+    checks.one_of("estimator", estimator, METHODS)
+    checks.count("num_probes", num_probes)
+    for name, value in (("num_micro_batches", num_micro_batches), ("pool_size", pool_size)):
+        if value is not None:
+            checks.count(name, value)
 
 
 def _measure(model: nn.Module, batch: Batch, options: _Options) -> _Measured:
     """All sums of a batch; one pass per micro-batch, then the passes for chi_net."""
-    checks.place(model, checks.samples("the batch", batch.inputs, batch.targets)[:1])
+    checks.place(model, (batch.inputs,))
     num_clusters = len(batch.inputs)
     num_blocks = _num_blocks(model, num_clusters, options)
     like = template_outputs(model, batch.inputs)
+    if options.known is None:
+        _check_alone(model, options.unit_loss, batch)
     check_mask(batch.mask, like.shape[:-1])
     method, check, known = choose(
         options.estimator,
@@ -250,6 +252,16 @@ def _measure(model: nn.Module, batch: Batch, options: _Options) -> _Measured:
         method=method,
         check=check,
     )
+
+
+def _check_alone(model: nn.Module, unit_loss: UnitLoss, batch: Batch) -> None:
+    """Neither outputs nor losses may depend on the clusters beside one."""
+    inputs, targets = checks.chosen((batch.inputs, batch.targets), checks.spread(len(batch.inputs)))
+    with torch.no_grad():
+        outputs = checks.outputs(model(inputs))
+    checks.finite(outputs, dict(model.named_parameters()))
+    checks.independent(lambda samples: checks.outputs(model(*samples)), (batch.inputs,))
+    check_alone(unit_loss, outputs, targets)
 
 
 def _num_blocks(model: nn.Module, num_clusters: int, options: _Options) -> int:

@@ -33,6 +33,17 @@ class Batch:
                 f"the inputs of a batch must be one tensor, got {type(self.inputs).__name__}; wrap the model in a module of one input"
             )
 
+    @classmethod
+    def of(cls, name: str, found: tuple[Tensor, Tensor], mask: Tensor | None) -> "Batch":
+        """Inputs and targets as tensors without a graph, also those of inference mode; ConfigError for what is no pair of them."""
+        inputs, targets = checks.pair(name, found)
+        plain = cls(inputs=inputs, targets=targets, mask=mask)
+        (inputs, targets) = checks.samples(name, plain.inputs, targets)
+        if isinstance(mask, Tensor) and mask.is_inference():
+            with torch.inference_mode(False):
+                mask = mask.clone()
+        return cls(inputs=inputs, targets=targets, mask=mask)
+
     def every(self, num_blocks: int, first: int) -> "Batch":
         """Each `num_blocks`-th cluster from `first` on: blocks of a batch that is sorted by class are alike."""
         return self.rows(slice(first, None, num_blocks))

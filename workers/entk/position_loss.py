@@ -60,9 +60,22 @@ def valid_units(unit_loss: UnitLoss, outputs: Tensor, targets: Tensor, mask: Ten
 
 def check_mask(mask: Tensor | None, units: tuple[int, ...]) -> None:
     """ConfigError where a mask is not of the units."""
-    if mask is not None and (mask.dtype != torch.bool or mask.shape != units):
+    if mask is not None and (not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != units):
+        told = f"{mask.dtype} {tuple(mask.shape)}" if isinstance(mask, Tensor) else type(mask).__name__
+        raise ConfigError(f"mask must be of dtype bool and shape {tuple(units)}, the units of the outputs, got {told}")
+
+
+def check_alone(unit_loss: UnitLoss, outputs: Tensor, targets: Tensor) -> None:
+    """ConfigError where the losses of the first two of three clusters are others by themselves, in another order."""
+    wide = outputs.detach().to(torch.promote_types(outputs.dtype, torch.float32))
+    with torch.no_grad(), torch.autocast(outputs.device.type, enabled=False):
+        # a target that is masked may be no number
+        together, pair = (unit_losses(unit_loss, wide[which], targets[which]).nan_to_num() for which in ([0, 1, 2], [1, 0]))
+    difference, scale = float((pair - together[[1, 0]]).abs().max()), float(together.abs().max())
+    if difference > 1e3 * torch.finfo(wide.dtype).eps * scale:
         raise ConfigError(
-            f"mask must be of dtype bool and shape {tuple(units)}, the units of the outputs, got {mask.dtype} {tuple(mask.shape)}"
+            f"the loss of a unit changes by {difference:.1e} of {scale:.1e} with the units beside it; it must be of its own outputs and "
+            "target alone: subtract no mean over units, and do not divide by their number"
         )
 
 

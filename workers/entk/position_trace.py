@@ -68,23 +68,16 @@ def _cosines(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
 
 
 def template_outputs(model: nn.Module, inputs_B: Tensor) -> Tensor:
-    """A tensor with shape, dtype and device of the outputs; ConfigError where a sample's outputs depend on the samples beside it."""
+    """A tensor with shape, dtype and device of the outputs; ConfigError where these are not of the samples."""
     with torch.no_grad():
-        alone = checks.outputs(model(inputs_B[:1]))
-        together = checks.outputs(model(inputs_B[:NUM_CHECKED]))
-    checks.last_axis(together.shape)
-    if len(together) != len(inputs_B[:NUM_CHECKED]):
+        found = checks.outputs(model(inputs_B[:NUM_CHECKED]))
+    checks.last_axis(found.shape)
+    if len(found) != len(inputs_B[:NUM_CHECKED]):
         raise ConfigError(
-            f"the first axis of the outputs must be that of the samples, got shape {tuple(together.shape)} for "
+            f"the first axis of the outputs must be that of the samples, got shape {tuple(found.shape)} for "
             f"{len(inputs_B[:NUM_CHECKED])} samples"
         )
-    difference, scale = float((together[:1] - alone).abs().max()), float(alone.abs().max())
-    if difference > _tolerance(alone) * scale:
-        raise ConfigError(
-            f"the model mixes its samples: the outputs of the first one change by {difference:.1e} of {scale:.1e} with a second beside "
-            "it, so that samples have no gradients of their own"
-        )
-    return alone.expand(len(inputs_B), *alone.shape[1:])
+    return found[:1].expand(len(inputs_B), *found.shape[1:])
 
 
 def choose(

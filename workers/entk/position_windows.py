@@ -64,9 +64,9 @@ def step_sums(
     whether losses are finite.
     """
     plain, group = unwrap(model)
-    pair = Batch(inputs=batch[0], targets=batch[1], mask=mask)
-    with checks.as_found(plain, batch, None) if known is None else contextlib.nullcontext():
-        seen = known or network(plain, batch[0])
+    pair = Batch.of("the batch", batch, mask)
+    with checks.as_found(plain, (pair.inputs,), None) if known is None else contextlib.nullcontext():
+        seen = known or network(plain, pair.inputs)
         outputs, gradients = trained or _outputs_and_gradient(plain, unit_loss, pair, num_at_once)
         found = residuals(unit_loss, outputs, pair.targets, mask)
         generator = torch.Generator(outputs.device).manual_seed(1_000_003 * seed + rank(group))

@@ -13,7 +13,9 @@ from torch import nn
 from torch.nn import functional
 
 from workers.entk import position_trace
+from workers.entk.kernels import loss_gram
 from workers.entk.position import lnp
+from workers.entk.position_windows import step_sums
 from workers.errors import ConfigError, Diverged
 
 
@@ -220,14 +222,22 @@ def test_targets_that_are_no_numbers_count_only_where_they_are_masked():
     assert found.chi_pos == pytest.approx(lnp(model, squared, (inputs[kept], targets[kept])).chi_pos, rel=1e-10)
 
 
+class Large(nn.Module):
+    """Multiplies by what two of them cannot."""
+
+    def forward(self, inputs):
+        return 1e200 * inputs
+
+
 def test_a_network_that_diverged_is_reported():
     model = mlp()
     with torch.no_grad():
         model[0].bias[0] = torch.nan
     with pytest.raises(Diverged, match="the weight 0.bias has 1 entries that are not finite"):
-        lnp(model, CROSS_ENTROPY, batch_of(model, 6), estimator="exact")
-    with pytest.raises(Diverged, match="the mean loss is nan"):
         lnp(model, CROSS_ENTROPY, batch_of(model, 6), estimator="hutchinson")
+    model = nn.Sequential(mlp(), nn.Hardtanh(), *[Large() for _ in range(2)])
+    with pytest.raises(Diverged, match="the outputs are not finite; the network diverged"):
+        lnp(model, CROSS_ENTROPY, batch_of(mlp(), 6))
 
 
 def test_layers_sum_to_the_whole():
@@ -374,8 +384,57 @@ class Mixing(nn.Linear):
 
 @pytest.mark.parametrize("estimator", ["exact", "ghost", "hutchinson", "auto"])
 def test_a_model_that_mixes_its_samples_is_refused(estimator):
-    with pytest.raises(ConfigError, match="the model mixes its samples: the outputs of the first one change by"):
-        lnp(Mixing(5, 3).double(), CROSS_ENTROPY, batch_of(mlp(), 20), estimator=estimator)
+    inputs, labels = batch_of(mlp(), 20)
+    inputs[1] = inputs[0]  # two equal ones change nothing of each other
+    with pytest.raises(ConfigError, match="the outputs of a sample change by .* with the samples beside it"):
+        lnp(Mixing(5, 3).double(), CROSS_ENTROPY, (inputs, labels), estimator=estimator)
+
+
+@pytest.mark.parametrize(
+    "unit_loss",
+    [lambda outputs, targets: outputs.sum(-1) - outputs.mean(), lambda outputs, targets: CROSS_ENTROPY(outputs, targets) / len(outputs)],
+)
+@pytest.mark.parametrize("model", [mlp, tied], ids=["samples", "sequences"])
+def test_a_loss_that_mixes_its_units_is_refused(model, unit_loss):
+    with pytest.raises(ConfigError, match="the loss of a unit changes by .* of .* with the units beside it; .* subtract no mean over"):
+        lnp(model(), unit_loss, batch_of(model(), 20))
+
+
+def test_a_batch_made_in_inference_mode_is_measured_as_another():
+    model, batch, mask = mlp(), batch_of(mlp(), 6), torch.arange(6) > 0
+    plain = lnp(model, CROSS_ENTROPY, batch, mask=mask)
+    with torch.inference_mode():
+        batch, mask = [value.clone() for value in batch], mask.clone()
+        within = lnp(model, CROSS_ENTROPY, batch, mask=mask)
+    assert batch[0].is_inference()
+    assert lnp(model, CROSS_ENTROPY, batch, mask=mask) == within == plain
+
+
+@pytest.mark.parametrize("measure", [lnp, step_sums, loss_gram])
+def test_a_batch_that_is_no_pair_is_refused(measure):
+    model, (inputs, labels) = mlp(), batch_of(mlp(), 6)
+    with pytest.raises(ConfigError, match=r"batch must be a pair \(inputs, targets\), got 3 of them; several inputs go as a tuple"):
+        measure(model, CROSS_ENTROPY, (inputs, labels, labels))
+    with pytest.raises(ConfigError, match=r"batch must be a pair \(inputs, targets\), got Tensor"):
+        measure(model, CROSS_ENTROPY, inputs)
+
+
+@pytest.mark.parametrize("setting", ["num_probes", "num_micro_batches", "pool_size"])
+@pytest.mark.parametrize("value", [2.5, "2", True, 0])
+def test_numbers_that_are_none_are_refused(setting, value):
+    with pytest.raises(ConfigError, match=f"{setting} must be a whole number, at least 1, got {value!r}"):
+        lnp(mlp(), CROSS_ENTROPY, batch_of(mlp(), 6), **{setting: value})
+
+
+@pytest.mark.parametrize("value", [0, math.nan, "1"])
+def test_a_memory_that_is_none_is_refused(value):
+    with pytest.raises(ConfigError, match=f"memory_gib must be a positive number of GiB, got {value!r}"):
+        lnp(mlp(), CROSS_ENTROPY, batch_of(mlp(), 6), memory_gib=value)
+
+
+def test_a_mask_that_is_no_tensor_is_refused():
+    with pytest.raises(ConfigError, match="mask must be of dtype bool and shape .6,., the units of the outputs, got list"):
+        lnp(mlp(), CROSS_ENTROPY, batch_of(mlp(), 6), mask=[True] * 6)
 
 
 def test_norms_that_differ_from_plain_backward_passes_are_not_used(monkeypatch):

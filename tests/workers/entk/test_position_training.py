@@ -370,9 +370,9 @@ def test_random_or_mixing_layers_are_refused_while_they_train(layer, reason, fun
 @pytest.mark.parametrize(
     ("unit_loss", "message"),
     [
-        (nn.CrossEntropyLoss(), 'shape \\(1,\\) for outputs \\(1, 3\\), got a single one; take reduction="none"'),
+        (nn.CrossEntropyLoss(), 'shape \\(3,\\) for outputs \\(3, 3\\), got a single one; take reduction="none"'),
         (nn.MSELoss(reduction="sum"), 'take reduction="none"'),
-        (lambda outputs, labels: outputs.square(), "for outputs \\(1, 3\\), got \\(1, 3\\); sum over what belongs to one unit"),
+        (lambda outputs, labels: outputs.square(), "for outputs \\(3, 3\\), got \\(3, 3\\); sum over what belongs to one unit"),
         (lambda outputs, labels: labels.double(), "does not depend on the model's outputs"),
     ],
 )
@@ -396,8 +396,8 @@ def test_a_loss_that_needs_all_axes_gets_them():
     ("options", "message"),
     [
         ({"estimator": "hutch"}, "estimator must be one of auto, exact, ghost, hutchinson, got 'hutch'"),
-        ({"num_probes": 0}, "num_probes must be at least 1, got 0"),
-        ({"num_micro_batches": 0}, "num_micro_batches must be at least 1, got 0"),
+        ({"num_probes": 0}, "num_probes must be a whole number, at least 1, got 0"),
+        ({"num_micro_batches": 0}, "num_micro_batches must be a whole number, at least 1, got 0"),
         ({"mask": torch.ones(3, dtype=torch.bool)}, "mask must be of dtype bool and shape \\(8,\\).*got torch.bool \\(3,\\)"),
         ({"mask": torch.ones(8)}, "mask must be of dtype bool and shape \\(8,\\).*got torch.float32 \\(8,\\)"),
         ({"preconditioner": {}}, "needs a tensor of shape \\(6, 5\\) for 0.weight, got nothing"),
