@@ -194,7 +194,7 @@ def pair(name: str, found: Any) -> tuple[Any, Tensor]:
     """Refuse what is not inputs and targets."""
     if not isinstance(found, tuple | list) or len(found) != 2:
         told = f"{len(found)} of them" if isinstance(found, tuple | list) else type(found).__name__
-        raise ConfigError(f"{name} must be a pair (inputs, targets), got {told}; several inputs go as a tuple: ((a, b), targets)")
+        raise ConfigError(f"{name} must be a pair (inputs, targets), got {told}")
     return found[0], found[1]
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import torch
@@ -154,13 +155,13 @@ def basis_of(outputs: str, shape: torch.Size) -> Basis:
 def _scales(scales: Mapping[str, float] | str | None, network: Network) -> dict[str, float]:
     if scales == "ntk":
         return {name: 1.0 / weight[0].numel() for name, weight in network.weights.items() if weight.dim() > 1}
-    if isinstance(scales, str):
+    if scales is not None and not isinstance(scales, Mapping):
         raise ConfigError(f"scales must be 'ntk' or a factor for each weight's name, got {scales!r}")
     unknown = sorted(set(scales or {}) - set(network.weights))
     if unknown:
         raise ConfigError(f"scales names {', '.join(unknown)}; the trainable weights are {', '.join(network.weights)}")
     for name, scale in (scales or {}).items():
-        is_number = isinstance(scale, int | float) and not isinstance(scale, bool)
+        is_number = isinstance(scale, Real) and not isinstance(scale, bool)
         if not is_number or not 0 <= scale < math.inf:
             raise ConfigError(f"the scale of {name} must be a finite number, at least 0, got {scale!r}")
     return dict(scales or {})

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from workers.entk import checks
 from workers.entk.operators import Operator, apply, as_operator
 from workers.errors import ConfigError, Diverged
 
@@ -143,10 +144,10 @@ def density(
 
     `block_size` probes go through the operator together and hold num_steps x R numbers each. ConfigError for fewer than four probes.
     """
-    if num_probes < 4 or num_steps < 1:
-        raise ConfigError(f"num_probes must be at least 4 and num_steps at least 1, got {num_probes} and {num_steps}")
-    if block_size < 1:
-        raise ConfigError(f"block_size must be at least 1, got {block_size}")
+    for name, value in (("num_probes", num_probes), ("num_steps", num_steps), ("block_size", block_size)):
+        checks.count(name, value)
+    if num_probes < 4:
+        raise ConfigError(f"num_probes must be at least 4 for a standard error, got {num_probes}")
     probes_RV = _without(eigenvectors_RK, _signs(operator, num_probes, seed))
     parts = [quadrature(operator, part, num_steps, eigenvectors_RK) for part in torch.split(probes_RV, block_size, dim=1)]
     nodes_VS, weights_VS = (torch.cat(found) for found in zip(*parts))

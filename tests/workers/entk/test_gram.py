@@ -200,6 +200,13 @@ def test_scales_that_are_no_factors_are_refused(factor):
         entk.gram(model, x, scales={"0.weight": factor})
 
 
+@pytest.mark.parametrize("scales", ["mup", ["0.weight"], 2.0])
+def test_scales_are_those_of_named_weights(scales):
+    model, x = case("mlp")
+    with pytest.raises(ConfigError, match="scales must be 'ntk' or a factor for each weight's name, got "):
+        entk.gram(model, x, scales=scales)
+
+
 def test_frozen_weights_leave_the_kernel():
     model, x = case("mlp")
     model[0].weight.requires_grad_(False)

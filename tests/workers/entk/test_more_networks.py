@@ -124,7 +124,7 @@ def test_settings_of_solvers_that_cannot_be_are_refused():
         entk.lanczos(kernel, 3, tolerance=torch.nan)
     with pytest.raises(ConfigError, match="tolerance must be positive and max_products at least 1, got 1e-06 and 0"):
         entk.lanczos(kernel, 3, tolerance=1e-6, max_products=0)
-    with pytest.raises(ConfigError, match="block_size must be at least 1, got 0"):
+    with pytest.raises(ConfigError, match="block_size must be a whole number, at least 1, got 0"):
         entk.density(kernel, 3, block_size=0)
 
 

@@ -184,8 +184,12 @@ def test_trace_and_diagonal_are_exact_if_stored_else_estimated_with_their_errors
 
 def test_what_cannot_be_estimated_is_refused():
     nothing = torch.zeros(300, 0).double()
-    with pytest.raises(ConfigError, match="num_probes must be at least 4 and num_steps at least 1, got 3 and 32"):
+    with pytest.raises(ConfigError, match="num_probes must be at least 4 for a standard error, got 3"):
         density(KERNEL, VALUES[:0], nothing, noise_floor=0.0, num_probes=3)
+    for setting in ({"num_probes": 8.5}, {"num_steps": "8"}, {"block_size": 0}):
+        ((name, value),) = setting.items()
+        with pytest.raises(ConfigError, match=f"{name} must be a whole number, at least 1, got {value!r}"):
+            density(KERNEL, VALUES[:0], nothing, noise_floor=0.0, **setting)
     with pytest.raises(
         ConfigError, match=r"a residual of shape \(7,\) does not fit a kernel of 300 rows; give \(N, C\), with 300 = N C or N"
     ):
