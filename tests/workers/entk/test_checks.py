@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tests.workers.entk.networks import Apply, case, images, slow_jacobian, vectors
 from workers import entk
+from workers.entk import checks
 from workers.errors import ConfigError, Diverged
 
 
@@ -233,3 +234,12 @@ def test_a_compiled_model_has_the_kernel_of_what_it_was_made_of():
     model, x = mlp(), vectors()
     wrapped = copy.deepcopy(model)
     assert torch.equal(entk.gram(torch.compile(wrapped, backend="eager"), x), entk.gram(model, x))
+
+
+def test_outputs_in_autocast_are_alike_to_its_precision():
+    several = torch.rand(3, 4)
+    pair = several[[1, 0]] * (1 + 1e-3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        checks.alike(several, pair, lambda: several)
+    with pytest.raises(ConfigError, match="the outputs of a sample change by"):
+        checks.alike(several, pair, lambda: several)
