@@ -85,12 +85,15 @@ def pieces(network: Network, basis: Basis, label: Label, scales: dict[str, float
     biases = {part.places[0][0]: part for part in network.parts if _is_bias(part, network.probe)}
     found: list[Piece] = []
     folded: set[Part] = set()
+    seen: set[int] = set()
     for part in network.parts:
         bias, scale = biases.get(part.places[0][0]), scales.get(part.name, 1.0)
         piece = _piece(part, network.probe, basis, label(part.name), scale)
         if piece.form in ONE_POSITION and bias is not None and label(bias.name) == piece.label and scales.get(bias.name, 1.0) == scale:
             folded.add(bias)
             piece = dataclasses.replace(piece, bias=bias, num_weights=piece.num_weights + bias.num_weights)
+        if piece.form == "panel":
+            piece = dataclasses.replace(piece, floats=piece.floats - _shared(part, network.probe, seen))
         found.append(piece)
     found = [piece for piece in found if piece.part not in folded]
     for name in network.others:
@@ -98,6 +101,17 @@ def pieces(network: Network, basis: Basis, label: Label, scales: dict[str, float
         floats = basis.size * size
         found.append(Piece("others", label(name), None, None, floats, basis.num_rows * floats, size, scales.get(name, 1.0), name))
     return found
+
+
+def _shared(part: Part, recorded: Pass, seen: set[int]) -> int:
+    """Numbers of a sample's inputs that are kept for another weight already: queries, keys and values have them in common."""
+    term = recorded.term(part.places[0])
+    assert isinstance(term, Matrix)
+    place = term.inputs.data_ptr()
+    if place in seen:
+        return int(term.inputs[0].numel())
+    seen.add(place)
+    return 0
 
 
 def _is_bias(part: Part, recorded: Pass) -> bool:

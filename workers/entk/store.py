@@ -18,6 +18,7 @@ from workers.entk.terms import Lookup, Matrix, write_rows
 Grads = dict[int, list[Tensor]]
 
 PASS_BYTES = 192 * 2**20  # more at a time is no faster
+WITNESSED = 128  # one pass in so many samples has witnesses, three more samples
 
 
 class Store:
@@ -49,7 +50,8 @@ class Store:
             which = slice(start, min(start + size, self.num_samples))
             chunk = tuple(tensor[which] for tensor in samples)
             if used:
-                self._pass(chunk, which, operations, together)
+                witnessed = start // WITNESSED != (start - size) // WITNESSED
+                self._pass(chunk, which, operations, together, witnessed=witnessed)
             if others:
                 self._others(chunk, which, others)
 
@@ -61,8 +63,8 @@ class Store:
         cotangent_bytes = sum(_numel(probe.readings[index].output_shape) for index in operations) * item // len(probe.outputs) + 1
         return chunk_size(kept_bytes, cotangent_bytes, self.basis.size, self.num_samples, budget_bytes)
 
-    def _pass(self, chunk: Samples, which: slice, operations: Sequence[int], together: int) -> None:
-        recorded = self.network.record(chunk, witnessed=True)
+    def _pass(self, chunk: Samples, which: slice, operations: Sequence[int], together: int, *, witnessed: bool) -> None:
+        recorded = self.network.record(chunk, witnessed=witnessed)
         found: Grads = {index: [] for index in operations}
         for first in range(0, self.basis.size if operations else 0, together):
             cotangents = self.basis.cotangents(recorded.outputs.detach(), range(first, min(first + together, self.basis.size)))
