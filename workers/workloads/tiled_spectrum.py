@@ -35,7 +35,7 @@ class TiledSpectrum(Workload):
 
     gram: TiledGram = TiledGram()
     num_eigenvalues: int | None = setting(100, low=1, help="the largest ones; null: all")
-    num_probes: int = setting(32, low=2, help="random vectors behind the entropy, where not all eigenvalues are asked for")
+    num_probes: int = setting(32, low=4, help="random vectors behind the entropy, where not all eigenvalues are asked for")
     engine: str = setting("auto", choices=("auto", "whole", "lanczos"), identity=False, help="auto prints what it chose, and why")
 
     def check(self) -> None:
