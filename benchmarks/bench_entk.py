@@ -61,7 +61,7 @@ class Case:
 
         There a second group of layers costs another forward pass, which is half of the time.
         """
-        grows = {"mlp": 0.25, "cnn": min(0.6, 0.2 * self.num_samples / 128), "llama": 0.5 * self.num_samples / 128}
+        grows = {"mlp": 0.1, "cnn": min(0.6, 0.2 * self.num_samples / 128), "llama": 0.55 * self.num_samples / 128}
         return 1.5 if self.outputs == "tokens" else grows[self.network]
 
 
