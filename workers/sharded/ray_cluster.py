@@ -22,6 +22,7 @@ from workers.errors import ConfigError, EigensweepError
 from workers.sharded import ray_node
 
 POLL_SECONDS = 0.1
+CONNECT_SECONDS = 10.0
 END_SECONDS = 15.0
 OBJECT_STORE_BYTES = 128 * 2**20  # Ray's least is 75 MB; only plain values go through it
 _PROBE = "import ray, sys; ray.init(address=sys.argv[1], logging_level='error', log_to_driver=False); ray.nodes()"
@@ -80,6 +81,7 @@ def ray_cluster(
             stack.enter_context(_connected(address, orders["ip"]))
             names = crew.wait_for_nodes(count)
         else:
+            refuse_deaf(address, start_seconds)
             _probe(address, start_seconds)
             stack.enter_context(_connected(address, None))
             names = alive_nodes()
@@ -121,6 +123,16 @@ def _own_signals() -> Iterator[None]:
 # -- one that is there ----------------------------------------------------------------------------------------------
 
 
+def refuse_deaf(address: str, seconds: float) -> None:
+    """Raise ConfigError where nobody listens at a "host:port"."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), timeout=min(seconds, CONNECT_SECONDS)).close()
+        except OSError as error:
+            raise ConfigError(f"no Ray answers at {address!r} ({error.strerror or error}); {_ADVICE}") from None
+
+
 def _probe(address: str, seconds: float) -> None:
     """Connect in another process first: Ray's own attempt has no end that can be set."""
     command = [sys.executable, "-P", "-c", _PROBE, address]
@@ -129,8 +141,26 @@ def _probe(address: str, seconds: float) -> None:
     except subprocess.TimeoutExpired:
         raise ConfigError(f"no Ray answers at {address!r} within {seconds:.0f} s; {_ADVICE}") from None
     if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
-        raise ConfigError(f"the Ray at {address!r} cannot be used ({lines[-1] if lines else 'it says nothing'}); {_ADVICE}")
+        raise ConfigError(unusable(address, done.stderr))
+
+
+def unusable(address: str, words: str) -> str:
+    """What to say of a Ray that gave an error, with the last line of it."""
+    lines = [line for line in words.splitlines() if line.strip()]
+    return f"the Ray at {address!r} cannot be used ({lines[-1] if lines else 'it says nothing'}); {_ADVICE}"
+
+
+@contextlib.contextmanager
+def attached(address: str) -> Iterator[None]:
+    """As `ray_cluster` of an address, where the caller bounds the time; ConfigError where that Ray cannot be used."""
+    load_ray()
+    refuse_deaf(address, CONNECT_SECONDS)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(_connected(address, None))
+        except Exception as error:
+            raise ConfigError(unusable(address, str(error))) from error
+        yield
 
 
 _ADVICE = (
