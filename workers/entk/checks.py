@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -132,7 +132,7 @@ def chosen(found: Samples, which: Sequence[int]) -> Samples:
     return tuple(tensor[list(which)] for tensor in found)
 
 
-def independent(forward: Callable[[Samples], Tensor], found: Samples) -> None:
+def independent(forward: Callable[[Samples], Tensor], found: Samples, weights: Iterable[Tensor]) -> None:
     """Refuse outputs (N, ...) that are random or depend on the samples beside them, by three of them and two of these in another order."""
     few = chosen(found, spread(len(found[0])))
 
@@ -140,13 +140,14 @@ def independent(forward: Callable[[Samples], Tensor], found: Samples) -> None:
         with torch.no_grad():
             return forward(chosen(few, which))
 
-    alike(passed(0, 1, 2), passed(1, 0), lambda: passed(0, 1, 2))
+    alike(passed(0, 1, 2), passed(1, 0), lambda: passed(0, 1, 2), weights)
 
 
-def alike(several: Tensor, pair: Tensor, again: Callable[[], Tensor]) -> None:
+def alike(several: Tensor, pair: Tensor, again: Callable[[], Tensor], weights: Iterable[Tensor]) -> None:
     """Of outputs of three samples, of the second and the first by themselves, and of all three again: `independent`."""
     finite(several, {})
-    allowed = 1e3 * _precision(several) * float(several.detach().abs().max())
+    coarse = precision(several, weights)
+    allowed = min(1e3 * coarse, coarse**0.5) * float(several.detach().abs().max())
     difference = differ(pair, several[[1, 0]])
     if difference <= allowed:
         return
@@ -159,11 +160,15 @@ def alike(several: Tensor, pair: Tensor, again: Callable[[], Tensor]) -> None:
     raise company(difference)
 
 
-def _precision(outputs: Tensor) -> float:
-    """The machine's epsilon of what made the outputs."""
+def precision(outputs: Tensor, weights: Iterable[Tensor]) -> float:
+    """The machine's epsilon of what made the outputs: the coarsest of their own, the weights', autocast's and TensorFloat-32's."""
     kind = outputs.device.type
-    lower = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else outputs.dtype
-    return max(torch.finfo(outputs.dtype).eps, torch.finfo(lower).eps)
+    used = {outputs.dtype, *(weight.dtype for weight in weights if weight.is_floating_point())}
+    if torch.is_autocast_enabled(kind):
+        used.add(torch.get_autocast_dtype(kind))
+    if kind == "cuda" and torch.float32 in used and (torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32):
+        used.add(torch.float16)  # as many bits of mantissa
+    return max(torch.finfo(dtype).eps for dtype in used)
 
 
 def company(difference: float) -> ConfigError:

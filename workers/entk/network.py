@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -152,7 +152,7 @@ class Network:
         if witnessed:
             chosen = checks.spread(len(samples[0]))[::-1]
             own = self._pass(checks.chosen(samples, chosen))
-            _refuse_company(recorded.outputs[chosen], own.outputs)
+            _refuse_company(recorded.outputs[chosen], own.outputs, self.weights.values())
             _refuse_strangers(recorded, own, chosen)
         return recorded
 
@@ -225,7 +225,7 @@ def look(model: nn.Module, forward: Forward, samples: Samples) -> Network:
 
     several, pair = passed(0, 1, 2), passed(1, 0)
     checks.finite(several.outputs, {})
-    checks.alike(several.outputs, pair.outputs, lambda: passed(0, 1, 2).outputs)
+    checks.alike(several.outputs, pair.outputs, lambda: passed(0, 1, 2).outputs, weights.values())
     layouts = tuple(layout if _is_at_home(index, several, pair, [1, 0]) else None for index, layout in enumerate(layouts))
     recorded = Pass(outputs, found, layouts)
     parts, others = _parts(recorded, weights)
@@ -299,9 +299,9 @@ def _gradients(outputs: Tensor, weights: Sequence[Tensor], cotangents: Tensor) -
     return torch.cat([one.reshape(len(cotangents), -1) for one in filled], dim=1)
 
 
-def _refuse_company(found: Tensor, own: Tensor) -> None:
+def _refuse_company(found: Tensor, own: Tensor, weights: Iterable[Tensor]) -> None:
     """Outputs of some samples in a pass, and in one of their own, which rounds otherwise."""
-    if checks.differ(found, own) > torch.finfo(own.dtype).eps ** 0.5 * float(own.detach().abs().max()):
+    if checks.differ(found, own) > checks.precision(own, weights) ** 0.5 * float(own.detach().abs().max()):
         raise checks.company(checks.differ(found, own))
 
 

@@ -164,7 +164,7 @@ class _ModelProducts:
             values = self._outputs(_cut(self.x, 0, 1))(self.weights)
             checks.last_axis(values.shape)
             checks.finite(values, self.weights)
-            checks.independent(lambda samples: self._outputs(samples)(self.weights), self.x)
+            checks.independent(lambda samples: self._outputs(samples)(self.weights), self.x, self.weights.values())
             *units, self.num_outputs = values.shape[1:]
             self.rows_of_sample = math.prod(units) * (self.num_outputs if self.outputs == "full" else 1)
             self.num_parts = self.num_outputs if self.outputs == "traced" else 1

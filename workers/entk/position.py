@@ -260,7 +260,7 @@ def _check_alone(model: nn.Module, unit_loss: UnitLoss, batch: Batch) -> None:
     with torch.no_grad():
         outputs = checks.outputs(model(inputs))
     checks.finite(outputs, dict(model.named_parameters()))
-    checks.independent(lambda samples: checks.outputs(model(*samples)), (batch.inputs,))
+    checks.independent(lambda samples: checks.outputs(model(*samples)), (batch.inputs,), model.parameters())
     check_alone(unit_loss, outputs, targets)
 
 

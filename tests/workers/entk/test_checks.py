@@ -240,6 +240,17 @@ def test_outputs_in_autocast_are_alike_to_its_precision():
     several = torch.rand(3, 4)
     pair = several[[1, 0]] * (1 + 1e-3)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        checks.alike(several, pair, lambda: several)
+        checks.alike(several, pair, lambda: several, ())
     with pytest.raises(ConfigError, match="the outputs of a sample change by"):
-        checks.alike(several, pair, lambda: several)
+        checks.alike(several, pair, lambda: several, ())
+
+
+def test_logits_in_single_precision_of_a_model_in_half_are_alike_to_the_models_precision():
+    torch.manual_seed(0)
+    model = Apply(lambda m, x: m.last(torch.tanh(m.first(x))).float(), first=nn.Linear(6, 64), last=nn.Linear(64, 3)).bfloat16()
+    x = torch.randn(5, 6).bfloat16()
+    pair = model(x[[1, 0]])
+    checks.alike(model(x[:3]), pair * (1 + 2e-3), lambda: model(x[:3]), model.parameters())  # half the last place of a bfloat16
+    with pytest.raises(ConfigError, match="depend|change by"):
+        checks.alike(model(x[:3]), pair * (1 + 2e-3), lambda: model(x[:3]), ())
+    assert entk.gram(model, x, outputs="traced").shape == (5, 5)

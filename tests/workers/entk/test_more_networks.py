@@ -156,8 +156,8 @@ def test_samples_that_come_from_the_weights_are_data():
 )
 def test_outputs_that_are_not_their_samples_own_are_refused(forward, message):
     with pytest.raises(ConfigError, match=message):
-        checks.independent(lambda found: forward(found[0]), (normal(7, 5),))
-    checks.independent(lambda found: found[0].sin(), (normal(7, 5),))
+        checks.independent(lambda found: forward(found[0]), (normal(7, 5),), ())
+    checks.independent(lambda found: found[0].sin(), (normal(7, 5),), ())
 
 
 def test_batch_statistics_that_are_several_are_refused():
