@@ -1,4 +1,4 @@
-# `make setup demo slurm test test-all lint bench bench-entk docs clean`; everything lives in .venv, so nothing else on the machine changes.
+# `make setup demo slurm mpi test test-all lint bench bench-entk docs clean`; everything lives in .venv, so nothing else on the machine changes.
 SHELL := /bin/sh
 PYTHON ?= python3
 VENV ?= .venv
@@ -53,10 +53,23 @@ demo: setup
 slurm:
 	@$(PYTHON) slurm/dev/cluster install || echo "note: without these, the tests that need a SLURM cluster are skipped"
 
-test: setup slurm
+# A note, not an error: without these, the tests of eigensolves by MPI ranks are skipped (in CI they fail).
+MPI_PACKAGES := openmpi-bin libscalapack-openmpi2.2 libopenblas0
+.PHONY: mpi
+mpi: setup
+	@if reason=$$($(BIN)/python -c 'import sys; from workers.sharded.scalapack import available; sys.exit(available() or 0)' 2>&1); then :; \
+	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	  { export DEBIAN_FRONTEND=noninteractive; apt-get install -y -q --no-install-recommends $(MPI_PACKAGES) \
+	    || { apt-get update -q && apt-get install -y -q --no-install-recommends $(MPI_PACKAGES); }; } >/dev/null 2>&1 \
+	    || echo "note: apt-get could not install $(MPI_PACKAGES), so the tests of eigensolves by MPI ranks are skipped"; \
+	else \
+	  echo "note: $$reason; the tests of eigensolves by MPI ranks are skipped"; \
+	fi
+
+test: setup slurm mpi
 	$(BIN)/python -m pytest -q -n $(NUM_WORKERS) -m "not slow and not gpu"
 
-test-all: setup slurm
+test-all: setup slurm mpi
 	$(BIN)/python -m pytest -q -n $(NUM_WORKERS) -m "not gpu"
 
 lint: setup
