@@ -45,11 +45,11 @@ class Ray(Launcher):
     alone_has_all: ClassVar[bool] = False
 
     address: str | None = setting(None, help="auto, or host:port of a Ray whose nodes see the store; none: one of our own, on this machine")
-    slots: int = setting(1, low=1, help="tasks at once in a job")
+    slots: int | None = setting(None, low=1, help="tasks at once in a job; none: one, in a Ray of our own as many as CPUs allow")
     cpus_per_slot: int = setting(1, low=1)
     gpus_per_job: int = setting(0, low=0, help="at least as many as one of its tasks asks for")
     tasks_per_gpu: int = setting(1, low=1)
-    max_jobs: int = setting(8, low=1, help="jobs that a submission is cut into, at most; each runs on one node")
+    max_jobs: int = setting(8, low=1, help="jobs at most, each on one node; one where Ray is our own")
     memory_overhead_gib: float = setting(0.25, low=0, unit="GiB", help="for the job's own process, beside its tasks")
     grace_seconds: float = setting(10.0, low=0, unit="s", help="between the warning of a task and its end")
     python: str | None = setting(None, help="the interpreter on the nodes; none: the one that submits")
@@ -58,26 +58,28 @@ class Ray(Launcher):
     limit_memory_by: str = setting("auto", choices=("auto", "cgroup", "watchdog", "none"))
 
     def cut(self, tasks: Sequence[Task], expected: Mapping[str, float], exclude: Sequence[str] = ()) -> list[Submission]:
-        """At most `max_jobs` jobs of about equal length; tasks that stand on one another go together."""
-        seconds = {task.key: expected.get(taskdir.shape_name(task.workload, task.resources), _USUAL) for task in tasks}
-        jobs: list[list[Task]] = [[] for _ in range(self.max_jobs)]
-        loads = [0.0] * self.max_jobs
-        for family in sorted(_families(tasks), key=lambda one: -sum(seconds[task.key] for task in one)):
-            least = loads.index(min(loads))
-            jobs[least] += family
-            loads[least] += sum(seconds[task.key] for task in family)
+        """Tasks that stand on one another go together; those that ask for the same make at most `max_jobs` jobs of about equal length."""
         order = {task.key: number for number, task in enumerate(tasks)}
-        return [Submission(jobs=[sorted(job, key=lambda task: order[task.key])], request=self._request(job)) for job in jobs if job]
+        seconds = {task.key: expected.get(taskdir.shape_name(task.workload, task.resources), _USUAL) for task in tasks}
+        alike: dict[str, list[list[Task]]] = {}
+        for family in _families(tasks):
+            alike.setdefault(json.dumps(self._request(family)) if self.address else "", []).append(family)
+        submissions = []
+        for families in alike.values():
+            jobs = _balanced(families, seconds, self.max_jobs if self.address else 1)
+            request = self._request([task for job in jobs for task in job])
+            submissions.append(Submission(jobs=[sorted(job, key=lambda task: order[task.key]) for job in jobs], request=request))
+        return submissions
 
     def _request(self, tasks: Sequence[Task]) -> dict[str, Any]:
         """What a job asks Ray for: slots for its largest task at least."""
-        cpus = max(self.slots * self.cpus_per_slot, *(task.resources.get("cpus", 1) for task in tasks))
+        cpus = max(self._slots * self.cpus_per_slot, *(task.resources.get("cpus", 1) for task in tasks))
         memory = max(task.resources.get("memory_gib", 1.0) for task in tasks)
         slots = -(-cpus // self.cpus_per_slot)
         return {
             "slots": slots,
             "cpus_per_slot": self.cpus_per_slot,
-            "memory_gib": self.slots * memory,
+            "memory_gib": self._slots * memory,
             "gpus": max(self.gpus_per_job, *(task.resources.get("gpus", 0) for task in tasks)),
         }
 
@@ -89,18 +91,20 @@ class Ray(Launcher):
             "GPU": request["gpus"],
             "memory": int((request["memory_gib"] + self.memory_overhead_gib) * 2**30),
         }
-        order = {"share": share, "job": self._job(root, token, code_path)}
         if self.address is None:
-            return self._start(root, token, order)
+            return self._start(root, token, {"share": share, "job": self._job(root, token, code_path)})
+        count = len(submission.jobs)
+        names = [token] if count == 1 else [f"{token}/{number}" for number in range(count)]
+        jobs = {_name(root, name): self._job(root, name, code_path) for name in names}
         try:
-            problem = self._ask("submit", name=token, **order)
+            problem = self._ask("submit", share=share, jobs=jobs)
         except ConfigError as error:
             raise SubmissionRefused(str(error)) from error
         except SchedulerSilent as error:
             raise SubmissionUnknown(str(error)) from error
         if problem:
             raise SubmissionRefused(f"{problem}: change launcher.slots, launcher.gpus_per_job or the tasks' resources, or add nodes")
-        _note(root, token, job_id=f"{self.address} {token}")
+        _note(root, token, job_id=token)
         return token
 
     def _job(self, root: Path, token: str, code_path: Path) -> dict[str, Any]:
@@ -138,9 +142,9 @@ class Ray(Launcher):
         over = {token: reason for token in tokens if (reason := _processes.last_word(taskdir.batch_dir(root, token)))}
         states = {token: JobState(state=ENDED, job_id=token, reason=reason, exit_code=0) for token, reason in over.items()}
         open_ones = [token for token in tokens if token not in over]
-        present = set(self._ask("present", names=open_ones)) if open_ones else set()
+        present = set(self._ask("present", names=[_name(root, token) for token in open_ones])) if open_ones else set()
         for token in open_ones:
-            state = _state(root, token, present=token in present)
+            state = _state(root, token, present=_name(root, token) in present)
             if state is not None:
                 states[token] = state
         return states
@@ -161,11 +165,11 @@ class Ray(Launcher):
             if begun[token] and (then := told[token]) and now - then > self.grace_seconds + _processes.JOB_GRACE_SECONDS
         ]
         if warn:
-            self._ask("tell", names=warn, number=int(signal.SIGTERM))
+            self._ask("tell", names=[_name(root, token) for token in warn], number=int(signal.SIGTERM))
             for token in warn:
-                _note(root, token, job_id=f"{self.address} {token}", cancelled_at=now, boot=boot_id())
+                _note(root, token, job_id=token, cancelled_at=now, boot=boot_id())
         if ended := [token for token in tokens if not begun[token]] + late:
-            self._ask("end", names=ended)
+            self._ask("end", names=[_name(root, token) for token in ended])
 
     def _ask(self, do: str, **order: Any) -> Any:
         """Ray's answer to an order. Raises ConfigError where it cannot be used at all, SchedulerSilent where it says nothing."""
@@ -196,7 +200,22 @@ class Ray(Launcher):
 
     def num_slots(self) -> int:
         """In all jobs together."""
-        return self.max_jobs * self.slots
+        return self.max_jobs * self._slots if self.address else self._slots
+
+    @property
+    def _slots(self) -> int:
+        return self.slots or (1 if self.address else max(1, len(os.sched_getaffinity(0)) // self.cpus_per_slot))
+
+
+def _balanced(families: Sequence[list[Task]], seconds: Mapping[str, float], most: int) -> list[list[Task]]:
+    """The longest families first, each to the job with least to do; as many jobs as there are families, `most` at most."""
+    jobs: list[list[Task]] = [[] for _ in range(min(most, len(families)))]
+    loads = [(0.0, 0)] * len(jobs)
+    for family in sorted(families, key=lambda one: -sum(seconds[task.key] for task in one)):
+        least = loads.index(min(loads))
+        jobs[least] += family
+        loads[least] = (loads[least][0] + sum(seconds[task.key] for task in family), len(jobs[least]))
+    return jobs
 
 
 def _families(tasks: Sequence[Task]) -> list[list[Task]]:
@@ -219,6 +238,11 @@ def _families(tasks: Sequence[Task]) -> list[list[Task]]:
     return list(families.values())
 
 
+def _name(root: Path, token: str) -> str:
+    """Of the actor: a Ray may have the jobs of several stores."""
+    return f"{root.absolute()} {token}"
+
+
 def _state(root: Path, token: str, *, present: bool) -> JobState | None:
     folder = taskdir.batch_dir(root, token)
     job = _processes.receipt_process(folder)
@@ -230,7 +254,11 @@ def _state(root: Path, token: str, *, present: bool) -> JobState | None:
         # it may have ended between the two looks
         reason = _processes.last_word(folder)
         return JobState(state=ENDED, job_id=token, reason=reason or "killed", exit_code=0 if reason else None, nodes=(job.host,))
-    return JobState(state=ENDED, job_id=token, reason="ended before it began") if taskdir.job_path(root, token).exists() else None
+    return (
+        JobState(state=ENDED, job_id=token, reason="ended before it began")
+        if taskdir.job_path(root, token.partition("/")[0]).exists()
+        else None
+    )
 
 
 def _note(root: Path, token: str, **body: Any) -> None:

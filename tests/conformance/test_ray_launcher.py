@@ -1,5 +1,6 @@
 """The suite for every launcher, on a Ray cluster that is there; and what only this launcher does."""
 
+import os
 import signal
 import time
 
@@ -7,6 +8,7 @@ import pytest
 from batches import REPOSITORY, Batch, act, is_gone, noop, own_slots, wait_for  # noqa: F401
 from ray_here import held, needs_ray, ray_here  # noqa: F401
 
+from orchestrator.batches import write as write_batches
 from orchestrator.launchers import ray as module
 from orchestrator.launchers.launcher import (
     ENDED,
@@ -30,7 +32,7 @@ from tests.conformance.test_launchers import (  # noqa: F401
     test_every_launcher_is_a_file_of_settings_that_reads_back,
     wait_for_end,
 )
-from workers import files
+from workers import files, taskdir
 from workers.processes import Process
 
 pytestmark = [needs_ray, pytest.mark.usefixtures("own_slots", "ray_here")]
@@ -87,7 +89,7 @@ def test_a_killed_job_is_told_to_be_dead(launcher, root):
 def test_a_job_dies_with_its_actor(launcher, root):
     batch = submit(launcher, root, [noop(1, seconds=600)])
     batch.wait_for_start(1)
-    launcher._ask("end", names=[TOKEN])
+    launcher._ask("end", names=[module._name(root, TOKEN)])
     wait_for(lambda: is_gone(receipt(batch).pid), "the job to end")
     assert state(launcher, batch) == ENDED
 
@@ -144,16 +146,46 @@ def test_without_an_address_a_job_has_a_ray_of_its_own_that_is_gone_with_it(root
 
 def test_jobs_are_of_equal_length_and_keep_tasks_together_that_stand_on_one_another():
     tasks = [noop(0), noop(1), noop(2, inputs={"a": 1}), noop(3), noop(4), noop(5, inputs={"a": 4}), noop(6)]
-    jobs = [[task.key for task in job.jobs[0]] for job in Ray(max_jobs=3).cut(tasks, {})]
-    assert sorted(map(len, jobs)) == [2, 2, 3]
-    assert any({tasks[1].key, tasks[2].key} <= set(job) for job in jobs)
-    for job in jobs:
-        assert job == [task.key for task in tasks if task.key in job], "inputs first"
+    for seconds in ({}, {taskdir.shape_name("noop", tasks[0].resources): 0.0}):
+        (one,) = Ray(address="auto", max_jobs=3).cut(tasks, seconds)
+        jobs = [[task.key for task in job] for job in one.jobs]
+        assert sorted(map(len, jobs)) == [2, 2, 3]
+        assert any({tasks[1].key, tasks[2].key} <= set(job) for job in jobs)
+        for job in jobs:
+            assert job == [task.key for task in tasks if task.key in job], "inputs first"
+
+
+def test_jobs_that_ask_for_different_things_are_submitted_apart():
+    tasks = [noop(0), noop(1, resources={"memory_gib": 2.0}), noop(2), noop(3, resources={"memory_gib": 2.0})]
+    found = Ray(address="auto", max_jobs=3).cut(tasks, {})
+    assert [(one.request["memory_gib"], len(one.jobs)) for one in found] == [(0.25, 2), (2.0, 2)]
+
+
+def test_several_jobs_of_a_submission_run_beside_one_another(root, tmp_path):
+    several = Ray(address=held().address, max_jobs=2)
+    tasks = [act(n, "wait", file=str(tmp_path / "go")) for n in range(2)]
+    (submission,) = several.cut(tasks, {})
+    body = {"token": TOKEN, "sweep": "s", "snapshot": "x", "code": "c0de", "launcher": several.to_plain(), "request": submission.request}
+    write_batches(root, TOKEN, body, submission.jobs)
+    several.submit(root, TOKEN, submission, REPOSITORY)
+    batches = [Batch(root, f"{TOKEN}/{number}") for number in range(2)]
+    wait_for(lambda: all(sum(batch.started(n) for n in range(2)) for batch in batches), "both to run")
+    (tmp_path / "go").touch()
+    for batch in batches:
+        wait_for_end(several, batch)
+    assert sorted(outcome for batch in batches for outcome in batch.outcomes().values()) == ["completed"] * 2
+
+
+def test_a_ray_of_our_own_has_one_job_on_all_cpus_of_this_machine():
+    own = Ray(max_jobs=3)
+    (one,) = own.cut([noop(n) for n in range(6)], {})
+    assert one.request["slots"] == own.num_slots() == len(os.sched_getaffinity(0))
+    assert Ray(address="auto", max_jobs=3, slots=2).num_slots() == 6
 
 
 def test_a_job_asks_for_its_largest_task():
     tasks = [noop(1, resources={"cpus": 3}), noop(2, inputs={"a": 1}, resources={"memory_gib": 2.0, "gpus": 1})]
-    (one,) = Ray(slots=2).cut(tasks, {})
+    (one,) = Ray(address="auto", slots=2).cut(tasks, {})
     assert one.request == {"slots": 3, "cpus_per_slot": 1, "memory_gib": 4.0, "gpus": 1}
 
 

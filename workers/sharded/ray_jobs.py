@@ -33,6 +33,7 @@ class Job:
     def __init__(self, commands: list[list[str]], environment: dict[str, str], folder: str, log: str) -> None:
         os.umask(files.UMASK)
         own = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        os.makedirs(os.path.dirname(log), files.FOLDER_MODE, exist_ok=True)
         self.environment, self.folder, self.log = {**own, **environment}, folder, log
         # from this thread: the kernel ends a process with the thread that began it
         self.process = self._begin(commands[0])
@@ -73,24 +74,24 @@ def _die_with_parent() -> None:
 # -- orders ---------------------------------------------------------------------------------------------------------
 
 
-def submit(name: str, share: Mapping[str, float], job: Mapping[str, Any]) -> str:
-    """Queue a job; empty, or why no node of this Ray could ever run it. A name that is taken is left to the job that has it."""
+def submit(share: Mapping[str, float], jobs: Mapping[str, Mapping[str, Any]]) -> str:
+    """Queue jobs by name; empty, or why no node of this Ray could ever run them. A name that is taken is left to the job that has it."""
     ray = load_ray()
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if not any(all(node.get(resource, 0) >= amount for resource, amount in share.items()) for node in nodes):
         has = "; ".join(_words(node) for node in nodes)
         return f"no node of this Ray has room for a job with {_words(share)}, they have {has}"
-    rest = dict(share)
-    ray.remote(Job).options(
-        name=name,
-        namespace=NAMESPACE,
-        lifetime="detached",
-        get_if_exists=True,
-        num_cpus=rest.pop("CPU"),
-        num_gpus=rest.pop("GPU", 0),
-        memory=rest.pop("memory", None),
-        max_restarts=0,  # what was lost is the driver's to send again
-    ).remote(**job)
+    for name, job in jobs.items():
+        ray.remote(Job).options(
+            name=name,
+            namespace=NAMESPACE,
+            lifetime="detached",
+            get_if_exists=True,
+            num_cpus=share["CPU"],
+            num_gpus=share["GPU"],
+            memory=share["memory"],
+            max_restarts=0,  # what was lost is the driver's to send again
+        ).remote(**job)
     return ""
 
 
@@ -131,7 +132,7 @@ ORDERS: dict[str, Callable[..., Any]] = {"submit": submit, "present": present, "
 def alone(share: Mapping[str, float], job: Mapping[str, Any]) -> int:
     """Start a Ray of this machine, run one job, end it."""
     with ray_cluster(cpus_per_node=int(share["CPU"]), gpus_per_node=int(share.get("GPU", 0)), memory_gib=share["memory"] / 2**30):
-        if problem := submit("alone", share, job):
+        if problem := submit(share, {"alone": job}):
             print(problem, flush=True)
             return 1
         while present(["alone"]):
