@@ -1,6 +1,7 @@
 """The tiles of a kernel by several processes: each publishes those of its share as parts of the task, which a later attempt adopts."""
 
 import contextlib
+import functools
 import math
 import resource
 import sys
@@ -8,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,7 +17,7 @@ from workers import files
 from workers.context import Context
 from workers.errors import Diverged, Interrupted
 from workers.sharded.panels import Pair, Panels
-from workers.sharded.ranks import as_rank, run_ranks
+from workers.sharded.ranks import as_rank, context_of, publish_order, run_ranks
 from workers.sharded.tiles import INDEX, TileFacts, TileSet, sums_of, tile_name
 
 if TYPE_CHECKING:
@@ -33,10 +35,23 @@ class Tiled(Protocol):
         """The engine for its model and probe set, on the context's device."""
 
 
-def make_tiles(context: Context, panels: Panels, dtype: str, *, ranks_per_node: int, memory_gib: float) -> TileSet:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workforce:
+    """Who computes: `ranks_per_node` processes of one core or GPU on each node of the task, `memory_gib` for the engine of each.
+
+    `ray`: as actors of a Ray, one of our own on these nodes, or that at `ray_address`; else as ranks that srun or the task starts.
+    """
+
+    ranks_per_node: int
+    memory_gib: float
+    ray: bool = False
+    ray_address: str | None = None
+
+
+def make_tiles(context: Context, panels: Panels, dtype: str, workforce: Workforce) -> TileSet:
     """All tiles of the task's kernel, those adopted that an earlier attempt has left; also published as the index `tiles.json`.
 
-    Ranks that die are started again for what is missing, while each launch adds tiles. `memory_gib`: of the engine of one rank.
+    Ranks that die are started again for what is missing, while each launch adds tiles; actors that die are replaced.
     """
     total = sum(1 for _ in panels.pairs())
     missing = _missing(context, panels.pairs())
@@ -45,14 +60,8 @@ def make_tiles(context: Context, panels: Panels, dtype: str, *, ranks_per_node: 
     launches, before = 0, total + 1
     while missing and len(missing) < before and launches < MOST_LAUNCHES:
         launches, before = launches + 1, len(missing)
-        shares = panels.shares(len(context.nodes) * ranks_per_node, missing)
         with _watched(context, [tile_name(pair) for pair in missing], total):
-            status = run_ranks(
-                context,
-                [sys.executable, "-P", "-m", "workers.sharded.making"],
-                {"shares": shares, "memory_gib": memory_gib},
-                ranks_per_node=ranks_per_node,
-            )
+            status = (_by_ray if workforce.ray else _by_ranks)(context, panels, missing, workforce)
         missing = _missing(context, missing)
         if missing and context.stopping:
             raise Interrupted(f"stopped with {total - len(missing)} of {total} tiles published; the next attempt goes on from them")
@@ -61,6 +70,61 @@ def make_tiles(context: Context, panels: Panels, dtype: str, *, ranks_per_node: 
     if missing:
         raise RuntimeError(f"{len(missing)} of {total} tiles are missing after {launches} launches of the ranks; the log says why")
     return _published(context, panels, dtype)
+
+
+def _by_ranks(context: Context, panels: Panels, missing: Sequence[Pair], workforce: Workforce) -> int:
+    """Each rank has its share; the exit status of one that failed, or 0."""
+    shares = panels.shares(len(context.nodes) * workforce.ranks_per_node, missing)
+    return run_ranks(
+        context,
+        [sys.executable, "-P", "-m", "workers.sharded.making"],
+        {"shares": shares, "memory_gib": workforce.memory_gib},
+        ranks_per_node=workforce.ranks_per_node,
+    )
+
+
+def _by_ray(context: Context, panels: Panels, missing: Sequence[Pair], workforce: Workforce) -> int:
+    """Tiles of one row go to one actor, as long as no other is without work."""
+    from workers.sharded.pool import Call
+    from workers.sharded.ray_cluster import ray_cluster
+    from workers.sharded.ray_pool import RayPool
+
+    order = str(publish_order(context, {"memory_gib": workforce.memory_gib}))
+    calls = [Call({"order": order, "row": i, "column": j}, affinity=i) for i, j in missing]
+    on_gpus = context.device.startswith("cuda")
+    nodes = context.nodes if len(context.nodes) > 1 else ()
+    with ray_cluster(
+        nodes,
+        address=workforce.ray_address,
+        cpus_per_node=workforce.ranks_per_node,
+        gpus_per_node=workforce.ranks_per_node if on_gpus else 0,
+    ) as cluster:
+        context.log(f"Ray at {cluster.address} with {len(cluster.nodes)} nodes after {cluster.seconds:.1f} s")
+        with RayPool(len(cluster.nodes) * workforce.ranks_per_node, gpus=1.0 if on_gpus else 0.0) as pool:
+            for _ in pool.run("workers.sharded.making:make_tile", calls, stopping=lambda: context.stopping):
+                pass
+    return 0
+
+
+def make_tile(order: str, row: int, column: int) -> None:
+    """What an actor does for one tile; its engine stays for the next."""
+    context, tiles, _ = _kept_engine(order)
+    publish(context, tiles, (row, column))
+
+
+@functools.lru_cache(maxsize=1)
+def _kept_engine(path: str) -> "tuple[Context, KernelTiles, AbstractContextManager[KernelTiles]]":
+    """The context and the engine of an order, for as long as this process lives; with what would close it."""
+    import torch
+
+    from workers.execute import rebuild
+
+    torch.set_num_threads(1)
+    order = files.read(Path(path))
+    context = context_of(order, order["context"]["device"])
+    workload: Any = rebuild(context.task)
+    block = workload.kernel_tiles(context, order["memory_gib"])
+    return context, block.__enter__(), block
 
 
 def _missing(context: Context, pairs: "Iterator[Pair] | Sequence[Pair]") -> list[Pair]:

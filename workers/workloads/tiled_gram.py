@@ -43,6 +43,8 @@ class TiledGram(Workload):
     outputs: str = setting("full", choices=("full", "traced"), help="(N C, N C), row n C + c, or (N, N), the mean over outputs (D1)")
     dtype: str = setting("float32", choices=("float32", "float64"))
     panel_rows: int = setting(2560, low=1, help="rows and columns of a tile, cut to whole images")
+    ray: bool = setting(False, identity=False, help="compute tiles in actors of Ray, which finds other work for those of a lost node")
+    ray_address: str | None = setting(None, identity=False, help="of a Ray that is there; null: one of our own on the task's nodes")
 
     def check(self) -> None:
         """The snapshot must be one that the training keeps, under one name."""
@@ -76,9 +78,10 @@ class TiledGram(Workload):
         import torch
 
         from workers.losses import loss_per_unit, residual
-        from workers.sharded.making import make_tiles
+        from workers.sharded.making import Workforce, make_tiles
 
         ranks, engine_gib = self._ranks(context)
+        workforce = Workforce(ranks_per_node=ranks, memory_gib=engine_gib, ray=self.ray, ray_address=self.ray_address)
         module, inputs_N, labels_N, index_N = self._probe(context)
         with torch.no_grad():
             outputs_NC = module(inputs_N)
@@ -89,7 +92,7 @@ class TiledGram(Workload):
         with self.kernel_tiles(context, engine_gib) as engine:  # refuses a model or a memory before any rank starts
             context.log(f"a tile on the diagonal:\n{engine.plan(0, 0)}")
             panels = Panels(len(inputs_N) * engine.rows_per_sample, engine.panel * engine.rows_per_sample)
-        tiles = make_tiles(context, panels, self.dtype, ranks_per_node=ranks, memory_gib=engine_gib)
+        tiles = make_tiles(context, panels, self.dtype, workforce)
         values = {"trace": tiles.trace / tiles.num_rows, "frobenius": tiles.frobenius, "probe_loss": loss_N.mean().item()}
         values |= {"num_units": len(inputs_N), "num_outputs": outputs_NC.shape[1], "num_rows": tiles.num_rows}
         values["num_tiles"] = len(tiles.facts)

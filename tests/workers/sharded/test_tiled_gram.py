@@ -1,6 +1,7 @@
 """A kernel in tiles by several ranks: against the whole one, through kills, and refused with a reason."""
 
 import dataclasses
+import importlib.util
 import os
 import signal
 import threading
@@ -167,3 +168,12 @@ def test_a_network_that_is_not_finite_ends_with_its_name(root):
 def test_too_little_memory_is_said_before_a_rank_starts(root):
     ended = attempt(root, resources={"cpus": 4, "memory_gib": 1.5})
     assert "resources.memory_gib must be at least 2.20 for 4 ranks of a node with tiles of 0.00 GiB, got 1.5" in str(ended)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed: make setup, or pip install '.[ray]'")
+def test_tiles_by_actors_of_ray_are_the_same(root):
+    by_ray = dataclasses.replace(TILED, ray=True)
+    attempt(root, reraise=True)
+    attempt(root, by_ray, reraise=True)  # here under a key of its own
+    found, expected = (tiles_of(root, workload).facts for workload in (by_ray, TILED))
+    assert {pair: facts.sha256 for pair, facts in found.items()} == {pair: facts.sha256 for pair, facts in expected.items()}
