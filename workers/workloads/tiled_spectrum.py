@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-# K eigenvalues; R rows; N units; C outputs
+# R rows; K eigenvalues; V eigenvectors, of the largest; N units; C outputs
 
 
 @dataclass(frozen=True, kw_only=True)
 class TiledSpectrum(Workload):
-    """The largest eigenvalues (ascending) of a tiled kernel, or all, each with weight gamma_k^2 of the residual, and the entropy.
+    """The largest eigenvalues (ascending) of a tiled kernel, or all, with weights gamma_k^2 of the residual (else NaN), and the entropy.
 
-    Files: `eigenvectors.npy` (R, K), `answer.npz`. Where not all eigenvalues are asked for, rows `entropy_estimate`,
+    Files: `eigenvectors.npy` (R, V), `answer.npz`. Where not all eigenvalues are asked for, rows `entropy_estimate`,
     `effective_rank_estimate` and their `_standard_error` come from deflated stochastic Lanczos quadrature.
     """
 
@@ -35,8 +35,11 @@ class TiledSpectrum(Workload):
 
     gram: TiledGram = TiledGram()
     num_eigenvalues: int | None = setting(100, low=1, help="the largest ones; null: all")
+    num_eigenvectors: int = setting(100, low=1, help="of the largest eigenvalues, as many as there are: they have a weight, and are kept")
     num_probes: int = setting(32, low=4, help="random vectors behind the entropy, where not all eigenvalues are asked for")
-    engine: str = setting("auto", choices=("auto", "whole", "lanczos"), identity=False, help="auto prints what it chose, and why")
+    engine: str = setting(
+        "auto", choices=("auto", "whole", "scalapack", "lanczos"), identity=False, help="auto prints what it chose, and why"
+    )
 
     def check(self) -> None:
         """Not more eigenvalues than rows."""
@@ -46,19 +49,19 @@ class TiledSpectrum(Workload):
             )
 
     def resources(self) -> Resources:
-        """The tiles in memory, and twice the eigenvectors; or the whole kernel where all its eigenvalues are asked for."""
+        """The tiles in memory, and Lanczos's basis; or the whole kernel where all its eigenvalues are asked for."""
         from workers.sharded.solving import COPIES_WHOLE
 
-        rows, tiles = self.gram.num_rows(), self.gram.num_rows() ** 2 * self.gram.item_bytes() / 2 / 2**30
-        whole = COPIES_WHOLE * 8 * rows**2 / 2**30
-        few = tiles + 8 * 8 * rows * (self.num_eigenvalues or 0) / 2**30
-        return Resources(memory_gib=round(2 * BASE_GIB + 0.5 + (whole if self.num_eigenvalues is None else few), 2))
+        rows, count = self.gram.num_rows(), self.num_eigenvalues
+        needed = COPIES_WHOLE * 8 * rows**2 if count is None else rows**2 * self.gram.item_bytes() / 2 + 8 * 8 * rows * count
+        return Resources(memory_gib=round(2 * BASE_GIB + 0.5 + needed / 2**30, 2))
 
     def run(self, context: "Context") -> Iterator[Row | Rows]:
         """The table `spectra`, and rows that certify it."""
         import numpy as np
 
-        from workers.sharded.solving import VECTORS, Question, choose, solve
+        from workers.sharded import scalapack
+        from workers.sharded.solving import VECTORS, Machine, Question, choose, solve
         from workers.sharded.tiles import INDEX, TileSet
 
         gram = context.input("gram")
@@ -66,15 +69,18 @@ class TiledSpectrum(Workload):
         with np.load(gram.file(PROBE)) as arrays:
             residuals_NC = arrays["residuals"]
         resources = Resources(**context.task.resources) if context.task.resources else self.resources()
-        question = Question(num_eigenvalues=self.num_eigenvalues, num_probes=self.num_probes)
-        choice = choose(question, tiles.num_rows, resources.memory_gib - 2 * BASE_GIB, self.engine)
+        ranks, free_gib = resources.gpus or resources.cpus, resources.memory_gib - BASE_GIB
+        vectors = min(self.num_eigenvectors, self.num_eigenvalues or tiles.num_rows)
+        question = Question(num_eigenvalues=self.num_eigenvalues, num_vectors=vectors, num_probes=self.num_probes)
+        machine = Machine(len(context.nodes) * ranks, free_gib / ranks, free_gib - BASE_GIB, scalapack.available())
+        choice = choose(question, tiles.num_rows, tiles.dtype, machine, self.engine)
         context.log(f"engine {choice.engine}: {choice.reason}")
         moved = self._mended(context, gram, tiles)
-        ranks = resources.gpus or resources.cpus
-        found = solve(context, gram.file(INDEX), moved, question, choice, ranks_per_node=ranks if choice.engine != "whole" else 1)
+        found = solve(context, gram.file(INDEX), moved, question, choice, ranks_per_node=ranks)
         values_K = found.pop("eigenvalues")
-        vectors_RK = np.load(context.folder / VECTORS, mmap_mode="r")
-        yield self._table(tiles.num_rows, values_K, _weights(vectors_RK, residuals_NC))
+        weights_K = np.full(len(values_K), np.nan)
+        weights_K[-vectors:] = _weights(np.load(context.folder / VECTORS, mmap_mode="r"), residuals_NC)
+        yield self._table(tiles.num_rows, values_K, weights_K)
         numbers = {name: float(value) for name, value in found.items()}
         numbers |= {"num_rows": tiles.num_rows, "num_units": residuals_NC.shape[0], "num_outputs": residuals_NC.shape[1]}
         for name, value in (numbers | {"num_tiles_mended": len(moved)}).items():
@@ -110,8 +116,8 @@ class TiledSpectrum(Workload):
         return {pair: context.folder / tile_name(pair) for pair in damaged}
 
 
-def _weights(vectors_RK: "Array", residuals_NC: "Array") -> "Array":
-    """gamma_k^2 (K,): of the full kernel's rows n C + c, or summed over outputs for the traced one (D1)."""
-    starts_RS = residuals_NC.reshape(len(vectors_RK), -1).astype(float)
-    found: Array = ((vectors_RK.T @ starts_RS) ** 2).sum(1) / (starts_RS**2).sum()
+def _weights(vectors_RV: "Array", residuals_NC: "Array") -> "Array":
+    """gamma_k^2 (V,): of the full kernel's rows n C + c, or summed over outputs for the traced one (D1)."""
+    starts_RS = residuals_NC.reshape(len(vectors_RV), -1).astype(float)
+    found: Array = ((vectors_RV.T @ starts_RS) ** 2).sum(1) / (starts_RS**2).sum()
     return found

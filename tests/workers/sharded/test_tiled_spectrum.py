@@ -10,7 +10,8 @@ from tests.workers.sharded.test_tiled_gram import TILED, TRAIN
 from workers import taskdir
 from workers.errors import ConfigError
 from workers.execute import execute
-from workers.sharded.solving import Question, choose
+from workers.sharded.scalapack import available
+from workers.sharded.solving import Machine, Question, choose
 from workers.workloads.gram import Gram
 from workers.workloads.spectrum import Spectrum
 from workers.workloads.tiled_spectrum import TiledSpectrum
@@ -33,9 +34,12 @@ def commit_of(root, workload, name="first"):
     return taskdir.read_commit(root, task.commit_name)
 
 
-@pytest.mark.parametrize(("engine", "count"), [("whole", None), ("lanczos", 5)])
+@pytest.mark.parametrize(
+    ("engine", "count"),
+    [("whole", None), ("lanczos", 5), pytest.param("scalapack", None, marks=pytest.mark.skipif(bool(available()), reason=available()))],
+)
 def test_eigenvalues_and_weights_are_those_of_the_whole_kernel(root, engine, count):
-    found = commit_of(root, TiledSpectrum(gram=TILED, num_eigenvalues=count, engine=engine))
+    found = commit_of(root, TiledSpectrum(gram=TILED, num_eigenvalues=count, num_eigenvectors=5, engine=engine))
     exact = committed(root, Spectrum(gram=Gram(train=TRAIN, probe_size=7)))
     first = 70 - (count or 70)
     values, expected = (np.array(commit.rows["spectra"]["eigenvalue"]) for commit in (found, exact))
@@ -43,6 +47,7 @@ def test_eigenvalues_and_weights_are_those_of_the_whole_kernel(root, engine, cou
     assert list(found.rows["spectra"]["index"]) == list(range(first, 70))
     weights, expected_weights = (np.array(commit.rows["spectra"]["weight"]) for commit in (found, exact))
     np.testing.assert_allclose(weights[-3:], expected_weights[-3:], rtol=1e-6)
+    assert np.isnan(weights[:-5]).all() and np.isfinite(weights[-5:]).all()
     numbers = last(found)
     assert numbers["residual_norm"] < 1e-9 and numbers["orthogonality"] < 1e-10 and numbers["psd"] == 1
     if count is None:
@@ -70,30 +75,41 @@ def test_a_flipped_bit_is_found_and_the_tile_computed_again(root):
 
 
 @pytest.mark.parametrize(
-    ("count", "rows", "memory_gib", "engine", "chosen"),
+    ("count", "rows", "machine", "engine", "chosen"),
     [
-        (None, 1000, 4.0, "auto", "whole"),
-        (100, 20480, 4.0, "auto", "lanczos"),
-        (100, 1000, 4.0, "auto", "whole"),
-        (900, 20480, 1.0, "auto", "lanczos"),
-        (10, 1000, 4.0, "lanczos", "lanczos"),
+        (None, 1000, Machine(1, 4.0, 4.0), "auto", "whole"),
+        (100, 20480, Machine(1, 4.0, 4.0), "auto", "lanczos"),
+        (100, 1000, Machine(1, 4.0, 4.0), "auto", "whole"),
+        (None, 20480, Machine(4, 1.5, 6.0), "auto", "scalapack"),
+        (None, 20480, Machine(4, 1.5, 20.0, "no mpirun"), "auto", "whole"),
+        (None, 20480, Machine(4, 1.5, 20.0), "whole", "whole"),
+        (9000, 20480, Machine(4, 0.1, 0.4), "auto", "lanczos"),
+        (10, 1000, Machine(1, 4.0, 4.0), "lanczos", "lanczos"),
     ],
 )
-def test_the_engine_fits_the_question_and_the_memory(count, rows, memory_gib, engine, chosen):
-    choice = choose(Question(num_eigenvalues=count), rows, memory_gib, engine)
+def test_the_engine_fits_the_question_and_the_machine(count, rows, machine, engine, chosen):
+    choice = choose(Question(num_eigenvalues=count, num_vectors=10), rows, "float64", machine, engine)
     assert choice.engine == chosen and f"{rows:,}" in choice.reason
 
 
 @pytest.mark.parametrize(
-    ("count", "engine", "message"),
+    ("engine", "message"),
     [
-        (None, "auto", r"all 20,480 eigenvalues in one process need 12.5 GiB, and 4.0 are there; give more"),
-        (None, "lanczos", "engine=lanczos finds the largest eigenvalues; give num_eigenvalues="),
+        (
+            "auto",
+            r"of 20,480 rows. whole: one process needs 12.5 GiB, resources.memory_gib leaves 4.0; scalapack: no mpirun; lanczos: it finds",
+        ),
+        ("lanczos", "lanczos: it finds the largest eigenvalues, and all are asked for. num_eigenvalues= asks for the largest alone"),
     ],
 )
-def test_what_no_engine_can_answer_is_refused(count, engine, message):
+def test_what_no_engine_can_answer_is_refused(engine, message):
     with pytest.raises(ConfigError, match=message):
-        choose(Question(num_eigenvalues=count), 20480, 4.0, engine)
+        choose(Question(num_eigenvalues=None, num_vectors=10), 20480, "float64", Machine(1, 4.0, 4.0, "no mpirun"), engine)
+
+
+def test_ranks_with_too_little_memory_for_scalapack_are_told_so():
+    with pytest.raises(ConfigError, match=r"scalapack: each of 4 ranks needs 0.8 GiB, and 0.5 are there; more nodes need less each"):
+        choose(Question(num_eigenvalues=None, num_vectors=10), 20480, "float64", Machine(4, 0.5, 2.0), "auto")
 
 
 def test_no_more_eigenvalues_than_rows():
