@@ -50,7 +50,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is, its time in seconds since the first call was handed out, and how many calls had to be done again."""
+    """How far a run is, its time in seconds since it began, the workers that are ready, and how many calls had to be done again."""
 
     done: int
     total: int
@@ -229,7 +229,8 @@ class _Run:
         self.flying[event.worker].remove(event.index)
         self.done += 1
         seconds = time.monotonic() - self.began
-        self.report(Progress(self.done, len(self.lines), seconds, len(self.pool.workers()), sum(self.deaths.values())))
+        ready = sum(self.pool.workers().values())
+        self.report(Progress(self.done, len(self.lines), seconds, ready, sum(self.deaths.values())))
         return event.body
 
     def _take(self, event: Event) -> None:

@@ -115,7 +115,7 @@ class ProcessPool(Pool):
             yield self._event(number, json.loads(line))
         if dead:
             self._close(self._processes.pop(number))
-            yield Event(number, "died", body=_cause(one.process.returncode))
+            yield Event(number, "died", body=cause(one.process.returncode))
 
     def _event(self, number: int, answer: Mapping[str, Any]) -> Event:
         self.peak_mib = max(self.peak_mib, answer.get("peak_mib", 0.0))
@@ -173,7 +173,7 @@ def _read(descriptor: int) -> bytes:
         return b""
 
 
-def _cause(status: int) -> str:
+def cause(status: int) -> str:
     """How a process ended, in words."""
     if status >= 0:
         return f"ended with exit status {status}"

@@ -21,12 +21,15 @@ from pathlib import Path
 from typing import Any
 
 from workers.sharded.pool_worker import versions
+from workers.sharded.process_pool import cause
 
+HEAD_GIB, NODE_GIB = 0.7, 0.5  # resident memory of Ray's own processes
 POLL_SECONDS = 0.2
 END_SECONDS = 5.0
 LOG_LINES = 12
 # Unix sockets below it may have names of 107 characters at most, so neither TMPDIR nor a folder of the user will do.
 _PLACE = Path("/tmp")
+OTHERS = ("RAY_ADDRESS", "RAY_AUTH_TOKEN")  # of another Ray of the user; they would come before ours
 _STARTED = "Ray runtime started"
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 # A node that gives no answer for about half a minute is lost.
@@ -60,7 +63,7 @@ def _serve(folder: Path, orders: dict[str, Any]) -> int:
     token.write_text(orders["token"])
     say("begun", folder=str(folder))
     log = folder / "start.log"
-    environment = {**os.environ, **variables(token)}
+    environment = {name: value for name, value in os.environ.items() if name not in OTHERS} | variables(token)
     with log.open("wb") as output:
         process = subprocess.Popen(
             command(folder, orders), env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, preexec_fn=_die_with_parent
@@ -73,10 +76,16 @@ def _serve(folder: Path, orders: dict[str, Any]) -> int:
                 say("up")
             if _is_closed():
                 return 0
-        say("ended", why=f"ray start ended with status {process.returncode}", log=_tail(log))
+        say("ended", why=_why(process.returncode), log=_tail(log))
         return 1
     finally:
         end_descendants()
+
+
+def _why(status: int) -> str:
+    """What Ray's end means, in words."""
+    memory = f"; it needs {HEAD_GIB} GiB of memory on the first node and {NODE_GIB} GiB on each other, beside the workers"
+    return f"ray start {cause(status)}{memory if status == -signal.SIGKILL else ''}"
 
 
 def _is_closed() -> bool:

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from batches import PYTHONPATH, is_gone, wait_for
+from batches import PYTHONPATH, REPOSITORY, is_gone, wait_for
 
 from workers.errors import ConfigError
 from workers.sharded.pool import Call, WorkerLost
@@ -129,3 +129,12 @@ def test_closing_ends_all_workers_at_once_also_in_the_middle_of_a_call(tmp_path)
 def test_settings_that_cannot_be_are_refused(settings, words):
     with pytest.raises(ConfigError, match=words):
         ProcessPool(**{"num_workers": 1, **settings})
+
+
+def test_the_example_of_the_page_runs(capsys):
+    page = (REPOSITORY / "docs/ray.md").read_text()
+    lines = page[page.index("    from workers.sharded.pool") : page.index("A function is named")].splitlines()
+    exec("\n".join(line.removeprefix("    ") for line in lines), {})
+    said = capsys.readouterr().out.splitlines()
+    assert sorted(line for line in said if line[1:3] == " [") == [f"{n} [{n}, {n}]" for n in range(4)]
+    assert sum(line.startswith("4 of 4 calls") for line in said) == 1

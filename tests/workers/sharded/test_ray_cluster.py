@@ -16,9 +16,9 @@ from batches import PYTHONPATH, is_gone, wait_for
 from ray_here import Held, held, hold, needs_ray, ray_here  # noqa: F401
 
 from workers.errors import ConfigError
-from workers.sharded import ray_cluster as module
-from workers.sharded import ray_node
-from workers.sharded.ray_cluster import RayUnusable, ray_cluster
+from workers.sharded import ray_crew, ray_node
+from workers.sharded.ray_cluster import ray_cluster
+from workers.sharded.ray_crew import RayUnusable
 
 DRIVER_OF_TWO_NODES = """
 import os, sys
@@ -33,6 +33,7 @@ with ray_cluster([host, "localhost"], cpus_per_node=1), RayPool(2) as pool:
     seen = []
     results = sorted(pool.run("pool_calls:wait", calls, report=seen.append))
     assert results == [(n, n) for n in range(6)], results
+    print(os.environ.get("RAY_AUTH_TOKEN"), os.environ.get("RAY_ADDRESS"))
     print(f"redone={seen[-1].redone} left={len(pool.hosts())}", flush=True)
 """
 
@@ -83,8 +84,9 @@ def test_a_node_that_is_lost_costs_no_call_and_leaves_nothing_behind(tmp_path):
     srun.chmod(0o755)
     there = folders()
     path = {"PYTHONPATH": PYTHONPATH, "PATH": f"{tmp_path}:{os.environ['PATH']}", "OUT": str(tmp_path)}
+    others = {"RAY_ADDRESS": "192.0.2.1:1", "RAY_AUTH_TOKEN": "of another Ray"}
     command = [sys.executable, "-P", "-c", DRIVER_OF_TWO_NODES, str(tmp_path)]
-    driver = subprocess.Popen(command, env={**os.environ, **path}, stdout=subprocess.PIPE, text=True)
+    driver = subprocess.Popen(command, env={**os.environ, **path, **others}, stdout=subprocess.PIPE, text=True)
     try:
         wait_for(lambda: len(list(tmp_path.glob("began-*"))) == 2, "both nodes to be at work", 60)
         # two nodes have one address here, so this driver may be the guest of either
@@ -101,6 +103,7 @@ def test_a_node_that_is_lost_costs_no_call_and_leaves_nothing_behind(tmp_path):
         driver.wait()
     assert driver.returncode == 0
     assert "redone=1 left=1" in said
+    assert "None None" in said
     assert all(map(is_gone, left))
     assert folders() == there
     words = (tmp_path / "words").read_text().split()
@@ -163,8 +166,8 @@ def test_a_node_with_other_code_is_refused_by_name(monkeypatch):
 @needs_ray
 def test_a_node_on_which_ray_does_not_start_is_named_with_what_ray_said(monkeypatch):
     there = folders()
-    monkeypatch.setattr(module, "OBJECT_STORE_BYTES", 1)
-    words = rf"Ray does not start on {os.uname().nodename}: ray start ended with status \d+\n.*"
+    monkeypatch.setattr(ray_crew, "OBJECT_STORE_BYTES", 1)
+    words = rf"Ray does not start on {os.uname().nodename}: ray start ended with exit status \d+\n.*"
     with pytest.raises(RayUnusable, match=words), ray_cluster():
         pass
     assert folders() == there
@@ -188,6 +191,11 @@ def test_source_that_is_edited_meanwhile_is_not_taken_for_another_node_s():
     ours = {"python": "3.11.7", "ray": "2.60.0", "code": "c0de", "folder": "/shared", "host": "n1"}
     assert ray_node.mismatch(ours, {**ours, "code": "x"}) == ""
     assert ray_node.mismatch(ours, {**ours, "code": "x", "folder": "/other"})
+
+
+def test_a_ray_that_the_kernel_kills_is_told_how_much_memory_it_needs():
+    assert "was killed by SIGKILL; it needs 0.7 GiB" in ray_node._why(-9)
+    assert ray_node._why(1) == "ray start ended with exit status 1"
 
 
 def test_orders_go_by_the_input_not_by_the_command_line(tmp_path):
