@@ -4,7 +4,6 @@ import contextlib
 import functools
 import math
 import resource
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -75,12 +74,8 @@ def make_tiles(context: Context, panels: Panels, dtype: str, workforce: Workforc
 def _by_ranks(context: Context, panels: Panels, missing: Sequence[Pair], workforce: Workforce) -> int:
     """Each rank has its share; the exit status of one that failed, or 0."""
     shares = panels.shares(len(context.nodes) * workforce.ranks_per_node, missing)
-    return run_ranks(
-        context,
-        [sys.executable, "-P", "-m", "workers.sharded.making"],
-        {"shares": shares, "memory_gib": workforce.memory_gib},
-        ranks_per_node=workforce.ranks_per_node,
-    )
+    order = {"shares": shares, "memory_gib": workforce.memory_gib}
+    return run_ranks(context, make_share, order, ranks_per_node=workforce.ranks_per_node)
 
 
 def _by_ray(context: Context, panels: Panels, missing: Sequence[Pair], workforce: Workforce) -> int:
@@ -173,6 +168,8 @@ def make_share(context: Context, order: dict[str, Any], rank: int, num_ranks: in
     workload: Any = rebuild(context.task)
     with workload.kernel_tiles(context, order["memory_gib"]) as tiles:
         for pair in pairs:
+            if context.stopping:
+                return
             publish(context, tiles, pair)
 
 
@@ -191,4 +188,4 @@ def publish(context: Context, tiles: "KernelTiles", pair: Pair) -> None:
 
 
 if __name__ == "__main__":
-    as_rank(make_share, Path(sys.argv[1]))
+    as_rank(make_share)

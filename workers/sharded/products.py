@@ -41,19 +41,21 @@ class TileShare:
 class ShardedKernel:
     """A tiled kernel as an operator (R, R), in the first rank; the others wait in `serve` for what it asks."""
 
-    def __init__(self, tiles: TileSet, share: TileShare) -> None:
+    def __init__(self, tiles: TileSet, share: TileShare, num_ranks: int) -> None:
         import torch
 
         self.shape = (tiles.num_rows, tiles.num_rows)
         self.dtype: torch.dtype = getattr(torch, tiles.dtype)
         self.device = torch.device("cpu")
         self.num_products = 0
-        self._share = share
+        self._share, self._is_alone = share, num_ranks == 1
 
     def __matmul__(self, vectors: "Tensor") -> "Tensor":
         """(R,) of (R,), or (R, B) of (R, B), in float64."""
         block_RB = vectors.reshape(len(vectors), -1).to(self.dtype).contiguous()
         self.num_products += block_RB.shape[1]
+        if self._is_alone:
+            return (self._share @ block_RB.to(self._share.device)).cpu().reshape(vectors.shape)
         _tell(PRODUCT, block_RB.shape[1])
         return _product(self._share, block_RB).reshape(vectors.shape)
 
@@ -105,13 +107,16 @@ def sharded(tiles: TileSet, rank: int, num_ranks: int, device: str) -> "Iterator
     from torch import distributed
 
     share = TileShare(tiles, tiles.panels.shares(num_ranks)[rank], device)
+    if num_ranks == 1:
+        yield ShardedKernel(tiles, share, num_ranks)
+        return
     distributed.init_process_group("gloo")
     try:
         if rank:
             serve(tiles, share)
             yield None
             return
-        kernel = ShardedKernel(tiles, share)
+        kernel = ShardedKernel(tiles, share, num_ranks)
         try:
             yield kernel
         finally:

@@ -1,7 +1,8 @@
 """Ranks of a task that do one thing: what they are told stands in a file, and what they refuse comes back as the error it is."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from workers import errors, files
 from workers.context import Context
 from workers.errors import EigensweepError
 from workers.taskdir import Task
+
+Work = Callable[[Context, dict[str, Any], int, int], None]
 
 # one core a rank: more cores are more ranks
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -29,13 +32,17 @@ def context_of(order: Mapping[str, Any], device: str) -> Context:
     return Context(root=Path(about["root"]), task=Task(**about["task"]), attempt=about["attempt"], device=device)
 
 
-def run_ranks(context: Context, command: Sequence[str], order: Mapping[str, Any], *, ranks_per_node: int) -> int:
-    """Run `command` with the file of an order (plain values) on every node, and wait; the exit status of a rank that failed, or 0.
+def run_ranks(context: Context, work: Work, order: Mapping[str, Any], *, ranks_per_node: int) -> int:
+    """Do `work(context, order, rank, number of ranks)` in ranks on every node, with an order of plain values, and wait.
 
-    An error of ours that a rank raises is raised here: no other launch would mend what is wrong with a model, its data or the disk.
+    The exit status of a rank that failed, or 0. An error of ours that a rank raises is raised here: no other launch would mend what is
+    wrong with a model, its data or the disk. `work` stands in a module that calls `as_rank(work)` when it is run. One rank is this process.
     """
+    if len(context.nodes) * ranks_per_node == 1:
+        work(context, dict(order), 0, 1)
+        return 0
     path = publish_order(context, order)
-    status = context.launch([*command, str(path)], ranks_per_node, env=_ENVIRONMENT)
+    status = context.launch([sys.executable, "-P", "-m", work.__module__, str(path)], ranks_per_node, env=_ENVIRONMENT)
     for name in files.names(context.folder):
         if name.startswith(f"{path.stem}-failure-"):
             told = files.read(context.folder / name)
@@ -43,12 +50,13 @@ def run_ranks(context: Context, command: Sequence[str], order: Mapping[str, Any]
     return status
 
 
-def as_rank(work: Callable[[Context, dict[str, Any], int, int], None], path: Path) -> None:
-    """Do `work(context, order, rank, number of ranks)` as RANK and WORLD_SIZE say, with the order in a file, on one core."""
+def as_rank(work: Work) -> None:
+    """Do what `run_ranks` has asked for, as RANK, WORLD_SIZE and the file of the order on the command line say, on one core."""
     import torch
 
     torch.set_num_threads(1)
-    order, rank = files.read(path), int(os.environ["RANK"])
+    path, rank = Path(sys.argv[1]), int(os.environ["RANK"])
+    order = files.read(path)
     context = context_of(order, _device(order["context"]["device"]))
     try:
         work(context, order, rank, int(os.environ["WORLD_SIZE"]))

@@ -1,6 +1,5 @@
 """Eigenvalues of a tiled kernel: which engine, why, and what it has found."""
 
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -112,7 +111,7 @@ def solve(
         if choice.engine == "scalapack":
             order["solved"] = _by_scalapack(context, TileSet.load(tiles, moved), question, ranks_per_node)
         ranks = 1 if choice.engine == "whole" else ranks_per_node
-        status = run_ranks(context, [sys.executable, "-P", "-m", "workers.sharded.solving"], order, ranks_per_node=ranks)
+        status = run_ranks(context, answer, order, ranks_per_node=ranks)
         if context.adopt(VECTORS) is None or context.adopt(ANSWER) is None:
             raise RuntimeError(f"the ranks of the eigensolve ended with status {status}; the log says why")
     with np.load(context.folder / ANSWER) as found:
@@ -221,4 +220,4 @@ def _publish(context: Context, values_K: "Array", vectors_RV: "Array", numbers: 
 
 
 if __name__ == "__main__":
-    as_rank(answer, Path(sys.argv[1]))
+    as_rank(answer)

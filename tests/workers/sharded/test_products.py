@@ -23,9 +23,10 @@ with sharded(tiles, int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), "cpu
 """
 
 
-@pytest.mark.parametrize(("dtype", "allowed"), [("float64", 1e-14), ("float32", 1e-6)])
-@pytest.mark.parametrize(("num_ranks", "panel_rows"), [(1, 9), (2, 9), (3, 30)])
-def test_products_are_those_of_the_whole_kernel(tmp_path, dtype, allowed, num_ranks, panel_rows):
+@pytest.mark.parametrize(
+    ("num_ranks", "panel_rows", "dtype", "allowed"), [(1, 30, "float32", 1e-6), (2, 9, "float64", 1e-14), (3, 30, "float32", 1e-6)]
+)
+def test_products_are_those_of_the_whole_kernel(tmp_path, num_ranks, panel_rows, dtype, allowed):
     kernel = symmetric(30, dtype)
     written(tmp_path, kernel, panel_rows).save(tmp_path / "tiles.json")
     vectors = np.random.default_rng(1).standard_normal((30, 4))
