@@ -82,10 +82,12 @@ def memory_bytes_needed(num_rows: int, ranks: int, dtype: str, vectors: int | bo
     """Resident memory of the largest rank of a solve, in bytes, within 20 %; with MKL, whose code is larger, some 10 MiB more."""
     item, count = ITEM_BYTES[dtype], _count(num_rows, vectors)
     rows, columns = (_most_owned(num_rows, positions) for positions in shape_of(ranks))
-    kernel, gathered = rows * columns * item, num_rows * BLOCK * item if count else 0
+    kernel, panel = rows * columns * item, num_rows * BLOCK * item
     if _takes_whole(num_rows, count, ranks):
-        return RANK_BYTES + 4 * kernel + gathered  # the kernel, its eigenvectors, and work space for two more
-    return RANK_BYTES + kernel + num_rows * count * 8 + rows * -(-count // shape_of(ranks)[1]) * item + gathered
+        return RANK_BYTES + 4 * kernel + panel  # the kernel, its eigenvectors, and work space for two more
+    if not count:
+        return RANK_BYTES + kernel + 10 * panel
+    return RANK_BYTES + kernel + num_rows * count * 8 + rows * -(-count // shape_of(ranks)[1]) * item + panel
 
 
 def _most_owned(num_rows: int, positions: int) -> int:
@@ -119,9 +121,10 @@ def solve(
 ) -> Solved:
     """All eigenvalues of a kernel (R, R), and the eigenvectors of the `vectors` largest (True: all) as `eigenvectors.npy` in `folder`.
 
-    `ranks` processes of one thread each, on `nodes` of this SLURM job, which all see `folder` and the tiles; else on this machine. The
-    matrix becomes tridiagonal (p?sytrd); its eigenvalues are LAPACK's, its largest eigenvectors too, and those go back (p?ormtr). Where
-    more are asked for than R / ranks, p?syevd computes all. EIGENSWEEP_SCALAPACK names another library, or the folder of MKL's.
+    `ranks` processes of one thread each, on `nodes` of this SLURM job, which all see `folder` and the tiles; else on this machine. For
+    eigenvalues alone the kernel becomes a band of width `block` (see `scalapack_band`), for vectors too it becomes tridiagonal (p?sytrd),
+    and LAPACK's vectors of that go back (p?ormtr); where more are asked for than R / ranks, p?syevd computes all.
+    EIGENSWEEP_SCALAPACK names another library, or the folder of MKL's.
 
     ConfigError where MPI or ScaLAPACK is absent, or for sizes that cannot be; Diverged for a kernel that is not finite, with its tile;
     Garbled for a file that is no tile; Interrupted once `stopping` is true; RuntimeError with the end of the log where a rank dies.

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workers.errors import Diverged, EigensweepError, Garbled
+from workers.sharded.scalapack_band import band_eigenvalues, band_of
 from workers.sharded.scalapack_library import (
     CHOICE,
     Grid,
@@ -182,15 +183,15 @@ def _solve(kernel: Matrix, job: Job) -> None:
         vectors = Matrix.zeros(grid, (size, size), job.dtype, job.block)
         eigenvalues_R = all_pairs(kernel, vectors, size)
         _write(vectors, size, size - job.num_vectors, Path(job.folder) / EIGENVECTORS)
-    else:
+    elif job.num_vectors:
         diagonal, off_diagonal, factors = tridiagonal(kernel, size)
-        if job.num_vectors:
-            vectors = _largest(kernel, job, diagonal, off_diagonal)
-            transform_back(kernel, factors, vectors, size, job.num_vectors)
-            _write(vectors, size, 0, Path(job.folder) / EIGENVECTORS)
-        if grid.rank:
-            return
+        vectors = _largest(kernel, job, diagonal, off_diagonal)
+        transform_back(kernel, factors, vectors, size, job.num_vectors)
+        _write(vectors, size, 0, Path(job.folder) / EIGENVECTORS)
         eigenvalues_R = tridiagonal_eigenvalues(grid.library, diagonal, off_diagonal)
+    else:
+        band = band_of(kernel, size)
+        eigenvalues_R = band_eigenvalues(grid.library, band) if grid.rank == 0 else np.empty(0)
     if grid.rank == 0:
         np.save(Path(job.folder) / EIGENVALUES, eigenvalues_R)
 

@@ -16,7 +16,8 @@ from batches import wait_for
 
 from workers.errors import ConfigError, Diverged, Garbled, Interrupted
 from workers.sharded import scalapack
-from workers.sharded.scalapack_library import owned, shape_of
+from workers.sharded.scalapack_band import band_eigenvalues
+from workers.sharded.scalapack_library import Grid, Matrix, all_pairs, owned, shape_of, tridiagonal_eigenvalues, tridiagonal_eigenvectors
 
 NEEDED = bool(os.environ.get("CI") or os.environ.get("EIGENSWEEP_NEED_MPI"))
 
@@ -74,6 +75,7 @@ def rounding(dtype: str) -> float:
         (301, 13, 1, 64, "float64"),  # smaller
         (203, 50, 4, 16, "float32"),  # a grid of 2 x 2
         (7, 3, 2, 64, "float64"),  # a rank without anything
+        (600, 250, 2, 8, "float64"),  # more columns than are multiplied at once, on both ranks
         (1, 1, 1, 64, "float64"),
     ],
 )
@@ -103,6 +105,18 @@ def test_eigenvectors_of_the_largest_eigenvalues_are_orthogonal_and_solve(possib
     assert residual.max() <= 10 * rounding(dtype) * largest_K[-1]
     assert np.abs(vectors_RK.T @ vectors_RK - np.eye(count)).max() <= 100 * rounding(dtype)
     assert [path.name for path in (tmp_path / "solve").iterdir()] == [solved.vectors.name]
+
+
+@pytest.mark.parametrize("name", ["zeros", "identity", "blocks", "rank one"])
+def test_eigenvalues_of_a_kernel_without_anything_to_reflect(possible, tmp_path, name):
+    kernel = {
+        "zeros": np.zeros((90, 90)),
+        "identity": np.eye(90),
+        "blocks": np.kron(np.eye(30), np.ones((3, 3))),
+        "rank one": np.ones((90, 90)),
+    }[name]
+    solved = scalapack.solve(in_tiles(tmp_path / "tiles", kernel, 40), ranks=2, folder=tmp_path / "solve", block=16)
+    assert np.abs(solved.eigenvalues_R - np.linalg.eigvalsh(kernel)).max() <= 1e-13 * 90
 
 
 def test_each_element_belongs_to_one_rank_and_only_the_lower_triangle_is_read(possible, tmp_path):
@@ -139,8 +153,8 @@ def test_the_peak_of_memory_is_the_one_foretold(possible, tmp_path, ranks, vecto
 
 def test_more_ranks_need_less_memory_each_and_vectors_more():
     needed = scalapack.memory_bytes_needed
-    assert needed(20480, 4, "float64") - scalapack.RANK_BYTES == pytest.approx(20480**2 * 8 / 4, rel=0.05)
-    assert needed(20480, 4, "float64") < needed(20480, 4, "float64", 100) < needed(20480, 4, "float64", True)
+    assert needed(100_000, 16, "float64") - scalapack.RANK_BYTES == pytest.approx(100_000**2 * 8 / 16, rel=0.15)
+    assert needed(20480, 4, "float64", 100) < needed(20480, 4, "float64", 1000) < needed(20480, 4, "float64", True)
 
 
 # -- what cannot be -----------------------------------------------------------------------------------------------------
@@ -203,6 +217,53 @@ def test_a_kernel_in_another_precision_is_refused(tmp_path):
 def test_a_part_that_is_too_large_to_count_is_refused_with_the_ranks_that_would_do(tmp_path):
     with pytest.raises(ConfigError, match="4 ranks would hold 2.5e[+]09 elements each, .* take 10 or more"):
         scalapack.solve(Tiles(tmp_path, 100_000, 8192, "float64"), ranks=4, folder=tmp_path / "solve")
+
+
+@dataclass
+class Failing:
+    """A library of which every routine ends with this `info`, and a grid that has it."""
+
+    info: int
+    shape: tuple[int, int] = (1, 1)
+    context: int = 0
+
+    @property
+    def library(self) -> "Failing":
+        return self
+
+    def call(self, name: str, *arguments: object) -> None:
+        arguments[-1].value = self.info
+
+
+def solve_all(failing: Failing) -> None:
+    matrix = Matrix(failing, np.zeros((3, 3), order="F"), 64, 64, None)
+    all_pairs(matrix, matrix, 3)
+
+
+@pytest.mark.parametrize(
+    ("routine", "said"),
+    [
+        (solve_all, "pdsyevd did not converge [(]info 5[)]; is the kernel very badly scaled?"),
+        (lambda failing: tridiagonal_eigenvalues(failing, np.ones(3), np.ones(2)), "dsterf did not converge [(]info 5[)]"),
+        (lambda failing: tridiagonal_eigenvectors(failing, np.ones(3), np.ones(2), 2), "dstemr found 0 of 2 eigenvectors [(]info 5[)]"),
+    ],
+)
+def test_no_convergence_is_a_result_of_the_kernel(routine, said):
+    with pytest.raises(Diverged, match=said):
+        routine(Failing(5))
+
+
+@pytest.mark.parametrize(
+    ("routine", "said"),
+    [
+        (solve_all, "pdsyevd refused argument 7 on [(]1, 1[)] ranks in blocks of 64"),
+        (lambda failing: Matrix.zeros(Grid(failing, 0, 0, (1, 1), (0, 0)), (3, 3), "float64", 2), "descinit refused argument 7"),
+        (lambda failing: band_eigenvalues(failing, np.zeros((3, 9))), "dsbtrd refused argument 7"),
+    ],
+)
+def test_an_argument_that_is_refused_is_our_mistake(routine, said):
+    with pytest.raises(RuntimeError, match=said):
+        routine(Failing(-7))
 
 
 # -- what is absent -----------------------------------------------------------------------------------------------------
