@@ -109,6 +109,15 @@ def test_a_worker_that_cannot_begin_ends_the_run_after_three_tries(capfd):
     assert "Fatal Python error" in capfd.readouterr().err
 
 
+def test_workers_that_never_get_ready_end_the_run_in_bounded_time(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("import time\ntime.sleep(600)\n")
+    with (
+        ProcessPool(1, env={"PYTHONPATH": str(tmp_path)}, start_seconds=0.5) as pool,
+        pytest.raises(WorkerLost, match="no worker has got ready in 0"),
+    ):
+        list(pool.run("pool_calls:double", [Call({"x": 1})]))
+
+
 def test_closing_ends_all_workers_at_once_also_in_the_middle_of_a_call(tmp_path):
     pool = ProcessPool(2)
     results = pool.run("pool_calls:double", [Call({"x": 1}), Call({"x": 2})])

@@ -8,6 +8,7 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -171,6 +172,21 @@ def test_a_node_on_which_ray_does_not_start_is_named_with_what_ray_said(monkeypa
     with pytest.raises(RayUnusable, match=words), ray_cluster():
         pass
     assert folders() == there
+
+
+@needs_ray
+def test_a_node_that_cannot_be_reached_is_named_before_anything_starts():
+    nodes = [os.uname().nodename, "no-such-node.invalid"]
+    with pytest.raises(RayUnusable, match=r"no way to no-such-node\.invalid .*nothing was started"), ray_cluster(nodes):
+        pass
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(60, "Ray does not start on n7: no process could be started there"), (-1, "in time on n7")])
+def test_a_node_from_which_nothing_is_heard_is_named(seconds, words):
+    with ray_crew.Crew(time.monotonic() + seconds) as crew:
+        crew._begin("n7", {}, ["false"])
+        with pytest.raises(RayUnusable, match=words):
+            crew.wait_for(lambda: False)
 
 
 def test_without_ray_the_error_says_what_to_install(monkeypatch):
