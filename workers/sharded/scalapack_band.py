@@ -6,7 +6,8 @@ BLAS are needed: each rank holds the panel of the moment whole, R x width.
 """
 
 import ctypes
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -113,13 +114,10 @@ class _Trailing:
 
 def _apply(trailing: _Trailing, reflectors_MB: "np.ndarray", factor_BB: "np.ndarray", kernel: Matrix) -> None:
     """Q^T A Q of the lower triangle A below and right of the panel: A - V W^T - W V^T, where W = A V T - V (T^T V^T A V T) / 2."""
-    import numpy as np
-
-    product_MB = _times(trailing, kernel, reflectors_MB) @ factor_BB
-    small_BB = factor_BB.T @ (reflectors_MB.T @ product_MB)
-    other_MB = product_MB - reflectors_MB @ (small_BB / 2)
-    left = np.asfortranarray(np.hstack([reflectors_MB, other_MB])[trailing.rows])
-    right = np.asfortranarray(np.hstack([other_MB, reflectors_MB])[trailing.columns])
+    product_MB = _times(trailing, kernel, reflectors_MB)
+    small_BB = factor_BB.T @ (reflectors_MB.T @ product_MB) @ factor_BB
+    other_BM = factor_BB.T @ product_MB.T - (small_BB.T / 2) @ reflectors_MB.T
+    left, right = _picked((reflectors_MB.T, other_BM), trailing.rows), _picked((other_BM, reflectors_MB.T), trailing.columns)
     for chunk, first, _ in trailing.chunks():
         target = kernel.part[trailing.row + first :, trailing.column + chunk.start : trailing.column + chunk.stop]
         _add_product(kernel.grid.library, target[: len(trailing.rows) - first], left[first:], right[chunk], -1.0, b"N", b"T")
@@ -130,28 +128,45 @@ def _times(trailing: _Trailing, kernel: Matrix, vectors_MB: "np.ndarray") -> "np
     import numpy as np
 
     library, width = kernel.grid.library, vectors_MB.shape[1]
-    of_rows, of_columns = (np.asfortranarray(vectors_MB[mine]) for mine in (trailing.rows, trailing.columns))
+    of_rows, of_columns = (_picked((vectors_MB.T,), mine) for mine in (trailing.rows, trailing.columns))
     to_rows, to_columns = (np.zeros((len(mine), width), vectors_MB.dtype, order="F") for mine in (trailing.rows, trailing.columns))
     for chunk, first, below in trailing.chunks():
         part = kernel.part[trailing.row : trailing.row + len(trailing.rows), trailing.column + chunk.start : trailing.column + chunk.stop]
-        diagonal = _lower(part[first:below], trailing.rows[first:below], trailing.columns[chunk])
-        for rows, block in ((slice(first, below), diagonal), (slice(below, None), part[below:])):
+        lower = part[first:below] * _weights(trailing.rows[first:below], trailing.columns[chunk]).astype(part.dtype, copy=False)
+        for rows, block in ((slice(first, below), lower), (slice(below, None), part[below:])):
             if block.size:
                 _add_product(library, to_rows[rows], block, of_columns[chunk], 1.0, b"N", b"N")
                 _add_product(library, to_columns[chunk], block, of_rows[rows], 1.0, b"T", b"N")
-    found_MB = np.zeros_like(vectors_MB, order="F")
-    found_MB[trailing.rows] = to_rows
-    found_MB[trailing.columns] += to_columns
-    kernel.grid.add_up(found_MB)
-    return found_MB
+    found_BM = np.zeros(vectors_MB.shape[::-1], vectors_MB.dtype)
+    found_BM[:, trailing.rows] = to_rows.T
+    found_BM[:, trailing.columns] += to_columns.T
+    kernel.grid.add_up(found_BM)
+    return found_BM.T
 
 
-def _lower(part: "np.ndarray", rows: "np.ndarray", columns: "np.ndarray") -> "np.ndarray":
-    """The elements below the diagonal, half of those on it, and zeros, whatever is above."""
+def _picked(arrays: "Sequence[np.ndarray]", mine: "np.ndarray") -> "np.ndarray":
+    """Columns `mine` of arrays (B, M) as rows of one (len(mine), B + B + ...), of columns in memory order."""
     import numpy as np
 
-    halved = np.where(rows[:, None] == columns, part / 2, part)
-    return np.asfortranarray(np.where(rows[:, None] >= columns, halved, 0).astype(part.dtype))
+    return np.concatenate([np.take(array, mine, axis=1) for array in arrays]).T
+
+
+def _weights(rows: "np.ndarray", columns: "np.ndarray") -> "np.ndarray":
+    """Of elements at these rows and columns in a product with the lower triangle: 1 below the diagonal, 1/2 on it, 0 above."""
+    if not len(rows):
+        import numpy as np
+
+        return np.empty((0, len(columns)), order="F")
+    return _cached_weights((rows - columns[0]).tobytes(), (columns - columns[0]).tobytes())
+
+
+@functools.lru_cache(64)
+def _cached_weights(rows: bytes, columns: bytes) -> "np.ndarray":
+    import numpy as np
+
+    distances = np.subtract.outer(np.frombuffer(columns, int), np.frombuffer(rows, int)).T
+    weights: np.ndarray = (np.sign(-distances) + 1.0) / 2
+    return weights
 
 
 def _add_product(library: Library, to: "np.ndarray", a: "np.ndarray", b: "np.ndarray", scale: float, turn_a: bytes, turn_b: bytes) -> None:
