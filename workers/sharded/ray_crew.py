@@ -30,6 +30,7 @@ class RayUnusable(EigensweepError):
 
 def orders_for(nodes: Sequence[str], cpus: int | None, gpus: int, memory_gib: float | None) -> dict[str, Any]:
     """What each node is told; the first one is the head."""
+    ray_node.place()  # refused here, before anything is started
     return {
         "ip": _own_ip(nodes),
         "port": _free_port(),

@@ -1,7 +1,7 @@
 """Keeps Ray's processes of one node: starts them, and ends them and all that they started when its own input is closed.
 
-`python -P -m workers.sharded.ray_node` reads its orders from the first line of its input and says what happens in lines of JSON. It leaves
-the process group of whoever started it, so that it lives to clean up after a kill of that group.
+`python -P -m workers.sharded.ray_node` reads its orders from the first line of its input and says what happens in lines of JSON. Started in
+a session of its own, it lives to clean up after a kill of its starter's process group.
 """
 
 import contextlib
@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from workers.errors import ConfigError
 from workers.sharded.pool_worker import versions
 from workers.sharded.process_pool import cause
 
@@ -27,8 +28,8 @@ HEAD_GIB, NODE_GIB = 0.7, 0.5  # resident memory of Ray's own processes
 POLL_SECONDS = 0.2
 END_SECONDS = 5.0
 LOG_LINES = 12
-# Unix sockets below it may have names of 107 characters at most, so neither TMPDIR nor a folder of the user will do.
-_PLACE = Path("/tmp")
+PLACE = "EIGENSWEEP_RAY_DIR"
+MOST_PLACE = 28  # characters: names of Unix sockets, some way below, may have 107
 OTHERS = ("RAY_ADDRESS", "RAY_AUTH_TOKEN")  # of another Ray of the user; they would come before ours
 _STARTED = "Ray runtime started"
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
@@ -38,8 +39,6 @@ _HEALTH = {"health_check_period_ms": 3000, "health_check_timeout_ms": 5000, "hea
 
 def main() -> int:
     """Serve until the input is closed or Ray ends; 0 where it was closed."""
-    with contextlib.suppress(OSError):
-        os.setsid()
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)  # what loses its parent becomes a child of this process, and is found
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda number, frame: sys.exit(128 + number))
@@ -158,14 +157,25 @@ def mismatch(expected: dict[str, str], found: dict[str, str]) -> str:
 # -- folders --------------------------------------------------------------------------------------------------------
 
 
+def place() -> Path:
+    """A folder of each node's own disk: /tmp, or what EIGENSWEEP_RAY_DIR says; ConfigError where that cannot be."""
+    path = os.environ.get(PLACE) or "/tmp"
+    if len(path) > MOST_PLACE or not os.path.isabs(path):
+        raise ConfigError(
+            f"{PLACE} must be the full path of a folder on each node's own disk, of at most {MOST_PLACE} characters "
+            f"(Unix sockets have short names), got {path!r}; unset it for /tmp"
+        )
+    return Path(path)
+
+
 @contextlib.contextmanager
 def _folder() -> Iterator[Path]:
-    """A folder of this node's own disk for Ray's sockets and logs, gone afterwards; its lock says that somebody is there."""
-    folder = _PLACE / f"r{os.getuid()}_{secrets.token_hex(4)}"
+    """For Ray's sockets and logs, gone afterwards; its lock says that somebody is there."""
+    folder = place() / f"r{os.getuid()}_{secrets.token_hex(4)}"
     folder.mkdir(mode=0o700)
     lock = os.open(folder / "lock", os.O_WRONLY | os.O_CREAT, 0o600)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock, fcntl.LOCK_EX)
         os.write(lock, str(os.getpid()).encode())
         yield folder
     finally:
@@ -176,7 +186,7 @@ def _folder() -> Iterator[Path]:
 
 def clear_abandoned() -> None:
     """End what is left of Ray where a keeper was killed, and remove its folder."""
-    for folder in _PLACE.glob(f"r{os.getuid()}_????????"):
+    for folder in place().glob(f"r{os.getuid()}_????????"):
         with contextlib.suppress(OSError, ValueError):
             lock = os.open(folder / "lock", os.O_RDWR)
             try:

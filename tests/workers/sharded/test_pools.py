@@ -86,10 +86,30 @@ def test_no_worker_has_more_calls_than_allowed(pool, tmp_path, in_flight):
     assert done == 30
 
 
+def test_no_call_waits_behind_another_while_a_worker_may_get_free_for_it(pool, tmp_path):
+    given, seen = [], []
+
+    class Counting:
+        def __getattr__(self, name):
+            return getattr(pool, name)
+
+        def give(self, worker, index, function, arguments):
+            given.append(index)
+            pool.give(worker, index, function, arguments)
+
+    def look() -> bool:
+        if len(list(tmp_path.glob("began-*"))) == 2:
+            seen.append(len(given))
+            (tmp_path / "go").touch()
+        return False
+
+    list(Pool.run(Counting(), "pool_calls:wait", folder_calls(tmp_path, 3), stopping=look, in_flight=5))
+    assert seen[0] == 2
+
+
 def test_the_call_that_a_worker_dies_of_is_done_again(pool, tmp_path):
     seen = []
-    calls = folder_calls(tmp_path, 6, times=0)
-    calls[2] = Call({"folder": str(tmp_path), "number": 2, "times": 2})
+    calls = [Call({"folder": str(tmp_path), "number": n, "times": 2 if n == 2 else 0}, affinity=n % 2) for n in range(6)]
     assert sorted(pool.run("pool_calls:die", calls, in_flight=1, retries=2, report=seen.append)) == [(n, n) for n in range(6)]
     assert seen[-1].redone == 2
     attempts = sorted(path.name for path in tmp_path.iterdir())

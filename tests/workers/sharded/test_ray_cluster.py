@@ -8,6 +8,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,6 +46,13 @@ shift
 exec "$@"
 """
 
+KEEPER_OF_A_SHELL = """
+import sys
+from workers.sharded import ray_node
+ray_node.command = lambda folder, orders: ["sh", "-c", f"(sleep 600 & echo $! > {sys.argv[1]}/sleep); sleep 600"]
+sys.exit(ray_node.main())
+"""
+
 
 def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
@@ -56,8 +64,12 @@ def keepers_folder(pid: int) -> str:
     return lock.removesuffix("lock")
 
 
-def folders() -> set[str]:
-    return {path.name for path in Path("/tmp").glob(f"r{os.getuid()}_*")}
+@pytest.fixture
+def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """For folders of Rays that this test starts; other tests have theirs in /tmp."""
+    with tempfile.TemporaryDirectory(prefix="k", dir="/tmp") as short:
+        monkeypatch.setenv("EIGENSWEEP_RAY_DIR", short)
+        yield Path(short)
 
 
 @pytest.fixture
@@ -78,12 +90,27 @@ def test_nothing_of_our_ray_outlives_a_kill_of_all_that_began_it(cluster):
     wait_for(lambda: not cluster.folder.exists(), "its folder to be removed")
 
 
+@pytest.mark.parametrize("number", [None, signal.SIGTERM], ids=["closed", "SIGTERM"])
+def test_a_keeper_finds_also_what_has_lost_its_parent(place, tmp_path, number):
+    command = [sys.executable, "-P", "-c", KEEPER_OF_A_SHELL, str(tmp_path)]
+    keeper = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": PYTHONPATH}, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert keeper.stdin is not None
+    keeper.stdin.write(json.dumps({"versions": ray_node.node_versions(), "token": "x"}).encode() + b"\n")
+    keeper.stdin.flush()
+    file = tmp_path / "sleep"
+    lost = int(wait_for(lambda: file.exists() and file.read_text(), "the shell"))
+    assert list(place.iterdir())
+    keeper.stdin.close() if number is None else keeper.send_signal(number)
+    assert keeper.wait(20) == (0 if number is None else 128 + number)
+    assert is_gone(lost)
+    assert not list(place.iterdir())
+
+
 @needs_ray
-def test_a_node_that_is_lost_costs_no_call_and_leaves_nothing_behind(tmp_path):
+def test_a_node_that_is_lost_costs_no_call_and_leaves_nothing_behind(place, tmp_path):
     srun = tmp_path / "srun"
     srun.write_text(SRUN)
     srun.chmod(0o755)
-    there = folders()
     path = {"PYTHONPATH": PYTHONPATH, "PATH": f"{tmp_path}:{os.environ['PATH']}", "OUT": str(tmp_path)}
     others = {"RAY_ADDRESS": "192.0.2.1:1", "RAY_AUTH_TOKEN": "of another Ray"}
     command = [sys.executable, "-P", "-c", DRIVER_OF_TWO_NODES, str(tmp_path)]
@@ -106,7 +133,7 @@ def test_a_node_that_is_lost_costs_no_call_and_leaves_nothing_behind(tmp_path):
     assert "redone=1 left=1" in said
     assert "None None" in said
     assert all(map(is_gone, left))
-    assert folders() == there
+    assert not list(place.iterdir())
     words = (tmp_path / "words").read_text().split()
     assert "--nodelist=localhost" in words and "--nodes=1" in words and "--overlap" in words
 
@@ -153,25 +180,23 @@ def test_an_address_that_does_not_answer_is_an_error_in_bounded_time(silent):
 
 
 @needs_ray
-def test_a_node_with_other_code_is_refused_by_name(monkeypatch):
-    there = folders()
+def test_a_node_with_other_code_is_refused_by_name(place, monkeypatch):
     monkeypatch.setattr(
         ray_node, "node_versions", lambda: {"python": "3.99.0", "ray": "2.60.0", "code": "c0de", "folder": "/", "host": "login"}
     )
     words = rf"node {os.uname().nodename} has python 3\.\d.*, not 3\.99\.0 and .*code \w+, not c0de as login"
     with pytest.raises(ConfigError, match=words), ray_cluster():
         pass
-    assert folders() == there
+    assert not list(place.iterdir())
 
 
 @needs_ray
-def test_a_node_on_which_ray_does_not_start_is_named_with_what_ray_said(monkeypatch):
-    there = folders()
+def test_a_node_on_which_ray_does_not_start_is_named_with_what_ray_said(place, monkeypatch):
     monkeypatch.setattr(ray_crew, "OBJECT_STORE_BYTES", 1)
     words = rf"Ray does not start on {os.uname().nodename}: ray start ended with exit status \d+\n.*"
     with pytest.raises(RayUnusable, match=words), ray_cluster():
         pass
-    assert folders() == there
+    assert not list(place.iterdir())
 
 
 @needs_ray
@@ -187,6 +212,13 @@ def test_a_node_from_which_nothing_is_heard_is_named(seconds, words):
         crew._begin("n7", {}, ["false"])
         with pytest.raises(RayUnusable, match=words):
             crew.wait_for(lambda: False)
+
+
+@pytest.mark.parametrize("path", ["/a/folder/with/much/too/long/a/name", "relative"])
+def test_a_place_that_sockets_cannot_have_is_refused(monkeypatch, path):
+    monkeypatch.setenv("EIGENSWEEP_RAY_DIR", path)
+    with pytest.raises(ConfigError, match=f"EIGENSWEEP_RAY_DIR must be .*28 characters.*'{path}'"):
+        ray_crew.orders_for([], 1, 0, None)
 
 
 def test_without_ray_the_error_says_what_to_install(monkeypatch):
