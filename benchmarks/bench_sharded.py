@@ -13,11 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]
-from measure import PEERS, Bars, heading, interleave, parser, say, scratch, short, spread, table
-from measure import run as measured
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.measure import PEERS, Bars, heading, interleave, parser, say, scratch, short, spread, table
+from benchmarks.measure import run as measured
 from workers import taskdir
 from workers.data.fashion_mnist import FashionMnist
 from workers.execute import execute
