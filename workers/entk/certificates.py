@@ -61,10 +61,11 @@ def noise_floor(operator: Operator, largest: float, error: Estimate | None) -> f
 def kernel_error(kernel: Any, exact_tile: ExactTile, *, seed: int = 0) -> Estimate:
     """||Theta - exact||_F from 16 tiles, each of 32 random rows and the same columns; the diagonal, of larger entries, counts apart.
 
+    `kernel`: a matrix, an operator, or what has `shape`, `device` and `elements(rows, columns)`, which gives (I, J).
     `exact_tile(rows, columns)` takes indices (I,) and (J,) and gives the exact (I, J) in float64; ConfigError where it does not, and
     where the error is a tenth of the norm or more, as of tiles of another kernel; Diverged where tiles are not finite.
     """
-    operator, generator = as_operator(kernel), torch.Generator().manual_seed(seed)
+    operator, generator = kernel if hasattr(kernel, "elements") else as_operator(kernel), torch.Generator().manual_seed(seed)
     num_rows, squares, norms = operator.shape[0], [], []
     for _ in range(NUM_TILES):
         index_I = torch.randperm(num_rows, generator=generator)[:TILE_SIZE].sort().values.to(operator.device)
@@ -175,9 +176,12 @@ def certify(
     )
 
 
-def _tile(operator: Operator, rows: Tensor, columns: Tensor) -> Tensor:
+def _tile(operator: Any, rows: Tensor, columns: Tensor) -> Tensor:
     if isinstance(operator, Tensor):
         return operator[rows][:, columns].double()
+    if hasattr(operator, "elements"):
+        found: Tensor = operator.elements(rows, columns).double()
+        return found
     units_SJ = torch.zeros(operator.shape[1], len(columns), dtype=torch.float64, device=operator.device)
     units_SJ[columns, torch.arange(len(columns), device=operator.device)] = 1.0
     return apply(operator, units_SJ)[rows]

@@ -80,7 +80,7 @@ def _by_ranks(context: Context, panels: Panels, missing: Sequence[Pair], workfor
 
 def _by_ray(context: Context, panels: Panels, missing: Sequence[Pair], workforce: Workforce) -> int:
     """Tiles of one row go to one actor, as long as no other is without work."""
-    from workers.sharded.pool import Call
+    from workers.sharded.pool import Call, Progress
     from workers.sharded.ray_cluster import ray_cluster
     from workers.sharded.ray_pool import RayPool
 
@@ -88,6 +88,7 @@ def _by_ray(context: Context, panels: Panels, missing: Sequence[Pair], workforce
     calls = [Call({"order": order, "row": i, "column": j}, affinity=i) for i, j in missing]
     on_gpus = context.device.startswith("cuda")
     nodes = context.nodes if len(context.nodes) > 1 else ()
+    told: list[Progress] = []
     with ray_cluster(
         nodes,
         address=workforce.ray_address,
@@ -96,8 +97,9 @@ def _by_ray(context: Context, panels: Panels, missing: Sequence[Pair], workforce
     ) as cluster:
         context.log(f"Ray at {cluster.address} with {len(cluster.nodes)} nodes after {cluster.seconds:.1f} s")
         with RayPool(len(cluster.nodes) * workforce.ranks_per_node, gpus=1.0 if on_gpus else 0.0) as pool:
-            for _ in pool.run("workers.sharded.making:make_tile", calls, stopping=lambda: context.stopping):
+            for _ in pool.run("workers.sharded.making:make_tile", calls, stopping=lambda: context.stopping, report=told.append):
                 pass
+            context.log(f"Ray: {told[-1]}" if told else "Ray: no tile was made")
     return 0
 
 

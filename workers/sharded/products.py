@@ -38,6 +38,22 @@ class TileShare:
         return found_RB
 
 
+class TileElements:
+    """Single elements of a tiled kernel, as `entk.kernel_error` takes them."""
+
+    def __init__(self, tiles: TileSet) -> None:
+        import torch
+
+        self.shape, self.device = (tiles.num_rows, tiles.num_rows), torch.device("cpu")
+        self._tiles = tiles
+
+    def elements(self, rows: "Tensor", columns: "Tensor") -> "Tensor":
+        """(I, J) at rows (I,) and columns (J,)."""
+        import torch
+
+        return torch.from_numpy(self._tiles.elements(rows.numpy(), columns.numpy()))
+
+
 class ShardedKernel:
     """A tiled kernel as an operator (R, R), in the first rank; the others wait in `serve` for what it asks."""
 

@@ -88,7 +88,7 @@ def _mkl(folder: Path) -> str:
 
 def letter(array: "np.ndarray") -> str:
     """Of its precision, in the names of routines."""
-    return {"float64": "d", "float32": "s"}[str(array.dtype)]
+    return {"d": "d", "f": "s"}[array.dtype.char]
 
 
 def owned(num_rows: int, block: int, position: int, num_positions: int) -> "np.ndarray":

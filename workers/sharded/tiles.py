@@ -104,6 +104,18 @@ class TileSet:
             found[columns, rows] = tile.T
         return found
 
+    def elements(self, rows: "np.ndarray", columns: "np.ndarray") -> "np.ndarray":
+        """The elements (I, J) at some rows (I,) and columns (J,), read from the files of their tiles alone."""
+        import numpy as np
+
+        found = np.empty((len(rows), len(columns)), self.dtype)
+        for i in np.unique(rows // self.panel_rows):
+            for j in np.unique(columns // self.panel_rows):
+                own, others = np.flatnonzero(rows // self.panel_rows == i), np.flatnonzero(columns // self.panel_rows == j)
+                tile = self.tile(i, j) if i <= j else self.tile(j, i).T
+                found[np.ix_(own, others)] = tile[np.ix_(rows[own] % self.panel_rows, columns[others] % self.panel_rows)]
+        return found
+
     def is_intact(self, pair: Pair) -> bool:
         """Whether the file of a tile is what was published: reads all of it."""
         try:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from workers.context import Context
-    from workers.entk import KernelTiles
+    from workers.entk import Estimate, KernelTiles
+    from workers.sharded.tiles import TileSet
 
 PROBE = "probe.npz"
 # of a rank: its interpreter with torch, and what the engine may take beside the tile
@@ -68,13 +69,22 @@ class TiledGram(Workload):
 
     def resources(self) -> Resources:
         """One core: each more, of a node, is a rank more."""
-        return Resources(memory_gib=round(BASE_GIB + self._rank_gib(ENGINE_GIB), 2), cpus=1)
+        return Resources(memory_gib=round(self._own_gib() + self._rank_gib(ENGINE_GIB), 2), cpus=1)
+
+    def _own_gib(self) -> float:
+        """Of the task's own process, and of Ray's."""
+        from workers.sharded.ray_node import HEAD_GIB
+
+        return BASE_GIB + (HEAD_GIB if self.ray and self.ray_address is None else 0.0)
 
     def _rank_gib(self, engine_gib: float) -> float:
         return BASE_GIB + engine_gib + COPIES_OF_A_TILE * self.tile_gib()
 
     def run(self, context: "Context") -> Iterator[Row]:
-        """Rows `trace` (tr / (N C)), `frobenius`, `probe_loss`, `num_units`, `num_outputs`, `num_rows`, `num_tiles`."""
+        """Rows `trace` (tr / (N C)), `frobenius`, `probe_loss`, `num_units`, `num_outputs`, `num_rows`, `num_tiles`.
+
+        In single precision `kernel_error` too, ||kernel - exact||_F, and its standard error.
+        """
         import torch
 
         from workers.losses import loss_per_unit, residual
@@ -96,6 +106,9 @@ class TiledGram(Workload):
         values = {"trace": tiles.trace / tiles.num_rows, "frobenius": tiles.frobenius, "probe_loss": loss_N.mean().item()}
         values |= {"num_units": len(inputs_N), "num_outputs": outputs_NC.shape[1], "num_rows": tiles.num_rows}
         values["num_tiles"] = len(tiles.facts)
+        if self.dtype == "float32":
+            error = self._error(module, inputs_N, tiles)
+            values |= {"kernel_error": error.value, "kernel_error_standard_error": error.standard_error}
         facts = tiles.facts.values()
         context.log(
             f"{len(facts)} tiles of {tiles.num_rows:,} rows took {sum(one.seconds for one in facts):.1f} core-seconds; "
@@ -123,9 +136,9 @@ class TiledGram(Workload):
         """Ranks of a node, and the memory of the engine of each."""
         resources = Resources(**context.task.resources)
         ranks = resources.gpus or resources.cpus
-        engine_gib = (resources.memory_gib - BASE_GIB) / ranks - self._rank_gib(0.0)
+        engine_gib = (resources.memory_gib - self._own_gib()) / ranks - self._rank_gib(0.0)
         if engine_gib < LEAST_ENGINE_GIB:
-            needed = BASE_GIB + ranks * self._rank_gib(LEAST_ENGINE_GIB)
+            needed = self._own_gib() + ranks * self._rank_gib(LEAST_ENGINE_GIB)
             raise ConfigError(
                 f"resources.memory_gib must be at least {needed:.2f} for {ranks} ranks of a node with tiles of "
                 f"{self.tile_gib():.2f} GiB, got {resources.memory_gib}; give more, fewer resources.cpus, or a smaller panel_rows"
@@ -139,6 +152,13 @@ class TiledGram(Workload):
         dtype = getattr(torch, self.dtype)
         module = self.train.load_snapshot(snapshot_file(context.input("train"), self.step())).to(context.device, dtype)
         return module, *probe_batch(self.train, self.probe_size, context.device, dtype)
+
+    def _error(self, module: "nn.Module", inputs_N: "Tensor", tiles: "TileSet") -> "Estimate":
+        """||kernel - exact||_F from sampled tiles in float64."""
+        from workers import entk
+        from workers.sharded.products import TileElements
+
+        return entk.kernel_error(TileElements(tiles), entk.double_tiles(module.cpu(), inputs_N.cpu(), self.outputs))
 
     def _save_probe(self, context: "Context", **arrays: "Tensor") -> None:
         import numpy as np

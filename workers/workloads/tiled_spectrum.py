@@ -71,7 +71,9 @@ class TiledSpectrum(Workload):
         resources = Resources(**context.task.resources) if context.task.resources else self.resources()
         ranks, free_gib = resources.gpus or resources.cpus, resources.memory_gib - BASE_GIB
         vectors = min(self.num_eigenvectors, self.num_eigenvalues or tiles.num_rows)
-        question = Question(num_eigenvalues=self.num_eigenvalues, num_vectors=vectors, num_probes=self.num_probes)
+        told = dict(zip(*(gram.rows()[column] for column in ("name", "value"))))
+        error = (told.get("kernel_error", 0.0), told.get("kernel_error_standard_error", 0.0))
+        question = Question(num_eigenvalues=self.num_eigenvalues, num_vectors=vectors, num_probes=self.num_probes, error=error)
         machine = Machine(len(context.nodes) * ranks, free_gib / ranks, free_gib - BASE_GIB, scalapack.available())
         choice = choose(question, tiles.num_rows, tiles.dtype, machine, self.engine)
         context.log(f"engine {choice.engine}: {choice.reason}")

@@ -115,3 +115,18 @@ def test_ranks_with_too_little_memory_for_scalapack_are_told_so():
 def test_no_more_eigenvalues_than_rows():
     with pytest.raises(ConfigError, match="num_eigenvalues must be at most 70, the rows of the kernel, got 71"):
         TiledSpectrum(gram=TILED, num_eigenvalues=71)
+
+
+def test_in_single_precision_the_noise_floor_is_the_measured_error(tmp_path):
+    gram = dataclasses.replace(TILED, dtype="float32")
+    committed(tmp_path, TRAIN)
+    execute(tmp_path, task_of(gram), attempt="first", code="test", reraise=True)
+    error = last(taskdir.read_commit(tmp_path, task_of(gram).commit_name))["kernel_error"]
+    workload = TiledSpectrum(gram=gram, num_eigenvalues=None)
+    execute(tmp_path, task_of(workload), attempt="first", code="test", reraise=True)
+    commit = taskdir.read_commit(tmp_path, task_of(workload).commit_name)
+    exact = committed(tmp_path, Spectrum(gram=Gram(train=TRAIN, probe_size=7))).rows["spectra"]["eigenvalue"]
+    assert 0 < error < 1e-6 * exact[-1]
+    floor = last(commit)["noise_floor"]
+    assert error <= floor < 70 * 1.2e-7 * exact[-1]
+    assert np.abs(np.array(commit.rows["spectra"]["eigenvalue"]) - exact).max() <= floor

@@ -49,3 +49,10 @@ def test_an_index_names_every_tile(tmp_path):
     found = written(tmp_path, symmetric(10), 4)
     with pytest.raises(Garbled, match=r"1 of 6 tiles are missing in .*, \(0, 1\) the first"):
         TileSet.of(found.panels, "float64", tmp_path, [facts for pair, facts in found.facts.items() if pair != (0, 1)])
+
+
+def test_elements_come_from_the_tiles_that_have_them(tmp_path):
+    kernel = symmetric(10)
+    found = written(tmp_path, kernel, 4)
+    rows, columns = np.array([9, 0, 5, 4, 3]), np.array([1, 8, 7, 7])
+    assert np.array_equal(found.elements(rows, columns), kernel[np.ix_(rows, columns)])
