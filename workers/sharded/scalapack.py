@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 # R rows of the kernel; K eigenvectors
 
 BLOCK = 64
+# of p?syevd, for each column of the grid of ranks
+FEWEST_BLOCKS = 4
 POLL_SECONDS = 0.05
 END_SECONDS = 5.0
 JOB, LOG = "scalapack.json", "scalapack.log"
@@ -104,9 +106,12 @@ def _count(num_rows: int, vectors: int | bool) -> int:
     return int(vectors)
 
 
-def _takes_whole(num_rows: int, count: int, ranks: int) -> bool:
-    """Whether all eigenvectors are computed: each rank would hold too many of the tridiagonal matrix."""
-    return count * ranks > num_rows
+def _takes_whole(num_rows: int, count: int, ranks: int, block: int = BLOCK) -> bool:
+    """Whether all eigenvectors are computed: each rank would hold too many of the tridiagonal matrix.
+
+    Not for kernels of few blocks, on which p?syevd waits for ever or gives wrong vectors: 121 rows in blocks of 64 on 2 ranks or 6.
+    """
+    return count * ranks > num_rows >= FEWEST_BLOCKS * block * shape_of(ranks)[1]
 
 
 def solve(
@@ -123,7 +128,7 @@ def solve(
 
     `ranks` processes of one thread each, on `nodes` of this SLURM job, which all see `folder` and the tiles; else on this machine. For
     eigenvalues alone the kernel becomes a band of width `block` (see `scalapack_band`), for vectors too it becomes tridiagonal (p?sytrd),
-    and LAPACK's vectors of that go back (p?ormtr); where more are asked for than R / ranks, p?syevd computes all.
+    and LAPACK's vectors of that go back (p?ormtr); p?syevd computes all where more than R / ranks are asked for, of many blocks.
     EIGENSWEEP_SCALAPACK names another library, or the folder of MKL's.
 
     ConfigError where MPI or ScaLAPACK is absent, or for sizes that cannot be; Diverged for a kernel that is not finite, with its tile;
@@ -168,7 +173,7 @@ def _job(tiles: Tiles, ranks: int, folder: Path, count: int, block: int) -> Job:
         dtype=tiles.dtype,
         block=block,
         num_vectors=count,
-        whole=_takes_whole(tiles.num_rows, count, ranks),
+        whole=_takes_whole(tiles.num_rows, count, ranks, block),
         tiles=[(i, j, str(tiles.path(i, j).resolve())) for i in range(panels) for j in range(i, panels)],
     )
 
@@ -181,7 +186,9 @@ def _command(ranks: int, nodes: Sequence[str], job: Path) -> list[str]:
         each = -(-ranks // len(nodes))
         where = ["--host", ",".join(f"{node}:{each}" for node in nodes), "--mca", "plm_slurm_args", step]
     # a rank that waits for another takes a core from no one: four times faster where the cores have other work too
-    how = ["--oversubscribe", "--bind-to", "none", "--mca", "mpi_yield_when_idle", "1", *where]
+    how = ["--oversubscribe", "--bind-to", "none", "--mca", "mpi_yield_when_idle", "1"]
+    # ranks of a node copy through shared memory: containers often forbid to read another process, which is no faster here
+    how += ["--mca", "btl_vader_single_copy_mechanism", "none", *where]
     return ["mpirun", "-n", str(ranks), *how, sys.executable, *_RANK, str(job)]
 
 

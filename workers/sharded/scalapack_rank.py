@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workers.errors import Diverged, EigensweepError, Garbled
+from workers.errors import ConfigError, Diverged, EigensweepError, Garbled
 from workers.sharded.scalapack_band import band_eigenvalues, band_of
 from workers.sharded.scalapack_library import (
     CHOICE,
@@ -79,8 +79,7 @@ class Report:
 def main(argument: str) -> int:
     """Run the job; 0 also where this rank or another found a fault, which its report names."""
     if argument == "--check":
-        print(Library.load(os.environ.get(CHOICE, "")).path)
-        return 0
+        return _check()
     die_with(os.getppid())
     job = Job.load(Path(argument))
     grid = Grid.start(Library.load(job.library))
@@ -96,6 +95,14 @@ def main(argument: str) -> int:
     )
     Report.path(Path(job.folder), grid.rank).write_text(json.dumps(asdict(report)))
     grid.end()
+    return 0
+
+
+def _check() -> int:
+    try:
+        print(Library.load(os.environ.get(CHOICE, "")).path)
+    except ConfigError as error:
+        sys.exit(str(error))
     return 0
 
 
