@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from workers import files
 from workers.context import Context
@@ -25,13 +25,6 @@ if TYPE_CHECKING:
 # launches of ranks for what is missing, as long as each adds some
 MOST_LAUNCHES = 4
 LOOK_SECONDS = 0.5
-
-
-class Tiled(Protocol):
-    """A workload whose kernel is made in tiles."""
-
-    def kernel_tiles(self, context: Context, memory_gib: float) -> "AbstractContextManager[KernelTiles]":
-        """The engine for its model and probe set, on the context's device."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,7 +50,7 @@ class TiledSpectrum(Workload):
 
     def resources(self) -> Resources:
         """The tiles in memory, and Lanczos's basis; or the whole kernel where all its eigenvalues are asked for."""
-        from workers.sharded.solving import COPIES_WHOLE
+        from workers.sharded.engines import COPIES_WHOLE
 
         rows, count = self.gram.num_rows(), self.num_eigenvalues
         needed = COPIES_WHOLE * 8 * rows**2 if count is None else rows**2 * self.gram.item_bytes() / 2 + 8 * 8 * rows * count
@@ -61,7 +61,9 @@ class TiledSpectrum(Workload):
         import numpy as np
 
         from workers.sharded import scalapack
-        from workers.sharded.solving import VECTORS, Machine, Question, choose, solve
+        from workers.sharded.answers import VECTORS
+        from workers.sharded.engines import Machine, Question, choose
+        from workers.sharded.solving import solve
         from workers.sharded.tiles import INDEX, TileSet
 
         gram = context.input("gram")

@@ -10,8 +10,8 @@ from tests.workers.sharded.test_tiled_gram import TILED, TRAIN
 from workers import taskdir
 from workers.errors import ConfigError
 from workers.execute import execute
+from workers.sharded.engines import Machine, Question, choose
 from workers.sharded.scalapack import available
-from workers.sharded.solving import Machine, Question, choose
 from workers.workloads.gram import Gram
 from workers.workloads.spectrum import Spectrum
 from workers.workloads.tiled_spectrum import TiledSpectrum

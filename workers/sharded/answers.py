@@ -1,0 +1,107 @@
+"""What a rank does for the eigenvalues of a tiled kernel: the first one asks, the others multiply, and the answer is certified."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workers.context import Context
+from workers.sharded.engines import Question
+from workers.sharded.ranks import as_rank
+from workers.sharded.tiles import TileSet
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from workers.entk import Estimate, Operator, Spectrum
+
+    Array = np.ndarray[Any, Any]
+
+# R rows; K eigenvalues; V eigenvectors, of the largest
+
+ANSWER, VECTORS = "answer.npz", "eigenvectors.npy"
+
+
+def answer(context: Context, order: dict[str, Any], rank: int, num_ranks: int) -> None:
+    """What one rank does: holds its share of the tiles; the first one asks, and publishes what it finds."""
+    from workers.sharded.products import sharded
+
+    tiles = TileSet.load(Path(order["tiles"]), {(pair[0], pair[1]): Path(path) for pair, path in order["moved"]})
+    question = Question(**order["question"])
+    if order["engine"] == "whole":
+        if rank == 0:
+            _ask(context, tiles, tiles.whole(), question)
+        return
+    with sharded(tiles, rank, num_ranks, context.device) as kernel:
+        if kernel is not None and "solved" in order:
+            _certify(context, tiles, kernel, question, *map(Path, order["solved"]))
+        elif kernel is not None:
+            _ask(context, tiles, kernel, question)
+
+
+def _error(question: Question) -> "Estimate | None":
+    from workers.entk import Estimate
+
+    value, standard_error = question.error
+    return Estimate(value, standard_error) if value else None
+
+
+def _ask(context: Context, tiles: TileSet, kernel: "Operator | Array", question: Question) -> None:
+    """Find the spectrum of a whole matrix, or by Lanczos that of an operator, with the entropy of what is left."""
+    from workers import entk
+
+    spectrum = entk.spectrum(kernel, question.num_eigenvalues, error=_error(question))
+    numbers: dict[str, float] = {}
+    if not spectrum.is_whole:
+        density = entk.density(kernel, spectrum, num_probes=question.num_probes)
+        for name in ("entropy", "effective_rank"):
+            estimate: Estimate = getattr(density, name)
+            numbers |= {f"{name}_estimate": estimate.value, f"{name}_standard_error": estimate.standard_error}
+    assert spectrum.eigenvectors is not None
+    vectors_RV = spectrum.eigenvectors[:, -question.num_vectors :]
+    _publish(context, spectrum.eigenvalues.cpu().numpy(), vectors_RV.cpu().numpy(), _certificate(tiles, spectrum) | numbers)
+
+
+def _certify(context: Context, tiles: TileSet, kernel: "Operator", question: Question, values: Path, vectors: Path) -> None:
+    """What eigenvalues and vectors of another solver are worth: residuals and orthogonality, by products with the tiles."""
+    import numpy as np
+    import torch
+
+    from workers.entk import Spectrum, certificates
+
+    values_R, vectors_RV = torch.from_numpy(np.load(values)), torch.from_numpy(np.load(vectors))
+    largest, error = float(values_R[-1]), _error(question)
+    certificates.refuse_negative(kernel, float(values_R[0]), largest, error)
+    pairs = certificates.certify(
+        kernel,
+        values_R[-vectors_RV.shape[1] :],
+        vectors_RV.double(),
+        smallest=float(values_R[0]),
+        asymmetry=certificates.asymmetry(kernel),
+        error=error,
+    )
+    spectrum = Spectrum(eigenvalues=values_R, eigenvectors=vectors_RV, certificate=pairs, num_rows=len(values_R))
+    _publish(context, values_R.numpy(), vectors_RV.numpy(), _certificate(tiles, spectrum))
+
+
+def _certificate(tiles: TileSet, spectrum: "Spectrum") -> dict[str, float]:
+    """The certificate by name; trace and norm of a whole spectrum against those that the tiles' makers have summed."""
+    names = ("noise_floor", "residual_norm", "trace_error", "frobenius_error", "orthogonality", "asymmetry", "psd")
+    numbers = {name: float(getattr(spectrum.certificate, name)) for name in names}
+    if spectrum.is_whole:
+        values = spectrum.eigenvalues.double()
+        numbers["trace_error"] = abs(float(values.sum()) - tiles.trace) / tiles.trace
+        numbers["frobenius_error"] = abs(float(values.square().sum()) - tiles.frobenius**2) / tiles.frobenius**2
+    return numbers
+
+
+def _publish(context: Context, values_K: "Array", vectors_RV: "Array", numbers: Mapping[str, float]) -> None:
+    import numpy as np
+
+    with context.file(VECTORS) as path, path.open("wb") as file:
+        np.save(file, vectors_RV)
+    with context.file(ANSWER) as path, path.open("wb") as file:
+        np.savez(file, allow_pickle=False, eigenvalues=values_K, **{name: np.array(value) for name, value in numbers.items()})
+
+
+if __name__ == "__main__":
+    as_rank(answer)
