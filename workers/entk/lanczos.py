@@ -23,6 +23,7 @@ LOW_PRECISION_TOLERANCE = 1e-6
 NOISE = 64 * torch.finfo(torch.float64).eps
 TINY = 1e-300
 State = Mapping[str, Tensor]
+Save = Callable[[int, Callable[[], dict[str, Tensor]]], None]
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -62,13 +63,15 @@ def lanczos(
     seed: int = 0,
     state: State | None = None,
     callback: Callable[[Progress], None] | None = None,
+    save: Save | None = None,
 ) -> Eigenpairs:
     """The largest eigenpairs of a symmetric matrix or operator, until every ||Theta q - lambda q|| <= tolerance x the largest |eigenvalue|.
 
     `tolerance`: None is 1e-10, and 1e-6 where the products are not in float64. `basis_size`: vectors of 8 R bytes that are kept at most;
     None: six for each eigenpair. `max_products`: products with one vector before it gives up; None: fifty full bases. `callback` is
-    called whenever convergence is looked at. `state`, of a progress or a result: a run with the same settings goes on from there to the
-    same eigenpairs. ConfigError where numbers do not fit the kernel; Diverged where products are not finite or it gives up.
+    called whenever convergence is looked at, `save` after every block, with the number of products and a function that gives the state.
+    `state`, of a progress, a block or a result: a run with the same settings goes on from there to the same eigenpairs. ConfigError
+    where numbers do not fit the kernel; Diverged where products are not finite or it gives up.
     """
     operator = as_operator(kernel)
     limit = TOLERANCES.get(operator.dtype, LOW_PRECISION_TOLERANCE) if tolerance is None else tolerance
@@ -83,6 +86,8 @@ def lanczos(
         if krylov.count < krylov.next_look and not krylov.is_full:
             krylov.extend()
             krylov.multiply()
+            if save:
+                save(krylov.num_products, krylov.state)
             continue
         values_M, vectors_MM, norms_K = krylov.ritz(num_eigenpairs)
         values_K, allowed = values_M[-num_eigenpairs:], max(limit * float(values_M.abs().max()), 1e5 * TINY)
@@ -252,7 +257,7 @@ class _Krylov:
         self.projected_MM[: self.count, : self.count] = state["projected"]
         device = self.basis_MR.device
         self.next_RB, self.remainder_BB, self.scale = (state[name].to(device) for name in ("next", "remainder", "scale"))
-        self.lowest, self.next_look = float(state["lowest"]), self.count
+        self.lowest, self.next_look = float(state["lowest"]), max(self.count, self.next_look)
 
     def _make_room(self, capacity: int) -> None:
         more = max(0, capacity - self.capacity)

@@ -53,13 +53,26 @@ def apply(operator: Operator, vectors_SB: Tensor) -> Tensor:
     return (operator @ vectors_SB.to(operator.dtype)).to(torch.float64)
 
 
+class Together(Protocol):
+    """Processes that each hold other samples of one kernel and multiply at the same time."""
+
+    def total(self, gradients: Weights, /) -> Weights:
+        """The sum over the processes of J^T v of each one's samples: by weight's name, (B, *its shape)."""
+        ...
+
+    def least(self, number: int, /) -> int:
+        """The smallest number that any of the processes gives."""
+        ...
+
+
 class KernelOperator:
     """The kernel of a model (D1), never formed: K v = J (J^T v), one backward and one forward pass for a block of vectors.
 
     `x` (N, ...) and `z` (M, ...), None for `x`: inputs with samples in front. `outputs`: "full" (row unit x C + c), "traced" (the mean
     over outputs, C times the work), "sum_logits". Trainable parameters only. Samples must be independent of each other (no batch
     statistics): three of `x` are looked at. `memory_gib` bounds the activations and the gradients, one of P numbers for each vector at
-    once; ConfigError where it is below what one sample and one vector take, and where the inputs are empty.
+    once; ConfigError where it is below what one sample and one vector take, and where the inputs are empty. `together`: the other samples
+    are with other processes; vectors and products then hold the rows of this one's samples.
 
     >>> model = nn.Linear(3, 2, bias=False).double()
     >>> x = torch.eye(3, dtype=torch.float64)
@@ -80,9 +93,10 @@ class KernelOperator:
         z: Inputs | None = None,
         memory_gib: float = 2.0,
         statistics: str | None = None,
+        together: Together | None = None,
     ) -> None:
         products = _ModelProducts(model, checks.samples("x", x), checks.samples("z", x if z is None else z), outputs, statistics)
-        products.prepare(memory_gib)
+        products.prepare(memory_gib, together)
         self.shape, self.dtype, self.device = products.shape, products.dtype, products.device
         self._product: Callable[[Tensor], Tensor] = products.multiply
 
@@ -144,6 +158,7 @@ class _ModelProducts:
     over_vectors: Any
     pull: Any
     push: Any
+    together: Together | None = None
 
     def __init__(self, model: nn.Module, x: checks.Samples, z: checks.Samples, outputs: str, statistics: str | None) -> None:
         checks.one_of("outputs", outputs, ("full", "traced", "sum_logits"))
@@ -158,7 +173,7 @@ class _ModelProducts:
         first = next(iter(self.weights.values()))
         self.dtype, self.device = first.dtype, first.device
 
-    def prepare(self, memory_gib: float) -> None:
+    def prepare(self, memory_gib: float, together: Together | None = None) -> None:
         """Shapes, limits and the way to differentiate, from one sample."""
         with checks.as_found(self.model, self.x, self.statistics), torch.no_grad():
             values = self._outputs(_cut(self.x, 0, 1))(self.weights)
@@ -171,6 +186,8 @@ class _ModelProducts:
             self.shape = (len(self.x[0]) * self.rows_of_sample, len(self.z[0]) * self.rows_of_sample)
             self.max_vectors, self.max_samples = self._limits(memory_gib)
             self._choose_way()
+        if together is not None:  # as many sums of gradients here as there
+            self.together, self.max_vectors = together, together.least(self.max_vectors)
 
     def multiply(self, block_BS: Tensor) -> Tensor:
         """(B, R) of (B, S). A part is an output of the traced kernel, each of which goes through the model by itself."""
@@ -184,6 +201,7 @@ class _ModelProducts:
                 chosen = parts[start : start + num_vectors]
                 vectors, outputs = chosen // self.num_parts, chosen % self.num_parts
                 gradients = self._backward(block_BS[vectors], outputs, num_samples)
+                gradients = gradients if self.together is None else self.together.total(gradients)
                 image_BR.index_add_(0, vectors, self._forward(gradients, outputs, num_samples))
             return image_BR / self.num_parts
 

@@ -6,7 +6,7 @@ exactly.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -139,23 +139,30 @@ def density(
     num_steps: int = 32,
     block_size: int = 16,
     seed: int = 0,
+    state: Mapping[str, Tensor] | None = None,
+    save: Callable[[dict[str, Tensor]], None] | None = None,
 ) -> Density:
     """The density of a spectrum whose largest eigenpairs are known, from random probes in their complement.
 
-    `block_size` probes go through the operator together and hold num_steps x R numbers each. ConfigError for fewer than four probes.
+    `block_size` probes go through the operator together and hold num_steps x R numbers each. `save` is called after each block with the
+    nodes and weights so far, (V, S); with them as `state` the next probes follow. ConfigError for fewer than four probes.
     """
     for name, value in (("num_probes", num_probes), ("num_steps", num_steps), ("block_size", block_size)):
         checks.count(name, value)
     if num_probes < 4:
         raise ConfigError(f"num_probes must be at least 4 for a standard error, got {num_probes}")
     probes_RV = _without(eigenvectors_RK, _signs(operator, num_probes, seed))
-    parts = [quadrature(operator, part, num_steps, eigenvectors_RK) for part in torch.split(probes_RV, block_size, dim=1)]
-    nodes_VS, weights_VS = (torch.cat(found) for found in zip(*parts))
+    found = {name: value.to(operator.device) for name, value in (state or {}).items()}
+    for start in range(len(found["nodes"]) if found else 0, num_probes, block_size):
+        part = quadrature(operator, probes_RV[:, start : start + block_size], num_steps, eigenvectors_RK)
+        found = {name: torch.cat([found[name], value]) if found else value for name, value in zip(("nodes", "weights"), part)}
+        if save:
+            save(found)
     stored_RR = operator.double() if isinstance(operator, Tensor) else None
     return Density(
         eigenvalues_K=eigenvalues_K,
-        nodes_VS=nodes_VS,
-        weights_VS=weights_VS,
+        nodes_VS=found["nodes"],
+        weights_VS=found["weights"],
         noise_floor=noise_floor,
         num_rows=operator.shape[0],
         known_trace=None if stored_RR is None else float(stored_RR.trace()),

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from workers.entk import certificates, quadrature
 from workers.entk.certificates import Certificate, ExactTile
-from workers.entk.lanczos import Progress, check_count, lanczos
+from workers.entk.lanczos import Progress, Save, check_count, lanczos
 from workers.entk.operators import Operator, as_operator
 from workers.entk.quadrature import Density, Estimate, ResidualDensity
 from workers.errors import ConfigError, Diverged
@@ -66,6 +66,7 @@ def spectrum(
     seed: int = 0,
     state: Mapping[str, Tensor] | None = None,
     callback: Callable[[Progress], None] | None = None,
+    save: Save | None = None,
 ) -> Spectrum:
     """All eigenvalues of a symmetric kernel K (R, R), or the k largest: of a matrix of torch or NumPy, or of an operator.
 
@@ -99,6 +100,7 @@ def spectrum(
             seed=seed,
             state=state,
             callback=callback,
+            save=save,
         )
         values_R, vectors_RR, smallest = largest.eigenvalues_K, largest.eigenvectors_RK if eigenvectors else None, largest.lowest
     if exact_tile is not None:
@@ -122,11 +124,14 @@ def density(
     block_size: int = 16,
     tolerance: float | None = None,
     seed: int = 0,
+    state: Mapping[str, Tensor] | None = None,
+    save: Callable[[dict[str, Tensor]], None] | None = None,
 ) -> Density:
     """The spectral density of a kernel or operator: entropy, effective rank, trace and any sum over eigenvalues, with standard errors.
 
     `largest`: how many of the largest eigenvalues are computed and count exactly, or a spectrum of this kernel with its eigenvectors. The
     others come from random probes, `block_size` at once (num_steps x R numbers of 8 bytes each); below 20 probes intervals are Student's.
+    `save` is called after each block of probes with a state, from which a call with the same settings goes on.
     What lies under the noise floor counts as 0 (D11): for a large kernel in single precision give a spectrum with `exact_tile`.
     """
     operator = as_operator(K)
@@ -146,6 +151,8 @@ def density(
         num_steps=num_steps,
         block_size=block_size,
         seed=seed,
+        state=state,
+        save=save,
     )
 
 

@@ -125,6 +125,20 @@ def test_a_run_goes_on_from_each_saved_state_to_the_same_eigenpairs():
         assert resumed.num_products == whole.num_products
 
 
+def test_a_run_goes_on_from_each_block_with_what_is_left_of_the_products():
+    noise = torch.randn(300, 600, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    kernel, states = noise @ noise.T, {}
+    whole = lanczos(kernel, 20, basis_size=70, save=lambda count, state: states.update({count: state()}))
+    assert list(states) == [*range(16, whole.num_products, 16), whole.num_products]
+    for count, state in states.items():
+        blocks: list[int] = []
+        resumed = lanczos(kernel, 20, basis_size=70, state=state, save=lambda count, _, blocks=blocks: blocks.append(count))
+        torch.testing.assert_close(resumed.eigenvalues_K, whole.eigenvalues_K, rtol=1e-10, atol=0)
+        assert len(blocks) * 16 == resumed.num_products - count
+        assert resumed.num_products <= whole.num_products
+    assert not blocks, "the last state is that of the result"
+
+
 def test_a_run_goes_on_after_its_block_was_widened():
     kernel, states = kernel_of(torch.cat([torch.full((40,), 2.0), torch.linspace(0, 1, 200)])), []
     whole = lanczos(kernel, 45, callback=lambda progress: states.append(progress.state()))

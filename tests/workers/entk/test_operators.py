@@ -221,6 +221,43 @@ def test_a_stored_kernel_of_numpy_is_an_operator():
     assert torch.equal(as_operator(matrix) @ torch.ones(2).double(), torch.tensor([1.0, 5.0]).double())
 
 
+class Others:
+    """Stands for a process that holds other samples: its sums are known, and it has room for one vector at once."""
+
+    def __init__(self, model, x, vectors, outputs):
+        jacobian = slow_jacobian(model, x).flatten(0, 1)  # (N, C, P)
+        self.weights = dict(model.named_parameters())
+        if outputs == "full":
+            self.sums = [jacobian.flatten(0, 1).T @ vector for vector in vectors.T]
+        else:
+            self.sums = [jacobian[:, output].T @ vector for vector in vectors.T for output in range(jacobian.shape[1])]
+        self.sizes = []
+
+    def least(self, number):
+        return min(number, 1)
+
+    def total(self, gradients):
+        others, found = self.sums[len(self.sizes)], {}
+        self.sizes.append({len(value) for value in gradients.values()})
+        parts = others.split([weight.numel() for weight in self.weights.values()])
+        for (name, weight), part in zip(self.weights.items(), parts):
+            found[name] = gradients[name] + part.view(1, *weight.shape)
+        return found
+
+
+@pytest.mark.parametrize("outputs", ["full", "traced"])
+def test_with_other_processes_a_product_has_the_rows_of_the_own_samples(outputs):
+    model, x = a_case("convolution")
+    kernel = slow_kernel(model, x, outputs)
+    rows = len(kernel) // 5 * 2
+    vectors = torch.randn(len(kernel), 3).double()
+    others = Others(model, x[2:], vectors[rows:], outputs)
+    operator = KernelOperator(model, x[:2], outputs, together=others)
+    assert operator.shape == (rows, rows)
+    torch.testing.assert_close(operator @ vectors[:rows], (kernel @ vectors)[:rows], rtol=1e-10, atol=1e-10)
+    assert others.sizes == [{1}] * len(others.sums), "one vector at once, as the others have room for"
+
+
 @pytest.mark.parametrize(
     ("kernel", "message"),
     [

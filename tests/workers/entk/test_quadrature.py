@@ -77,6 +77,16 @@ def test_no_probe_meets_a_known_eigenvalue_again():
     assert float(found.nodes_VS.max()) <= float(VALUES[-21]) * (1 + 1e-12)
 
 
+def test_a_density_goes_on_from_the_probes_there_are():
+    states, again = [], []
+    settings = dict(noise_floor=0.0, num_probes=10, num_steps=8, block_size=4)
+    whole = density(Products(KERNEL), VALUES[-5:], VECTORS[:, -5:], **settings, save=states.append)
+    resumed = density(Products(KERNEL), VALUES[-5:], VECTORS[:, -5:], **settings, state=states[0], save=again.append)
+    assert [len(state["nodes"]) for state in states] == [4, 8, 10] and [len(state["nodes"]) for state in again] == [8, 10]
+    torch.testing.assert_close(resumed.nodes_VS, whole.nodes_VS, rtol=0, atol=0)
+    torch.testing.assert_close(resumed.weights_VS, whole.weights_VS, rtol=0, atol=0)
+
+
 def test_a_known_trace_makes_other_sums_more_certain():
     kernels = (Products(KERNEL), KERNEL)
     errors = [statistics.mean(one.sum_of(torch.sqrt).standard_error for one in seeds_of(kernel, 20, num=5)) for kernel in kernels]
