@@ -1,18 +1,33 @@
-"""Products of a tiled kernel with vectors, each rank with its share of the tiles; what is asked is found by the first rank."""
+"""Products of a kernel with vectors, each rank with its share of the tiles or samples; what is asked is found by the first rank."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from workers.sharded.panels import Pair
 from workers.sharded.tiles import TileSet
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 # R rows of the kernel; B vectors of a block
 
 STOP, PRODUCT = 0, 1
+
+
+class Share(Protocol):
+    """What one rank adds to the products with a kernel of `num_rows` rows; all ranks multiply at the same time."""
+
+    @property
+    def num_rows(self) -> int: ...
+    @property
+    def dtype(self) -> "torch.dtype": ...
+    @property
+    def device(self) -> "torch.device": ...
+    def __matmul__(self, vectors_RB: "Tensor", /) -> "Tensor":
+        """(R, B) in float64, whose sum over the ranks is the product with the whole kernel."""
+        ...
 
 
 class TileShare:
@@ -21,7 +36,8 @@ class TileShare:
     def __init__(self, tiles: TileSet, pairs: Sequence[Pair], device: str) -> None:
         import torch
 
-        self.panels = tiles.panels
+        self.panels, self.num_rows = tiles.panels, tiles.num_rows
+        self.dtype: torch.dtype = getattr(torch, tiles.dtype)
         self.device = torch.device(device)
         self.held = {pair: torch.from_numpy(tiles.tile(*pair).copy()).to(self.device) for pair in pairs}
 
@@ -56,14 +72,12 @@ class TileElements:
 
 
 class ShardedKernel:
-    """A tiled kernel as an operator (R, R), in the first rank; the others wait in `serve` for what it asks."""
+    """A kernel as an operator (R, R), in the first rank; the others wait in `serve` for what it asks."""
 
-    def __init__(self, tiles: TileSet, share: TileShare, num_ranks: int) -> None:
+    def __init__(self, share: Share, num_ranks: int) -> None:
         import torch
 
-        self.shape = (tiles.num_rows, tiles.num_rows)
-        self.dtype: torch.dtype = getattr(torch, tiles.dtype)
-        self.device = torch.device("cpu")
+        self.shape, self.dtype, self.device = (share.num_rows, share.num_rows), share.dtype, torch.device("cpu")
         self.num_products = 0
         self._share, self._is_alone = share, num_ranks == 1
 
@@ -78,15 +92,16 @@ class ShardedKernel:
 
     def close(self) -> None:
         """Send the other ranks home."""
-        _tell(STOP, 0)
+        if not self._is_alone:
+            _tell(STOP, 0)
 
 
-def serve(tiles: TileSet, share: TileShare) -> None:
+def serve(share: Share) -> None:
     """Take part in the first rank's products until it says stop."""
     import torch
 
     while (order := _told())[0] == PRODUCT:
-        _product(share, torch.empty(tiles.num_rows, order[1], dtype=getattr(torch, tiles.dtype)))
+        _product(share, torch.empty(share.num_rows, order[1], dtype=share.dtype))
 
 
 def _tell(*order: int) -> None:
@@ -106,7 +121,7 @@ def _told() -> list[int]:
     return found
 
 
-def _product(share: TileShare, block_RB: "Tensor") -> "Tensor":
+def _product(share: Share, block_RB: "Tensor") -> "Tensor":
     from torch import distributed
 
     distributed.broadcast(block_RB, 0)
@@ -116,27 +131,40 @@ def _product(share: TileShare, block_RB: "Tensor") -> "Tensor":
 
 
 @contextlib.contextmanager
-def sharded(tiles: TileSet, rank: int, num_ranks: int, device: str) -> "Iterator[ShardedKernel | None]":
-    """Hold this rank's share; the whole kernel for the first rank, and for the others None when the first has left its block.
+def joined(rank: int, num_ranks: int, device: str) -> Iterator[None]:
+    """Ranks that can talk: by gloo, and between GPUs by NCCL; one alone needs nothing.
 
-    Needs RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT in the environment, as `workers.launch` sets them.
+    Needs MASTER_ADDR and MASTER_PORT in the environment, as `workers.launch` sets them.
     """
     from torch import distributed
 
-    share = TileShare(tiles, tiles.panels.shares(num_ranks)[rank], device)
     if num_ranks == 1:
-        yield ShardedKernel(tiles, share, num_ranks)
+        yield
         return
-    distributed.init_process_group("gloo")
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo", rank=rank, world_size=num_ranks)
     try:
-        if rank:
-            serve(tiles, share)
-            yield None
-            return
-        kernel = ShardedKernel(tiles, share, num_ranks)
-        try:
-            yield kernel
-        finally:
-            kernel.close()
+        yield
     finally:
         distributed.destroy_process_group()
+
+
+@contextlib.contextmanager
+def served(share: Share, rank: int, num_ranks: int) -> Iterator[ShardedKernel | None]:
+    """The whole kernel for the first of the joined ranks, and for the others None when the first has left its block."""
+    if rank:
+        serve(share)
+        yield None
+        return
+    kernel = ShardedKernel(share, num_ranks)
+    try:
+        yield kernel
+    finally:
+        kernel.close()
+
+
+@contextlib.contextmanager
+def sharded(tiles: TileSet, rank: int, num_ranks: int, device: str) -> Iterator[ShardedKernel | None]:
+    """Hold this rank's share of the tiles; the kernel for the first rank, and for the others None when the first has left its block."""
+    share = TileShare(tiles, tiles.panels.shares(num_ranks)[rank], device)
+    with joined(rank, num_ranks, device), served(share, rank, num_ranks) as kernel:
+        yield kernel
