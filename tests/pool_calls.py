@@ -1,5 +1,7 @@
 """What workers of a pool do in tests; each call can be told by the files that it leaves."""
 
+import errno
+import functools
 import os
 import signal
 import time
@@ -26,7 +28,10 @@ def count(name: str) -> list[int]:
 def fail(message: str, kind: str = "ValueError") -> None:
     from workers import errors
 
-    raise {"ValueError": ValueError, "MemoryError": MemoryError, "Diverged": errors.Diverged}[kind](message)
+    full = functools.partial(OSError, errno.ENOSPC)
+    torch_s = functools.partial(RuntimeError, "DefaultCPUAllocator: can't allocate memory:")
+    kinds = {"ValueError": ValueError, "MemoryError": MemoryError, "Diverged": errors.Diverged, "OSError": full, "torch": torch_s}
+    raise kinds[kind](message)
 
 
 def give(what: str) -> object:

@@ -31,11 +31,13 @@ LOOK_SECONDS = 0.5
 class Workforce:
     """Who computes: `ranks_per_node` processes of one core or GPU on each node of the task, `memory_gib` for the engine of each.
 
-    `ray`: as actors of a Ray, one of our own on these nodes, or that at `ray_address`; else as ranks that srun or the task starts.
+    `rank_gib`: all that a process may have; none: no limit. `ray`: as actors of a Ray, one of our own on these nodes, or that at
+    `ray_address`; else as ranks that srun or the task starts.
     """
 
     ranks_per_node: int
     memory_gib: float
+    rank_gib: float | None = None
     ray: bool = False
     ray_address: str | None = None
 
@@ -72,34 +74,41 @@ def _by_ranks(context: Context, panels: Panels, missing: Sequence[Pair], workfor
 
 
 def _by_ray(context: Context, panels: Panels, missing: Sequence[Pair], workforce: Workforce) -> int:
-    """Tiles of one row go to one actor, as long as no other is without work."""
-    from workers.sharded.pool import Call, Progress
+    """Each actor has the share that a rank would have; one that is done helps the others, and a lost one's share goes to those left."""
+    from workers.sharded.pool import Call, Paced
     from workers.sharded.ray_cluster import ray_cluster
     from workers.sharded.ray_pool import RayPool
 
-    order = str(publish_order(context, {"memory_gib": workforce.memory_gib}))
-    calls = [Call({"order": order, "row": i, "column": j}, affinity=i) for i, j in missing]
-    on_gpus = context.device.startswith("cuda")
+    order, ranks = str(publish_order(context, {"memory_gib": workforce.memory_gib})), workforce.ranks_per_node
+    gpus = ranks if context.device.startswith("cuda") else 0
     nodes = context.nodes if len(context.nodes) > 1 else ()
-    told: list[Progress] = []
-    with ray_cluster(
-        nodes,
-        address=workforce.ray_address,
-        cpus_per_node=workforce.ranks_per_node,
-        gpus_per_node=workforce.ranks_per_node if on_gpus else 0,
-    ) as cluster:
+    # what CUDA reserves without using it would count
+    limit = None if gpus else workforce.rank_gib
+    own_gib = None if limit is None else ranks * limit
+    told = Paced(context.log, "Ray: ")
+    with ray_cluster(nodes, address=workforce.ray_address, cpus_per_node=ranks, gpus_per_node=gpus, memory_gib=own_gib) as cluster:
         context.log(f"Ray at {cluster.address} with {len(cluster.nodes)} nodes after {cluster.seconds:.1f} s")
-        with RayPool(len(cluster.nodes) * workforce.ranks_per_node, gpus=1.0 if on_gpus else 0.0) as pool:
-            for _ in pool.run("workers.sharded.making:make_tile", calls, stopping=lambda: context.stopping, report=told.append):
+        shares = panels.shares(len(cluster.nodes) * ranks, missing)
+        calls = [Call({"order": order, "row": i, "column": j}, affinity) for affinity, share in enumerate(shares) for i, j in share]
+        with RayPool(len(shares), gpus=1.0 if gpus else 0.0, memory_gib=limit) as pool:
+            run = pool.run(
+                "workers.sharded.making:make_tile",
+                calls,
+                helps_from=1,
+                stopping=lambda: context.stopping,
+                report=told.progress,
+                lost=told.now,
+            )
+            for _ in run:
                 pass
-            context.log(f"Ray: {told[-1]}" if told else "Ray: no tile was made")
     return 0
 
 
 def make_tile(order: str, row: int, column: int) -> None:
     """What an actor does for one tile; its engine stays for the next."""
     context, tiles, _ = _kept_engine(order)
-    publish(context, tiles, (row, column))
+    if context.adopt(tile_name((row, column))) is None:  # else its maker was lost before it could say so
+        publish(context, tiles, (row, column))
 
 
 @functools.lru_cache(maxsize=1)

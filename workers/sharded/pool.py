@@ -11,6 +11,7 @@ from typing import Any
 
 from workers import errors
 from workers.errors import ConfigError, EigensweepError
+from workers.execute import classify
 from workers.sharded.call_queue import CallQueue
 
 MAX_FAILED_STARTS = 3
@@ -69,10 +70,31 @@ class Progress:
         return f"{self.done} of {self.total} calls, {self.per_second:.3g} a second, {self.num_workers} workers{again}{left}"
 
 
+@dataclass(slots=True)
+class Paced:
+    """Writes how far a run is with `log`, at most every `seconds` and at its end; what is lost at once."""
+
+    log: Callable[[str], None]
+    before: str = ""
+    seconds: float = 60.0
+    _at: float = field(default=0.0, init=False)
+
+    def progress(self, progress: Progress) -> None:
+        """For `report` of a run."""
+        if progress.done == progress.total or progress.seconds - self._at >= self.seconds:
+            self._at = progress.seconds
+            self.now(str(progress))
+
+    def now(self, message: str) -> None:
+        """For `lost` of a run."""
+        self.log(f"{self.before}{message}")
+
+
 class Pool(abc.ABC):
     """Workers that keep their modules, and what these keep in mind, from call to call and from run to run; to be closed (`with`)."""
 
     num_workers: int
+    memory_gib: float | None  # of each worker
     start_seconds: float  # so long may all workers take to get ready
 
     def run(
@@ -85,14 +107,15 @@ class Pool(abc.ABC):
         helps_from: int | None = None,
         stopping: Callable[[], bool] = lambda: False,
         report: Callable[[Progress], None] = lambda progress: None,
+        lost: Callable[[str], None] = lambda message: None,
     ) -> Iterator[tuple[int, Any]]:
         """Call `function`, "module:name", with the arguments of each call; yields (index of the call, result) as they end.
 
         Results are plain values. A worker is given `in_flight` calls at a time, so that it never waits for the next. The call that a worker
         dies of is done again, at most `retries` times, then WorkerLost is raised; an exception in a call is raised here at once, our own
-        errors and MemoryError as what they are, any other as CallFailed. When `stopping` turns true, calls that have begun are ended,
-        their results are yielded, and no other begins. `helps_from`: see CallQueue. A call may be done twice where a worker is lost before
-        its answer has come: what it leaves must bear that. One run at a time.
+        errors, MemoryError and OSError as what they are, any other as CallFailed. When `stopping` turns true, calls that have begun are
+        ended, their results are yielded, and no other begins. `helps_from`: see CallQueue. A call may be done twice where a worker is lost
+        before its answer has come: what it leaves must bear that. `lost` is told of each death of a worker. One run at a time.
         """
         if in_flight < 1 or retries < 0:
             raise ConfigError(f"in_flight must be at least 1 and retries at least 0, got {in_flight} and {retries}")
@@ -107,6 +130,7 @@ class Pool(abc.ABC):
             retries=retries,
             stopping=stopping,
             report=report,
+            lost=lost,
         )
         return run.results()
 
@@ -166,6 +190,7 @@ class _Run:
     retries: int
     stopping: Callable[[], bool]
     report: Callable[[Progress], None]
+    lost: Callable[[str], None]
     flying: dict[int, deque[int]] = field(default_factory=dict)
     deaths: Counter[int] = field(default_factory=Counter)
     failed_starts: int = 0
@@ -237,7 +262,7 @@ class _Run:
         if event.kind == "ready":
             self.failed_starts = 0
         elif event.kind == "failed":
-            raise _error(event.body, f"call {event.index} of {self.function}")
+            raise _error(event.body, f"call {event.index} of {self.function}", self.pool.memory_gib)
         elif event.kind == "dropped":
             for index in event.body:
                 self.flying[event.worker].remove(index)
@@ -249,6 +274,7 @@ class _Run:
         """The death of a worker is charged to the call that it was doing; what waited behind goes to others."""
         calls = self.flying.pop(worker, None)
         self.queue.release(worker)
+        self.lost(f"a worker {reason}" + (f" in call {calls[0]}, which is done elsewhere" if calls else ""))
         if calls is None:
             self.failed_starts += 1
             if self.failed_starts >= MAX_FAILED_STARTS:
@@ -270,15 +296,18 @@ class _Run:
             )
 
 
-def _error(record: Mapping[str, str], what: str) -> Exception:
-    """The exception of a call: of our own kinds and MemoryError itself, any other as CallFailed."""
+def _error(record: Mapping[str, Any], what: str, memory_gib: float | None) -> Exception:
+    """The exception of a call: of our own kinds, MemoryError and OSError itself, any other as CallFailed."""
     name, message = record["type"], record["message"]
     own = getattr(errors, name.removeprefix("workers.errors."), None) if name.startswith("workers.errors.") else None
     error: Exception
     if own is not None:
         error = own(message)
-    elif name == "MemoryError":
-        error = MemoryError(message or f"{what}: no memory")
+    elif name == "MemoryError" or classify(RuntimeError(message), progressed=False, told_to_stop=False) == "host_oom":
+        share = f" above the {memory_gib:.2f} GiB of each worker" if memory_gib else ""
+        error = MemoryError(f"{what} found no memory{share} ({message or name}); give more of it, or smaller tiles")
+    elif record["errno"]:
+        error = OSError(record["errno"], f"{what} failed: {message}")
     else:
         error = CallFailed(f"{what} failed: {name}: {message}")
     error.add_note(f"{what}, on {record['host']}:\n{record['traceback']}")

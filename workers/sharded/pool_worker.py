@@ -124,11 +124,12 @@ def _function(function: str) -> Callable[..., Any]:
     return found
 
 
-def _record(error: BaseException) -> dict[str, str]:
+def _record(error: BaseException) -> dict[str, Any]:
     cls = type(error)
     return {
         "type": f"{cls.__module__}.{cls.__qualname__}".removeprefix("builtins."),
         "message": str(error),
+        "errno": error.errno if isinstance(error, OSError) else None,
         "traceback": "".join(traceback.format_exception(error)),
         "host": os.uname().nodename,
     }

@@ -91,7 +91,13 @@ class TiledGram(Workload):
         from workers.sharded.making import Workforce, make_tiles
 
         ranks, engine_gib = self._ranks(context)
-        workforce = Workforce(ranks_per_node=ranks, memory_gib=engine_gib, ray=self.ray, ray_address=self.ray_address)
+        workforce = Workforce(
+            ranks_per_node=ranks,
+            memory_gib=engine_gib,
+            rank_gib=self._rank_gib(engine_gib),
+            ray=self.ray,
+            ray_address=self.ray_address,
+        )
         module, inputs_N, labels_N, index_N = self._probe(context)
         with torch.no_grad():
             outputs_NC = module(inputs_N)

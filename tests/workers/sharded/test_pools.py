@@ -1,6 +1,7 @@
 """One suite for every kind of pool: calls are done once, in the order and place asked for, and what goes wrong is said."""
 
 import contextlib
+import errno
 import math
 import os
 from collections import defaultdict
@@ -11,7 +12,7 @@ import pytest
 from ray_here import held, needs_ray
 
 from workers.errors import ConfigError, Diverged
-from workers.sharded.pool import Call, CallFailed, Pool, WorkerLost
+from workers.sharded.pool import Call, CallFailed, Paced, Pool, Progress, WorkerLost
 from workers.sharded.process_pool import ProcessPool
 
 
@@ -108,10 +109,12 @@ def test_no_call_waits_behind_another_while_a_worker_may_get_free_for_it(pool, t
 
 
 def test_the_call_that_a_worker_dies_of_is_done_again(pool, tmp_path):
-    seen = []
+    seen, lost = [], []
     calls = [Call({"folder": str(tmp_path), "number": n, "times": 2 if n == 2 else 0}, affinity=n % 2) for n in range(6)]
-    assert sorted(pool.run("pool_calls:die", calls, in_flight=1, retries=2, report=seen.append)) == [(n, n) for n in range(6)]
+    run = pool.run("pool_calls:die", calls, in_flight=1, retries=2, report=seen.append, lost=lost.append)
+    assert sorted(run) == [(n, n) for n in range(6)]
     assert seen[-1].redone == 2
+    assert len(lost) == 2 and all("in call 2, which is done elsewhere" in message for message in lost)
     attempts = sorted(path.name for path in tmp_path.iterdir())
     assert attempts == ["0-0", "1-0", "2-0", "2-1", "2-2", "3-0", "4-0", "5-0"]
 
@@ -131,10 +134,13 @@ def test_an_exception_ends_the_run_with_its_traceback(pool, tmp_path):
     assert os.uname().nodename in caught.value.__notes__[0]
 
 
-@pytest.mark.parametrize(("kind", "cls"), [("Diverged", Diverged), ("MemoryError", MemoryError)])
+@pytest.mark.parametrize(
+    ("kind", "cls"), [("Diverged", Diverged), ("MemoryError", MemoryError), ("torch", MemoryError), ("OSError", OSError)]
+)
 def test_exceptions_that_have_a_cure_are_raised_as_what_they_are(pool, kind, cls):
-    with pytest.raises(cls, match=r"NaN in layers\.0"):
+    with pytest.raises(cls, match=r"NaN in layers\.0") as caught:
         list(pool.run("pool_calls:fail", [Call({"message": "NaN in layers.0", "kind": kind})]))
+    assert getattr(caught.value, "errno", errno.ENOSPC) == errno.ENOSPC
 
 
 def test_a_call_that_wants_to_leave_fails(pool):
@@ -218,3 +224,12 @@ def test_progress_tells_done_total_and_speed(pool):
     assert all(one.total == 4 and one.per_second > 0 for one in seen)
     assert "1 of 4 calls" in str(seen[0])
     assert "left" in str(seen[0]) and "left" not in str(seen[-1])
+
+
+def test_the_log_has_the_end_of_a_run_and_its_progress_at_intervals():
+    log: list[str] = []
+    paced = Paced(log.append, "pool: ", seconds=10)
+    for done, seconds in enumerate((2.0, 9.0, 10.0, 11.0, 19.0, 21.0, 22.0), 1):
+        paced.progress(Progress(done, 7, seconds, 2, 0))
+    paced.now("a worker was killed")
+    assert [line.split(" of ")[0] for line in log] == ["pool: 3", "pool: 6", "pool: 7", "pool: a worker was killed"]

@@ -100,7 +100,7 @@ def test_the_memory_of_each_worker_is_limited():
     with ProcessPool(2, memory_gib=0.25) as pool:
         assert list(pool.run("pool_calls:fill", [Call({"mib": 64})])) == [(0, 64 * 2**20)]
         assert 64 < pool.peak_mib < 200
-        with pytest.raises(MemoryError):
+        with pytest.raises(MemoryError, match=r"call 0 of pool_calls:fill found no memory above the 0\.25 GiB of each worker .*give more"):
             list(pool.run("pool_calls:fill", [Call({"mib": 300})]))
 
 
