@@ -215,7 +215,7 @@ class _Expansion:
     def _block(self, rows: list[int], instances: list[Workload], content: dict[str, str]) -> Block:
         cls, points = type(self.base), [self.points[row] for row in rows]
         table, index = self._resources(rows, instances)
-        seconds = [None if (one := instances[row].estimated_seconds()) is None else float(f"{one:.4g}") for row in rows]
+        seconds = self._seconds(rows, instances, [table[which] for which in index])
         columns = [list(column) for column in zip(*points)] if self.paths else []
         return Block(
             workload=cls.plugin_name(),
@@ -239,14 +239,28 @@ class _Expansion:
         override = self._override()
         if type(self.base).resources is Workload.resources and not override:
             return [Resources()], [0] * len(rows)
+        adapts = bool(override) and type(self.base).adapted is not Workload.adapted
         table: dict[Resources, int] = {}
         index = []
         for row in rows:
             needed = instances[row].resources()
             if override:
                 needed = self._overridden(needed, override, instances[row])
+            if adapts:
+                given = {name: getattr(needed, name) for name in override}
+                needed = dataclasses.replace(instances[row].adapted(needed), **given)
             index.append(table.setdefault(needed, len(table)))
         return list(table), index
+
+    def _seconds(self, rows: list[int], instances: list[Workload], resources: Sequence[Resources]) -> list[float | None]:
+        """What each task may take, to four digits."""
+        estimates = type(self.base).estimate is not Workload.estimate
+        found: list[float | None] = []
+        for row, given in zip(rows, resources, strict=True):
+            estimate = instances[row].estimate(given) if estimates else None
+            seconds = estimate.seconds if estimate else instances[row].estimated_seconds()
+            found.append(None if seconds is None else float(f"{seconds:.4g}"))
+        return found
 
     def _override(self) -> dict[str, Any]:
         """The user's resources for this workload: a number, or a function of a lookup and the text it came from."""

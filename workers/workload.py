@@ -10,7 +10,7 @@ from workers.settings import Plugin, Settings, _fields, setting
 if TYPE_CHECKING:
     from workers.context import Context
 
-__all__ = ["Data", "Model", "Optimizer", "Resources", "Row", "Rows", "Workload", "setting"]
+__all__ = ["CostEstimate", "Data", "Layer", "Model", "Optimizer", "Resources", "Row", "Rows", "Workload", "setting"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +22,22 @@ class Resources(Settings):
     gpus: int = setting(0, low=0)
     memory_gib: float = setting(1.0, above=0, unit="GiB")
     walltime_minutes: float = setting(60.0, above=0, unit="min", help="limit for one attempt")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostEstimate:
+    """What a large task takes on the resources it is given, as well as can be told before it runs; `what` it computes, in a few words.
+
+    `memory_gib`: of the node that needs most. `disk_bytes`: of the files it leaves. `flops`, `seconds`: None where nobody knows; seconds
+    hold within a factor of two or so. `obstacle`: why it cannot run on these resources, and what would do; "": it can.
+    """
+
+    what: str
+    memory_gib: float
+    disk_bytes: int = 0
+    flops: float | None = None
+    seconds: float | None = None
+    obstacle: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +77,19 @@ class Workload(Plugin):
         """What this task needs, which may depend on its settings."""
         return Resources()
 
+    def adapted(self, resources: Resources) -> Resources:
+        """`resources` with what follows from the nodes, CPUs and GPUs that the user has asked for; what he gave himself stays."""
+        return resources
+
     def estimated_seconds(self) -> float | None:
         """A first guess of the run time, for the cost shown by `plan`; None: unknown."""
+        return None
+
+    def estimate(self, resources: Resources) -> CostEstimate | None:
+        """What a large task takes on these resources, shown and checked by `plan` and `submit`; None: nothing that needs to be shown.
+
+        Its seconds count instead of `estimated_seconds`.
+        """
         return None
 
     def inputs(self) -> dict[str, "Workload"]:
@@ -74,6 +101,20 @@ class Workload(Plugin):
         raise NotImplementedError
 
 
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A product with weights (num_outputs, fan_in) at `positions` places of a sample, for estimates of cost.
+
+    `role`: "readout", the last layer; "separable", where activations and means over positions alone lie between it and that; "".
+    """
+
+    positions: int
+    fan_in: int
+    num_outputs: int
+    role: str = ""
+    bias: bool = True
+
+
 @dataclass(frozen=True, kw_only=True)
 class Model(Plugin):
     """A network: `build(input_shape, num_outputs, generator)` gives a torch module (see `workers/models/mlp.py`)."""
@@ -83,6 +124,10 @@ class Model(Plugin):
     def build(self, input_shape: tuple[int, ...], num_outputs: int, seed: int) -> Any:
         """A torch module on the CPU in float32, initialised from `seed` alone."""
         raise NotImplementedError
+
+    def layers(self, input_shape: tuple[int, ...], num_outputs: int) -> tuple[Layer, ...] | None:
+        """The products with weights of a network that `build` would give, first to last, without building it; None: not known."""
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +145,10 @@ class Data(Plugin):
     def files(self) -> list[Any]:
         """The files (pathlib.Path) whose content is the data set; raises ConfigError where they are absent."""
         raise NotImplementedError
+
+    def shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+        """Shapes (N, ...) of the inputs of the training and the test split, where they are known without reading them."""
+        return None
 
     def load(self) -> Any:
         """Arrays of the training and the test split (see `workers/data/fashion_mnist.py`).

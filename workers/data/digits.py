@@ -25,6 +25,10 @@ class Digits(Data):
             raise ConfigError("the digits come with scikit-learn, which is not installed: `pip install 'eigensweep[demo]'`")
         return [path]
 
+    def shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """(N, 1, 8, 8)."""
+        return (NUM_TRAIN, 1, 8, 8), (NUM_TEST, 1, 8, 8)
+
     def load(self) -> Images:
         """Images (1438, 1, 8, 8) and (359, 1, 8, 8); kept in memory by the process."""
         return _read(local(self.files()[0]))

@@ -25,6 +25,10 @@ class FashionMnist(Data):
         """The four idx files, or the archive."""
         return image_files(Path(self.path).expanduser() if self.path else DEBIAN_FOLDER, CURE)
 
+    def shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+        """Those of the package; other files may hold others."""
+        return None if self.path else ((60000, 1, 28, 28), (10000, 1, 28, 28))
+
     def load(self) -> Images:
         """Images (60000, 1, 28, 28) and (10000, 1, 28, 28); kept in memory by the process."""
         return read_images(tuple(map(local, self.files())), MEAN, STD)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from workers.errors import ConfigError
-from workers.workload import Model, setting
+from workers.workload import Layer, Model, setting
 
 if TYPE_CHECKING:
     from torch import nn
@@ -44,6 +44,18 @@ class Cnn(Model):
         if self.readout == "mean":
             layers, height, width = [*layers, nn.AdaptiveAvgPool2d(1)], 1, 1
         return nn.Sequential(*layers, nn.Flatten(), Dense(channels * height * width, num_outputs, law))
+
+    def layers(self, input_shape: tuple[int, ...], num_outputs: int) -> tuple[Layer, ...]:
+        """The convolutions, and the readout."""
+        channels, height, width = self._image(input_shape)
+        found = []
+        for stage in range(self.depth):
+            num_filters, is_last = self.width * 2**stage, stage == self.depth - 1
+            role = "separable" if is_last and self.readout == "mean" else ""
+            found.append(Layer(height * width, 9 * channels, num_filters, role, self.bias))
+            channels, height, width = num_filters, height // 2, width // 2
+        pixels = 1 if self.readout == "mean" else height * width
+        return (*found, Layer(1, channels * pixels, num_outputs, "readout", self.bias))
 
     def _image(self, input_shape: tuple[int, ...]) -> tuple[int, int, int]:
         smallest = self.input_pooling * 2**self.depth

@@ -1,9 +1,10 @@
 """A multi-layer perceptron on flattened inputs."""
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from workers.workload import Model, setting
+from workers.workload import Layer, Model, setting
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,8 +22,6 @@ class Mlp(Model):
 
     def build(self, input_shape: tuple[int, ...], num_outputs: int, seed: int) -> "nn.Module":
         """Maps (N, *input_shape) to (N, num_outputs); on the CPU in float32, initialised from `seed` alone."""
-        import math
-
         import torch
         from torch import nn
 
@@ -34,3 +33,9 @@ class Mlp(Model):
         for fan_in, fan_out in zip(sizes, sizes[1:]):
             layers += [Dense(fan_in, fan_out, law), ACTIVATIONS[self.activation]()]
         return nn.Sequential(*layers[:-1])
+
+    def layers(self, input_shape: tuple[int, ...], num_outputs: int) -> tuple[Layer, ...]:
+        """One for each product."""
+        sizes = [math.prod(input_shape), *[self.width] * self.depth, num_outputs]
+        roles = [*[""] * (self.depth - 1), *["separable"] * (self.depth > 0), "readout"]
+        return tuple(Layer(1, fan_in, fan_out, role, self.bias) for fan_in, fan_out, role in zip(sizes, sizes[1:], roles))

@@ -1,14 +1,18 @@
 """A kernel that fits no single process, in tiles that several compute and publish one by one."""
 
 import contextlib
+import dataclasses
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from workers.errors import ConfigError
+from workers.sharded import cost
+from workers.sharded.memory import BASE_GIB, ranks_of, tiles_obstacle, up
 from workers.sharded.panels import Panels
 from workers.snapshots import check_snapshot, probe_batch, snapshot_file, snapshot_step
-from workers.workload import Resources, Row, Workload, setting
+from workers.workload import CostEstimate, Resources, Row, Workload, setting
 from workers.workloads.train import Train
 
 if TYPE_CHECKING:
@@ -19,11 +23,13 @@ if TYPE_CHECKING:
     from workers.sharded.tiles import TileSet
 
 PROBE = "probe.npz"
-# of a rank: its interpreter with torch, and what the engine may take beside the tile
-BASE_GIB, ENGINE_GIB = 0.4, 0.6
-LEAST_ENGINE_GIB = 0.05
+NUM_CLASSES = 10
+# what the engine of a rank may take beside the tile: as a rule, and at least
+ENGINE_GIB, LEAST_ENGINE_GIB = 0.6, 0.05
 # of a tile while it is computed, checked and written
 COPIES_OF_A_TILE = 3
+# images of a forward pass of the whole probe set
+IMAGES_AT_ONCE = 2048
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,30 +61,74 @@ class TiledGram(Workload):
         """The step of the snapshot."""
         return snapshot_step(self.train, self.snapshot)
 
-    def tile_gib(self) -> float:
-        """Memory of one tile."""
-        return min(self.panel_rows, self.num_rows()) ** 2 * self.item_bytes() / 2**30
-
     def num_rows(self) -> int:
         """Rows of the kernel, if the data have ten classes."""
-        return self.probe_size * (10 if self.outputs == "full" else 1)
+        return self.probe_size * self.rows_per_image()
 
-    def item_bytes(self) -> int:
-        """Of one element."""
-        return {"float32": 4, "float64": 8}[self.dtype]
+    def rows_per_image(self) -> int:
+        """If the data have ten classes."""
+        return NUM_CLASSES if self.outputs == "full" else 1
+
+    def panels(self) -> Panels:
+        """The rows in panels of whole images."""
+        each = self.rows_per_image()
+        return Panels(self.num_rows(), max(1, self.panel_rows // each) * each)
 
     def resources(self) -> Resources:
         """One core: each more, of a node, is a rank more."""
-        return Resources(memory_gib=round(self._own_gib() + self._rank_gib(ENGINE_GIB), 2), cpus=1)
+        return self.adapted(Resources())
+
+    def adapted(self, resources: Resources) -> Resources:
+        """Memory for a rank on each core or GPU, and three times the time that is expected."""
+        memory_gib = self._own_gib() + ranks_of(resources) * self._rank_gib(ENGINE_GIB)
+        seconds = self._seconds(resources) or 0.0
+        return dataclasses.replace(resources, memory_gib=up(memory_gib), walltime_minutes=max(60.0, round(3 * seconds / 60)))
+
+    def estimate(self, resources: Resources) -> CostEstimate:
+        """What the tiles take on these resources, and whether they fit."""
+        panels, work = self.panels(), self._work()
+        return CostEstimate(
+            what=f"{panels.num_rows:,} rows in {cost.num_tiles(panels):,} tiles of {self.dtype}",
+            memory_gib=self._own_gib() + ranks_of(resources) * self._rank_gib(LEAST_ENGINE_GIB),
+            disk_bytes=cost.tile_bytes(panels, self.dtype),
+            flops=work.flops if work else None,
+            seconds=self._seconds(resources),
+            obstacle=self._obstacle(resources),
+        )
+
+    def _work(self) -> cost.GramWork | None:
+        """None where model or data do not say what they are made of."""
+        shapes = self.train.data.shapes()
+        layers = shapes and self.train.model.layers(shapes[1][1:], NUM_CLASSES)
+        return cost.gram_work(layers, self.outputs, self.panels()) if layers else None
+
+    def _seconds(self, resources: Resources) -> float | None:
+        work, speed = self._work(), cost.GPU if resources.gpus else cost.CORE
+        ranks = resources.nodes * ranks_of(resources)
+        return cost.gram_seconds(work, self.panels(), self.dtype, ranks, speed) if work else None
 
     def _own_gib(self) -> float:
         """Of the task's own process, and of Ray's."""
         from workers.sharded.ray_node import HEAD_GIB
 
-        return BASE_GIB + (HEAD_GIB if self.ray and self.ray_address is None else 0.0)
+        return BASE_GIB + self._data_gib() + (HEAD_GIB if self.ray and self.ray_address is None else 0.0)
 
-    def _rank_gib(self, engine_gib: float) -> float:
-        return BASE_GIB + engine_gib + COPIES_OF_A_TILE * self.tile_gib()
+    def _data_gib(self) -> float:
+        """Of the images, which each process holds in single precision."""
+        shapes = self.train.data.shapes() or ()
+        return sum(4 * math.prod(shape) for shape in shapes) / 2**30
+
+    def _rank_gib(self, engine_gib: float, panel_rows: int | None = None) -> float:
+        rows = min(panel_rows or self.panels().panel_rows, self.num_rows())
+        return BASE_GIB + self._data_gib() + engine_gib + COPIES_OF_A_TILE * rows**2 * cost.ITEM_BYTES[self.dtype] / 2**30
+
+    def _obstacle(self, resources: Resources) -> str:
+        """Why the memory is too small."""
+
+        def least_gib(panel_rows: int) -> float:
+            return self._rank_gib(LEAST_ENGINE_GIB, panel_rows)
+
+        return tiles_obstacle(self._own_gib(), least_gib, self.panels().panel_rows, self.rows_per_image(), resources)
 
     def run(self, context: "Context") -> Iterator[Row]:
         """Rows `trace` (tr / (N C)), `frobenius`, `probe_loss`, `num_units`, `num_outputs`, `num_rows`, `num_tiles`.
@@ -100,7 +150,7 @@ class TiledGram(Workload):
         )
         module, inputs_N, labels_N, index_N = self._probe(context)
         with torch.no_grad():
-            outputs_NC = module(inputs_N)
+            outputs_NC = torch.cat([module(part) for part in inputs_N.split(IMAGES_AT_ONCE)])
             loss_N = loss_per_unit(self.train.loss, outputs_NC, labels_N)
         self._save_probe(
             context, outputs=outputs_NC, residuals=residual(self.train.loss, outputs_NC, labels_N), labels=labels_N, index=index_N
@@ -141,14 +191,10 @@ class TiledGram(Workload):
     def _ranks(self, context: "Context") -> tuple[int, float]:
         """Ranks of a node, and the memory of the engine of each."""
         resources = Resources(**context.task.resources)
-        ranks = resources.gpus or resources.cpus
+        if obstacle := self._obstacle(resources):
+            raise ConfigError(obstacle)
+        ranks = ranks_of(resources)
         engine_gib = (resources.memory_gib - self._own_gib()) / ranks - self._rank_gib(0.0)
-        if engine_gib < LEAST_ENGINE_GIB:
-            needed = self._own_gib() + ranks * self._rank_gib(LEAST_ENGINE_GIB)
-            raise ConfigError(
-                f"resources.memory_gib must be at least {needed:.2f} for {ranks} ranks of a node with tiles of "
-                f"{self.tile_gib():.2f} GiB, got {resources.memory_gib}; give more, fewer resources.cpus, or a smaller panel_rows"
-            )
         return ranks, engine_gib
 
     def _probe(self, context: "Context") -> "tuple[nn.Module, Tensor, Tensor, Tensor]":

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from workers import taskdir
 from workers.errors import ConfigError
-from workers.workload import Resources, Row, Rows, Workload, setting
-from workers.workloads.tiled_gram import BASE_GIB, PROBE, TiledGram
+from workers.sharded.memory import BASE_GIB
+from workers.workload import CostEstimate, Resources, Row, Rows, Workload, setting
+from workers.workloads.tiled_gram import PROBE, TiledGram
 
 if TYPE_CHECKING:
     import numpy as np
 
     from workers.context import Context, Input
+    from workers.sharded.engines import Question
 
     Array = np.ndarray[Any, Any]
 
@@ -49,12 +51,44 @@ class TiledSpectrum(Workload):
             )
 
     def resources(self) -> Resources:
-        """The tiles in memory, and Lanczos's basis; or the whole kernel where all its eigenvalues are asked for."""
-        from workers.sharded.engines import COPIES_WHOLE
+        """Those of `adapted` for one core."""
+        return self.adapted(Resources())
 
-        rows, count = self.gram.num_rows(), self.num_eigenvalues
-        needed = COPIES_WHOLE * 8 * rows**2 if count is None else rows**2 * self.gram.item_bytes() / 2 + 8 * 8 * rows * count
-        return Resources(memory_gib=round(2 * BASE_GIB + 0.5 + needed / 2**30, 2))
+    def adapted(self, resources: Resources) -> Resources:
+        """The least memory with which these nodes, cores and GPUs find the eigenvalues, and three times the time that is expected.
+
+        All eigenvalues of up to 16,384 rows are found by one process; of more rows by ScaLAPACK where that needs less.
+        """
+        from workers.sharded import memory
+
+        least = memory.least_gib(self.question(), self.gram.panels(), self.gram.dtype, resources, self.engine)
+        given = dataclasses.replace(resources, memory_gib=least)
+        return dataclasses.replace(given, walltime_minutes=max(60.0, round(3 * (self.estimate(given).seconds or 0.0) / 60)))
+
+    def estimate(self, resources: Resources) -> CostEstimate:
+        """What the eigenvalues take on these resources, by which engine, and whether they fit."""
+        from workers.sharded import cost, memory
+
+        question, panels, dtype = self.question(), self.gram.panels(), self.gram.dtype
+        obstacle = memory.eigenvalues_obstacle(question, panels, dtype, resources, self.engine)
+        engine = self.engine if obstacle else memory.fitting_engine(question, panels, dtype, resources, self.engine).engine
+        found = cost.eigenvalues_cost(engine, question, panels, dtype, resources)
+        asked = "all" if self.num_eigenvalues is None else f"the {self.num_eigenvalues:,} largest"
+        return CostEstimate(
+            what=f"{asked} of {panels.num_rows:,} eigenvalues: {engine}",
+            memory_gib=memory.engine_gib(engine, question, panels, dtype, resources),
+            disk_bytes=8 * panels.num_rows * question.num_vectors,
+            flops=found.flops,
+            seconds=found.seconds,
+            obstacle=obstacle,
+        )
+
+    def question(self) -> "Question":
+        """What is asked of the kernel, whose error is not known yet."""
+        from workers.sharded.engines import Question
+
+        vectors = min(self.num_eigenvectors, self.num_eigenvalues or self.gram.num_rows())
+        return Question(num_eigenvalues=self.num_eigenvalues, num_vectors=vectors, num_probes=self.num_probes)
 
     def run(self, context: "Context") -> Iterator[Row | Rows]:
         """The table `spectra`, and rows that certify it."""

@@ -139,7 +139,7 @@ def test_a_network_that_is_not_finite_ends_with_its_name(root):
 
 def test_too_little_memory_is_said_before_a_rank_starts(root):
     ended = attempt(root, resources={"cpus": 4, "memory_gib": 1.5})
-    assert "resources.memory_gib must be at least 2.20 for 4 ranks of a node with tiles of 0.00 GiB, got 1.5" in str(ended)
+    assert "resources.memory_gib must be at least 2.21 for 4 ranks of a node with tiles of 20 rows, got 1.5; any of these would do" in str(ended)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed: make setup, or pip install '.[ray]'")

@@ -1,0 +1,130 @@
+"""Memory of a node that tiles and their eigenvalues need, and what would do where it is too little."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+from workers.errors import ConfigError
+from workers.sharded import cost, scalapack
+from workers.sharded.engines import COPIES_WHOLE, MOST_ROWS_WHOLE, Choice, Machine, Question, choose
+from workers.sharded.panels import Panels
+from workers.workload import Resources
+
+GIB = 2**30
+# of a process: its interpreter with torch
+BASE_GIB = 0.4
+# numbers of nodes that are tried: powers of two
+MOST_NODES = 4096
+# vectors of the quadrature behind the entropy, twice: the basis of a block, and what it is multiplied with
+QUADRATURE_VECTORS = 2 * cost.BLOCK * cost.PROBE_STEPS
+
+
+def ranks_of(resources: Resources) -> int:
+    """Of a node: one for each GPU, or for each core."""
+    return resources.gpus or resources.cpus
+
+
+# -- tiles --------------------------------------------------------------------------------------------------------------------
+
+
+def tiles_obstacle(own_gib: float, rank_gib: Callable[[int], float], panel_rows: int, least_rows: int, resources: Resources) -> str:
+    """Why a node's memory is too small for ranks that need `rank_gib(panel_rows)` each beside the task's `own_gib`, and what would do."""
+    ranks = ranks_of(resources)
+    needed = own_gib + ranks * rank_gib(panel_rows)
+    if needed <= resources.memory_gib:
+        return ""
+    what = "ranks" if ranks > 1 else "rank"
+    given = f"for {ranks} {what} of a node with tiles of {panel_rows:,} rows, got {resources.memory_gib:g}"
+    remedies = [f"resources.memory_gib={up(needed):g}"]
+    fewer = int((resources.memory_gib - own_gib) / rank_gib(panel_rows))
+    if fewer > 0:
+        kind, nodes = "gpus" if resources.gpus else "cpus", -(-resources.nodes * ranks // fewer)
+        remedies.append(f"resources.{kind}={fewer}" + (f" (on resources.nodes={nodes} as many ranks as now)" if nodes > 1 else ""))
+    smaller = panel_rows // 2
+    while smaller >= max(least_rows, 256) and own_gib + ranks * rank_gib(smaller) > resources.memory_gib:
+        smaller //= 2
+    if smaller >= max(least_rows, 256):
+        remedies.append(f"panel_rows={smaller}")
+    return f"resources.memory_gib must be at least {up(needed):.2f} {given}; any of these would do: {', '.join(remedies)}"
+
+
+def up(gib: float) -> float:
+    """Two digits after the point, none too few."""
+    return math.ceil(round(100 * gib, 6)) / 100
+
+
+# -- eigenvalues --------------------------------------------------------------------------------------------------------------
+
+
+def machine_of(resources: Resources, no_scalapack: str = "") -> Machine:
+    """What a task on these resources has: `no_scalapack` as `scalapack.available` says it on the nodes; before that it is assumed there."""
+    ranks, free_gib = ranks_of(resources), resources.memory_gib - BASE_GIB
+    return Machine(resources.nodes * ranks, free_gib / ranks, free_gib - BASE_GIB, no_scalapack)
+
+
+def engine_gib(engine: str, question: Question, panels: Panels, dtype: str, resources: Resources) -> float:
+    """Memory of the node that needs most, the first one."""
+    ranks, rows = ranks_of(resources), panels.num_rows
+    if engine == "whole":
+        return 2 * BASE_GIB + COPIES_WHOLE * 8 * rows**2 / GIB
+    num_ranks = ranks * resources.nodes
+    largest = min(panels.panel_rows, rows) ** 2 * cost.ITEM_BYTES[dtype]
+    held = min(ranks * cost.most_tiles(panels, num_ranks) * largest, cost.tile_bytes(panels, dtype))
+    count = question.num_eigenvalues or question.num_vectors
+    if engine == "lanczos":
+        vectors = 2 * cost.basis_size(rows, count) + 2 * count + QUADRATURE_VECTORS
+        return BASE_GIB + ranks * BASE_GIB + (held + 8 * rows * vectors) / GIB
+    solving = ranks * scalapack.memory_bytes_needed(rows, num_ranks, dtype, question.num_vectors) / GIB
+    certifying = ranks * BASE_GIB + (held + 32 * rows * question.num_vectors) / GIB
+    return BASE_GIB + max(solving, certifying)
+
+
+def fitting_engine(question: Question, panels: Panels, dtype: str, resources: Resources, engine: str) -> Choice:
+    """As `choose`, and ConfigError where Lanczos, which it has chosen, has too little memory."""
+    choice = choose(question, panels.num_rows, dtype, machine_of(resources), engine)
+    needed = engine_gib(choice.engine, question, panels, dtype, resources)
+    if needed > resources.memory_gib:
+        raise ConfigError(
+            f"{choice.engine} needs {up(needed):.2f} GiB on the first node for {choice.reason}, got resources.memory_gib="
+            f"{resources.memory_gib:g}"
+        )
+    return choice
+
+
+def eigenvalues_obstacle(question: Question, panels: Panels, dtype: str, resources: Resources, engine: str) -> str:
+    """Why no engine can answer on these resources, and what would do: more nodes of this memory, or else more memory."""
+    try:
+        fitting_engine(question, panels, dtype, resources, engine)
+    except ConfigError as error:
+        return f"{error}; {_remedy(question, panels, dtype, resources, engine)}"
+    return ""
+
+
+def _remedy(question: Question, panels: Panels, dtype: str, resources: Resources, engine: str) -> str:
+    def fits(given: Resources) -> bool:
+        try:
+            fitting_engine(question, panels, dtype, given, engine)
+        except ConfigError:
+            return False
+        return True
+
+    memory = f"resources.memory_gib={least_gib(question, panels, dtype, resources, engine):g}"
+    nodes = 2 * resources.nodes
+    while nodes <= MOST_NODES and not fits(replace(resources, nodes=nodes)):
+        nodes *= 2
+    if nodes <= MOST_NODES:
+        return f"resources.nodes={nodes} of this memory would do, or {memory}"
+    return f"no number of nodes of this memory would do, {memory} would"
+
+
+def least_gib(question: Question, panels: Panels, dtype: str, resources: Resources, engine: str) -> float:
+    """Memory of a node with which these nodes, cores and GPUs can answer.
+
+    All eigenvalues of a kernel of up to `MOST_ROWS_WHOLE` rows are found by one process, of more rows where that needs least.
+    """
+    rows = panels.num_rows
+    plenty = Machine(resources.nodes * ranks_of(resources), math.inf, math.inf)
+    engines = [choose(question, rows, dtype, plenty, engine).engine]
+    if engine == "auto" and engines == ["whole"] and rows > MOST_ROWS_WHOLE:
+        engines = ["whole", "scalapack"]
+    return up(min(engine_gib(one, question, panels, dtype, resources) for one in engines))
