@@ -12,7 +12,7 @@ from workers.sharded.tiles import TileSet
 if TYPE_CHECKING:
     import numpy as np
 
-    from workers.entk import Estimate, Operator, Spectrum
+    from workers.entk import Density, Estimate, Operator, Spectrum
 
     Array = np.ndarray[Any, Any]
 
@@ -38,7 +38,8 @@ def answer(context: Context, order: dict[str, Any], rank: int, num_ranks: int) -
             _ask(context, tiles, kernel, question)
 
 
-def _error(question: Question) -> "Estimate | None":
+def known_error(question: Question) -> "Estimate | None":
+    """Of the kernel; None: only rounding is known."""
     from workers.entk import Estimate
 
     value, standard_error = question.error
@@ -49,16 +50,13 @@ def _ask(context: Context, tiles: TileSet, kernel: "Operator | Array", question:
     """Find the spectrum of a whole matrix, or by Lanczos that of an operator, with the entropy of what is left."""
     from workers import entk
 
-    spectrum = entk.spectrum(kernel, question.num_eigenvalues, error=_error(question))
+    spectrum = entk.spectrum(kernel, question.num_eigenvalues, error=known_error(question))
     numbers: dict[str, float] = {}
     if not spectrum.is_whole:
-        density = entk.density(kernel, spectrum, num_probes=question.num_probes)
-        for name in ("entropy", "effective_rank"):
-            estimate: Estimate = getattr(density, name)
-            numbers |= {f"{name}_estimate": estimate.value, f"{name}_standard_error": estimate.standard_error}
+        numbers = estimates(entk.density(kernel, spectrum, num_probes=question.num_probes))
     assert spectrum.eigenvectors is not None
     vectors_RV = spectrum.eigenvectors[:, -question.num_vectors :]
-    _publish(context, spectrum.eigenvalues.cpu().numpy(), vectors_RV.cpu().numpy(), _certificate(tiles, spectrum) | numbers)
+    publish(context, spectrum.eigenvalues.cpu().numpy(), vectors_RV.cpu().numpy(), _certificate(tiles, spectrum) | numbers)
 
 
 def _certify(context: Context, tiles: TileSet, kernel: "Operator", question: Question, values: Path, vectors: Path) -> None:
@@ -69,7 +67,7 @@ def _certify(context: Context, tiles: TileSet, kernel: "Operator", question: Que
     from workers.entk import Spectrum, certificates
 
     values_R, vectors_RV = torch.from_numpy(np.load(values)), torch.from_numpy(np.load(vectors))
-    largest, error = float(values_R[-1]), _error(question)
+    largest, error = float(values_R[-1]), known_error(question)
     certificates.refuse_negative(kernel, float(values_R[0]), largest, error)
     pairs = certificates.certify(
         kernel,
@@ -80,13 +78,25 @@ def _certify(context: Context, tiles: TileSet, kernel: "Operator", question: Que
         error=error,
     )
     spectrum = Spectrum(eigenvalues=values_R, eigenvectors=vectors_RV, certificate=pairs, num_rows=len(values_R))
-    _publish(context, values_R.numpy(), vectors_RV.numpy(), _certificate(tiles, spectrum))
+    publish(context, values_R.numpy(), vectors_RV.numpy(), _certificate(tiles, spectrum))
+
+
+def estimates(density: "Density") -> dict[str, float]:
+    """Entropy and effective rank with their standard errors, by name."""
+    found = {"entropy": density.entropy, "effective_rank": density.effective_rank}
+    values = {f"{name}_estimate": estimate.value for name, estimate in found.items()}
+    return values | {f"{name}_standard_error": estimate.standard_error for name, estimate in found.items()}
+
+
+def certificate(spectrum: "Spectrum") -> dict[str, float]:
+    """The certificate by name."""
+    names = ("noise_floor", "residual_norm", "trace_error", "frobenius_error", "orthogonality", "asymmetry", "psd")
+    return {name: float(getattr(spectrum.certificate, name)) for name in names}
 
 
 def _certificate(tiles: TileSet, spectrum: "Spectrum") -> dict[str, float]:
     """The certificate by name; trace and norm of a whole spectrum against those that the tiles' makers have summed."""
-    names = ("noise_floor", "residual_norm", "trace_error", "frobenius_error", "orthogonality", "asymmetry", "psd")
-    numbers = {name: float(getattr(spectrum.certificate, name)) for name in names}
+    numbers = certificate(spectrum)
     if spectrum.is_whole:
         values = spectrum.eigenvalues.double()
         numbers["trace_error"] = abs(float(values.sum()) - tiles.trace) / tiles.trace
@@ -94,7 +104,8 @@ def _certificate(tiles: TileSet, spectrum: "Spectrum") -> dict[str, float]:
     return numbers
 
 
-def _publish(context: Context, values_K: "Array", vectors_RV: "Array", numbers: Mapping[str, float]) -> None:
+def publish(context: Context, values_K: "Array", vectors_RV: "Array", numbers: Mapping[str, float]) -> None:
+    """Give eigenvalues (K,), eigenvectors (R, V) and numbers by name to the task."""
     import numpy as np
 
     with context.file(VECTORS) as path, path.open("wb") as file:
