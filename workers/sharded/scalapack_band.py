@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # local columns that are multiplied at once: what is above the diagonal among them is wasted
 CHUNK = 256
+# columns that LAPACK's QR decomposition takes at once
+LAPACK_BLOCK = 64
 
 
 def band_of(kernel: Matrix, num_rows: int) -> "np.ndarray":
@@ -36,7 +38,7 @@ def band_of(kernel: Matrix, num_rows: int) -> "np.ndarray":
         panel = _panel(kernel, first, end, num_rows)
         below = panel[end - first :]
         if len(below):
-            reflectors_MB, triangle, factor_BB = _reflectors(below)
+            reflectors_MB, triangle, factor_BB = _reflectors(kernel.grid.library, below)
             below[:] = 0
             below[: len(triangle)] = triangle
             _apply(_Trailing.of(kernel, end, num_rows), reflectors_MB, factor_BB, kernel)
@@ -47,17 +49,38 @@ def band_of(kernel: Matrix, num_rows: int) -> "np.ndarray":
 
 
 def band_eigenvalues(library: Library, band: "np.ndarray") -> "np.ndarray":
-    """All eigenvalues (R), ascending, of a symmetric band (B + 1, R), lower: dsbtrd, then those of the tridiagonal matrix."""
+    """All eigenvalues (R), ascending, of a symmetric band (B + 1, R), lower: of the tridiagonal matrix that it becomes.
+
+    By Householder's reflections of a few columns at once (dsytrd_sb2st, LAPACK 3.7), twice as fast as by rotations (dsbtrd).
+    """
     import numpy as np
 
     height, num_rows = band.shape
-    diagonal, off_diagonal, work = np.empty(num_rows), np.empty(max(1, num_rows - 1)), np.empty(num_rows)
-    none, failed = np.empty(1), ctypes.c_int()
-    spaces = diagonal, off_diagonal, none, 1, work
-    library.call("dsbtrd", b"N", b"L", num_rows, height - 1, np.asfortranarray(band), height, *spaces, failed)
-    if failed.value:
-        raise RuntimeError(f"dsbtrd refused argument {-failed.value}")
+    diagonal, off_diagonal = np.empty(num_rows), np.empty(max(1, num_rows - 1))
+    matrix = b"L", num_rows, height - 1, np.asfortranarray(band), height, diagonal, off_diagonal
+    if library.has("dsytrd_sb2st") and num_rows > 4 * height:
+        _by_reflections(library, matrix)
+    else:
+        _checked(library, "dsbtrd", b"N", *matrix, np.empty(1), 1, np.empty(num_rows))
     return tridiagonal_eigenvalues(library, diagonal, off_diagonal[: num_rows - 1])
+
+
+def _by_reflections(library: Library, matrix: tuple[Any, ...]) -> None:
+    import numpy as np
+
+    spaces = [np.empty(1), np.empty(1)]
+    for sizes in ((-1, -1), (0, 0)):
+        if not any(sizes):
+            sizes = int(spaces[0][0]), int(spaces[1][0])
+            spaces = [np.empty(max(1, size)) for size in sizes]
+        _checked(library, "dsytrd_sb2st", b"N", b"N", *matrix, spaces[0], sizes[0], spaces[1], sizes[1])
+
+
+def _checked(library: Library, name: str, *arguments: Any) -> None:
+    failed = ctypes.c_int()
+    library.call(name, *arguments, failed)
+    if failed.value:
+        raise RuntimeError(f"{name} refused argument {-failed.value}")
 
 
 def _panel(kernel: Matrix, first: int, end: int, num_rows: int) -> "np.ndarray":
@@ -74,19 +97,21 @@ def _panel(kernel: Matrix, first: int, end: int, num_rows: int) -> "np.ndarray":
     return panel
 
 
-def _reflectors(below_MB: "np.ndarray") -> tuple["np.ndarray", "np.ndarray", "np.ndarray"]:
+def _reflectors(library: Library, below_MB: "np.ndarray") -> tuple["np.ndarray", "np.ndarray", "np.ndarray"]:
     """V (M, B), R and T (B, B) of a QR decomposition whose Q is I - V T V^T; of an orthogonal Q as far as V is exact."""
     import numpy as np
 
-    packed, factors = np.linalg.qr(below_MB, mode="raw")
-    count = len(factors)
-    reflectors = np.tril(packed.T[:, :count], -1)
+    height, width = below_MB.shape
+    packed, count = np.array(below_MB, order="F"), min(height, width)
+    factors, work = np.empty(count, packed.dtype), np.empty(width * LAPACK_BLOCK, packed.dtype)
+    _checked(library, f"{letter(packed)}geqrf", height, width, packed, height, factors, work, len(work))
+    reflectors = np.tril(packed[:, :count], -1)
     np.fill_diagonal(reflectors, 1.0)
     reflectors[:, factors == 0] = 0.0  # which is the identity
-    reflectors = np.asfortranarray(reflectors, below_MB.dtype)
+    reflectors = np.asfortranarray(reflectors)
     inverse = reflectors.T.astype(np.float64) @ reflectors
     inverse = np.triu(inverse, 1) + np.diag(np.where(factors == 0, 1.0, inverse.diagonal() / 2))
-    return reflectors, np.triu(packed.T[:count]), np.linalg.inv(inverse).astype(below_MB.dtype)
+    return reflectors, np.triu(packed[:count]), np.linalg.inv(inverse).astype(below_MB.dtype)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -43,6 +43,10 @@ class Library:
         path = _mkl(Path(choice)) if choice and Path(choice).is_dir() else _first((choice,) if choice else SCALAPACK)
         return cls(ctypes.CDLL(None), path)
 
+    def has(self, name: str) -> bool:
+        """Whether there is a routine: older libraries lack some."""
+        return hasattr(self.handle, f"{name}_")
+
     def call(self, name: str, *arguments: Any) -> Any:
         """Call a Fortran routine; its integer result, where it has one."""
         texts = [ctypes.c_size_t(len(value)) for value in arguments if isinstance(value, bytes)]

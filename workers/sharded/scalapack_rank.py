@@ -78,13 +78,21 @@ class Report:
 
 def main(argument: str) -> int:
     """Run the job; 0 also where this rank or another found a fault, which its report names."""
+    import numpy as np
+
     if argument == "--check":
         return _check()
     die_with(os.getppid())
     job = Job.load(Path(argument))
     grid = Grid.start(Library.load(job.library))
     began, cpu_began = time.perf_counter(), time.process_time()
-    fault = _attempt(job, grid)
+    fault, band = _attempt(job, grid)
+    grid.end()  # a rank that waits for another keeps a core busy, and what is left is the first one's
+    try:
+        if band is not None and grid.rank == 0:
+            np.save(Path(job.folder) / EIGENVALUES, band_eigenvalues(grid.library, band))
+    except Diverged as error:
+        fault = error
     report = Report(
         seconds=time.perf_counter() - began,
         cpu_seconds=time.process_time() - cpu_began,
@@ -94,7 +102,6 @@ def main(argument: str) -> int:
         garbled=isinstance(fault, Garbled),
     )
     Report.path(Path(job.folder), grid.rank).write_text(json.dumps(asdict(report)))
-    grid.end()
     return 0
 
 
@@ -106,10 +113,11 @@ def _check() -> int:
     return 0
 
 
-def _attempt(job: Job, grid: Grid) -> EigensweepError | None:
-    """What this rank found wrong. All ranks learn that one did, so that none waits for it in the solve."""
+def _attempt(job: Job, grid: Grid) -> "tuple[EigensweepError | None, np.ndarray | None]":
+    """What this rank found wrong, and a band whose eigenvalues are wanted. All learn that one did, so that none waits for it."""
     import numpy as np
 
+    band = None
     kernel = Matrix.zeros(grid, (job.num_rows, job.num_rows), job.dtype, job.block)
     fault: EigensweepError | None = None
     try:
@@ -120,10 +128,10 @@ def _attempt(job: Job, grid: Grid) -> EigensweepError | None:
     grid.add_up(faults)
     if not faults[0]:
         try:
-            _solve(kernel, job)
+            band = _solve(kernel, job)
         except Diverged as error:  # on all ranks
             fault = error
-    return fault
+    return fault, band
 
 
 def _fill(kernel: Matrix, job: Job) -> None:
@@ -181,26 +189,26 @@ def _forget(tile: Any) -> None:
     tile.base.madvise(mmap.MADV_DONTNEED)
 
 
-def _solve(kernel: Matrix, job: Job) -> None:
-    """Eigenvalues, and eigenvectors where they are asked for, into files."""
+def _solve(kernel: Matrix, job: Job) -> "np.ndarray | None":
+    """Eigenvalues and eigenvectors into files; or, where no vectors are asked for, a band that has the same eigenvalues."""
     import numpy as np
 
     grid, size = kernel.grid, job.num_rows
+    if not job.num_vectors:
+        return band_of(kernel, size)
     if job.whole:
         vectors = Matrix.zeros(grid, (size, size), job.dtype, job.block)
         eigenvalues_R = all_pairs(kernel, vectors, size)
         _write(vectors, size, size - job.num_vectors, Path(job.folder) / EIGENVECTORS)
-    elif job.num_vectors:
+    else:
         diagonal, off_diagonal, factors = tridiagonal(kernel, size)
         vectors = _largest(kernel, job, diagonal, off_diagonal)
         transform_back(kernel, factors, vectors, size, job.num_vectors)
         _write(vectors, size, 0, Path(job.folder) / EIGENVECTORS)
         eigenvalues_R = tridiagonal_eigenvalues(grid.library, diagonal, off_diagonal)
-    else:
-        band = band_of(kernel, size)
-        eigenvalues_R = band_eigenvalues(grid.library, band) if grid.rank == 0 else np.empty(0)
     if grid.rank == 0:
         np.save(Path(job.folder) / EIGENVALUES, eigenvalues_R)
+    return None
 
 
 def _largest(kernel: Matrix, job: Job, diagonal: "np.ndarray", off_diagonal: "np.ndarray") -> Matrix:

@@ -239,6 +239,9 @@ class Failing:
     def library(self) -> "Failing":
         return self
 
+    def has(self, name: str) -> bool:
+        return True
+
     def call(self, name: str, *arguments: object) -> None:
         arguments[-1].value = self.info
 
@@ -267,11 +270,48 @@ def test_no_convergence_is_a_result_of_the_kernel(routine, said):
         (solve_all, "pdsyevd refused argument 7 on [(]1, 1[)] ranks in blocks of 64"),
         (lambda failing: Matrix.zeros(Grid(failing, 0, 0, (1, 1), (0, 0)), (3, 3), "float64", 2), "descinit refused argument 7"),
         (lambda failing: band_eigenvalues(failing, np.zeros((3, 9))), "dsbtrd refused argument 7"),
+        (lambda failing: band_eigenvalues(failing, np.zeros((3, 99))), "dsytrd_sb2st refused argument 7"),
     ],
 )
 def test_an_argument_that_is_refused_is_our_mistake(routine, said):
     with pytest.raises(RuntimeError, match=said):
         routine(Failing(-7))
+
+
+# a process of its own: the libraries share their symbols with all that it loads
+BANDS = """
+import numpy as np
+from workers.sharded.scalapack_band import band_eigenvalues
+from workers.sharded.scalapack_library import Library
+
+class Old:
+    def __init__(self, library):
+        self.library = library
+    def has(self, name):
+        return False
+    def call(self, name, *arguments):
+        assert name != "dsytrd_sb2st"
+        return self.library.call(name, *arguments)
+
+new, worst = Library.load(), 0.0
+random = np.random.default_rng(0)
+for size, width in [(1, 0), (2, 1), (9, 2), (30, 64), (130, 31), (131, 1), (257, 64), (333, 64), (700, 16), (1000, 2)]:
+    band = random.standard_normal((width + 1, size))
+    whole = np.zeros((size, size))
+    for below in range(min(width + 1, size)):
+        band[below, size - below :] = 0
+        whole += np.diag(band[below, : size - below], -below)
+    expected = np.linalg.eigvalsh(whole)
+    for library in (new, Old(new)):
+        worst = max(worst, abs(band_eigenvalues(library, band.copy()) - expected).max() / abs(expected).max())
+print(worst)
+"""
+
+
+def test_eigenvalues_of_bands_of_any_width(possible):
+    ended = subprocess.run([sys.executable, "-c", BANDS], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert float(ended.stdout) < 1e-13
 
 
 # -- what is absent -----------------------------------------------------------------------------------------------------
