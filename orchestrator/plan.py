@@ -11,6 +11,7 @@ from orchestrator import budget, cost, where
 from orchestrator import code as code_of
 from orchestrator.compose import Composed, compose
 from orchestrator.cures import Means
+from orchestrator.demands import Demands, demands
 from orchestrator.dispatch import Hours, Jobs, add_scripts, jobs_of
 from orchestrator.estimates import expected_seconds
 from orchestrator.launchers.launcher import Launcher
@@ -28,7 +29,7 @@ class Plan:
     """The difference between a sweep and the store. `stale`: done by other code. `leaving`: keys the name would lose.
 
     `cost_hours`: slot-hours of what is left, (low, high); `unknown_cost`: tasks whose time nobody knows yet. `jobs`: of a scheduler,
-    by shape; `unchecked`: what could not be asked of it.
+    by shape; `unchecked`: what could not be asked of it. `large`: what large tasks take.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Plan:
     code: str
     jobs: list[Jobs] = field(default_factory=list)
     unchecked: str = ""
+    large: Demands | None = None
     warnings: list[str] = field(default_factory=list)
     next: str = ""
 
@@ -61,6 +63,7 @@ class Planned:
     states: SweepStates
     leaving: list[str]
     unchecked: str = ""
+    large: Demands | None = None
 
     @property
     def to_run(self) -> list[int]:
@@ -103,6 +106,7 @@ def prepare(
     launcher = watch.launcher(sweep.launcher)
     states = sweep_states(sweep, watch.ledger, done, watch.batches, Means.of(launcher))
     planned = Planned(composed, sweep, watch, states, leaving)
+    planned.large = demands(sweep, {index: states.prospects[index].resources for index in planned.to_run}, launcher, store.root)
     if launcher.detaches:
         planned.unchecked = launcher.check_jobs(store.root, _one_of_each_shape(planned), submitting=submitting)
     return planned
@@ -166,6 +170,7 @@ def summarise(planned: Planned, *, every_script: bool = False) -> Plan:
         code=frozen.code,
         jobs=jobs,
         unchecked=planned.unchecked,
+        large=planned.large,
         warnings=budget.shortfalls(watch, sweep.name, sweep.budget, _estimates(sweep, seconds, jobs)),
         next=_next(sweep.name, counts, planned.leaving),
     )

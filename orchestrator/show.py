@@ -63,6 +63,10 @@ def plan(now: "Plan", *, color: bool | None = None, every_script: bool = False) 
     lines += ["", *_aligned(facts)]
     if len(now.by_workload) > 1:
         lines += ["", *_axis("workload", list(now.by_workload.items()), paint)]
+    if now.large:
+        from orchestrator import demands
+
+        lines += ["", *demands.lines(now.large)]
     if now.jobs:
         from orchestrator import bill
 

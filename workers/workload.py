@@ -29,7 +29,7 @@ class CostEstimate:
     """What a large task takes on the resources it is given, as well as can be told before it runs; `what` it computes, in a few words.
 
     `memory_gib`: of the node that needs most. `disk_bytes`: of the files it leaves. `flops`, `seconds`: None where nobody knows; seconds
-    hold within a factor of two or so. `obstacle`: why it cannot run on these resources, and what would do; "": it can.
+    are rough. `obstacle`: why it cannot run on these resources, and what would do; "": it can.
     """
 
     what: str

@@ -75,6 +75,7 @@ class Launcher(Plugin):
     ticks: ClassVar[bool] = False
     restarts: ClassVar[bool] = False
     detaches: ClassVar[bool] = False
+    gangs: ClassVar[bool] = False  # a task that asks for several nodes has them; else it runs on one
     alone_has_all: ClassVar[bool] = True  # a task that is alone may have all the memory there is, at no cost to others
 
     @property

@@ -36,6 +36,7 @@ class Slurm(Launcher):
     ticks: ClassVar[bool] = True
     restarts: ClassVar[bool] = True
     detaches: ClassVar[bool] = True
+    gangs: ClassVar[bool] = True
     alone_has_all: ClassVar[bool] = False
 
     partition: str | None = setting(None, help="none: the cluster's default; several with commas leave the choice to SLURM")

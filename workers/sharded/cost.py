@@ -1,6 +1,6 @@
 """What kernels in tiles and their eigenvalues cost before they are computed: operations, bytes on disk and network, and seconds.
 
-The model, its constants and what it was checked against are in `docs/kernel_cost.md`.
+The model, and what was and was not checked of it, are in `docs/kernel_cost.md`.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from workers.workload import Layer, Resources
 ITEM_BYTES = {"float32": 4, "float64": 8}
 BLOCK = 16  # vectors of block Lanczos and of its quadrature
 PROBE_STEPS = 32  # of the quadrature behind the entropy
-# products with one vector that block Lanczos takes for each eigenpair, as measured for kernels of trained networks
+# products with one vector that block Lanczos takes for each eigenpair, about
 PRODUCTS_PER_EIGENPAIR = 6.5
 # of a basis, twice: while it is used, and as the state that is handed on
 BASIS_VECTORS_PER_EIGENPAIR = 6
@@ -44,7 +44,7 @@ class Speed:
     start: float
 
 
-# measured by benchmarks/bench_tile_cost.py on one core of a Xeon with AVX-512; disk and network are assumed
+# one core of a Xeon with AVX-512: rounded from single runs, not from a benchmark of their own; disk and network are assumed
 CORE = Speed(
     products=120e9, outer=50e9, passes=30e9, dense=20e9, vectors=20e9, basis=8e9, hash_bytes=1.2e9, disk_bytes=0.8e9, network_bytes=1e9,
     start=3.0,
@@ -216,5 +216,5 @@ def lanczos_network_bytes(num_rows: int, vectors: float, dtype: str, num_nodes: 
 
 
 def scalapack_network_bytes(num_rows: int, num_vectors: int, dtype: str, num_ranks: int) -> float:
-    """Bytes that leave the ranks in all while the kernel becomes tridiagonal: see `docs/kernel_cost.md`."""
+    """Bytes that leave the ranks in all while the kernel becomes tridiagonal, at most: on paper, not checked against a run."""
     return (num_ranks - 1) * ITEM_BYTES[dtype] * (2.0 * num_rows**2 + num_rows * num_vectors)
