@@ -279,7 +279,7 @@ class _Run:
             self.failed_starts += 1
             if self.failed_starts >= MAX_FAILED_STARTS:
                 raise WorkerLost(
-                    f"no worker gets ready, {self.failed_starts} have {reason} before; what they wrote stands in the log above"
+                    f"no worker gets ready, {self.failed_starts} in a row: the last one {reason}; what they wrote stands in the log above"
                 )
         for index in calls or ():
             self.queue.put_back(index)

@@ -185,7 +185,7 @@ class RayPool(Pool):
                 answer = ray.get(reference, timeout=LAST_WORDS_SECONDS)
             except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError) as error:
                 self.kill(number)
-                yield Event(number, "died", body=f"lost {f'on {one.host} ' if one.host else ''}({_cause(error)})")
+                yield Event(number, "died", body=f"was lost {f'on {one.host} ' if one.host else ''}({_cause(error)})")
                 return
             else:
                 one.owed.remove((index, reference))
@@ -211,4 +211,4 @@ def _cause(error: Exception) -> str:
     """The line of Ray's long words that says why."""
     lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
     telling = [line for line in lines if "because" in line or "exit detail" in line]
-    return (telling or lines or [type(error).__name__])[0][:300]
+    return (telling or lines or [type(error).__name__])[0].partition(" Some common causes")[0][:300].rstrip(".")
