@@ -40,6 +40,10 @@ class Interrupted(EigensweepError):
     """Raised by a workload that has checkpointed after the warning signal; the task is requeued."""
 
 
+class ProcessLost(EigensweepError, RuntimeError):
+    """A process that a task had started died without a word, or its node did: the task is tried again as it is."""
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """`; did you mean 'x'?` for the closest of `names`, else a full stop."""
     found = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)

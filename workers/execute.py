@@ -17,7 +17,7 @@ from typing import Any
 
 from workers import plugins, taskdir
 from workers.context import Context
-from workers.errors import DiskFull, Diverged, Garbled, Interrupted
+from workers.errors import DiskFull, Diverged, Garbled, Interrupted, ProcessLost
 from workers.taskdir import INLINE_BYTES, Columns, Commit, Task
 from workers.workload import Workload
 
@@ -264,6 +264,8 @@ def classify(error: BaseException, *, progressed: bool, told_to_stop: bool) -> s
         return "input_missing"
     if isinstance(error, _NeverStarted):
         return "never_started"
+    if isinstance(error, ProcessLost):
+        return "killed"
     if isinstance(error, DiskFull) or (isinstance(error, OSError) and error.errno in _NO_ROOM):
         return "disk_full"
     if "OutOfMemoryError" in names or any(part in text for part in _CUDA_TEXTS):

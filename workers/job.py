@@ -304,7 +304,7 @@ class Job:
         order.checkpoint, order.resumed_at = event["checkpoint"], event["resumed_at"]
         if event["class"] == "interrupted":
             event["class"] = verdicts.of_stopped(order, out_of_time=self._out_of_time)
-        elif event["class"] == "user_error" and self.seating.lost_a_process(seat):
+        elif event["class"] in ("user_error", "killed") and self.seating.lost_a_process(seat):
             event["class"] = "host_oom"  # a process that the task had started was killed
         self._close(seat, order, event)
 

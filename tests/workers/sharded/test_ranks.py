@@ -1,0 +1,83 @@
+"""Ranks of a task: a share of the memory each, the warning passed on, and errors that come back as what they are."""
+
+import signal
+import sys
+import threading
+
+import pytest
+import rank_acts
+import torch
+from batches import PYTHONPATH, wait_for
+
+from workers import files
+from workers.context import Context
+from workers.execute import classify
+from workers.sharded.ranks import as_rank, run_ranks
+from workers.taskdir import Task
+
+
+@pytest.fixture
+def context(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", PYTHONPATH)
+    return Context(root=tmp_path, task=Task(key="k" * 26, workload="noop", version=1, settings={}, inputs={}), attempt="a")
+
+
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Ranks one after the other, here: a fresh interpreter needs seconds to load torch."""
+
+    def launch(argv, nodes, *, ranks_per_node, **options):
+        for rank in range(ranks_per_node):
+            monkeypatch.setenv("RANK", str(rank))
+            monkeypatch.setenv("WORLD_SIZE", str(ranks_per_node))
+            monkeypatch.setattr(sys, "argv", argv[-2:])
+            try:
+                as_rank(rank_acts.raise_)
+            except Exception:
+                return 1
+        return 0
+
+    monkeypatch.setattr("workers.launch.launch", launch)
+    threads, handler = torch.get_num_threads(), signal.getsignal(signal.SIGUSR2)
+    yield
+    torch.set_num_threads(threads)
+    signal.signal(signal.SIGUSR2, handler)
+
+
+def test_a_rank_that_needs_more_than_its_share_of_memory_says_so(context, monkeypatch):
+    monkeypatch.setenv("RANK_ACT", "fill")
+    with pytest.raises(MemoryError, match=r"rank 1 of 2 on \S+ found no memory above its share, 1.50 GiB; give more resources.memory_gib"):
+        run_ranks(context, rank_acts.fill, {}, ranks_per_node=2, rank_gib=1.5)
+
+
+def test_ranks_hear_of_the_warning(context, monkeypatch):
+    monkeypatch.setenv("RANK_ACT", "wait")
+
+    def warn():
+        wait_for(lambda: {"there-0", "there-1"} < set(files.names(context.folder)), "both ranks", seconds=120)
+        context.stop.set()
+
+    threading.Thread(target=warn, daemon=True).start()
+    assert run_ranks(context, rank_acts.wait_for_a_stop, {}, ranks_per_node=2) == 0
+    assert {"stopped-0", "stopped-1"} < set(files.names(context.folder))
+
+
+@pytest.mark.usefixtures("in_this_process")
+@pytest.mark.parametrize(
+    ("error", "outcome", "message"),
+    [
+        ("full", "disk_full", r"rank 0 of 2 on \S+: \[Errno 28\] No space left on device: 'tile.npy'"),
+        ("cuda", "cuda_oom", r"rank 0 of 2 on \S+: CUDA out of memory"),
+        ("memory", "host_oom", r"rank 0 of 2 on \S+ found no memory; give more resources.memory_gib, or fewer resources.cpus"),
+    ],
+)
+def test_what_is_wrong_with_a_rank_is_wrong_with_the_task(context, error, outcome, message):
+    with pytest.raises(Exception, match=message) as raised:
+        run_ranks(context, rank_acts.raise_, {"error": error}, ranks_per_node=2)
+    assert classify(raised.value, progressed=False, told_to_stop=False) == outcome
+
+
+@pytest.mark.usefixtures("in_this_process")
+@pytest.mark.parametrize("error", ["peer", "pipe"])
+def test_what_may_be_another_ranks_death_is_but_a_status(context, error):
+    assert run_ranks(context, rank_acts.raise_, {"error": error}, ranks_per_node=2) == 1
