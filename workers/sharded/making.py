@@ -1,10 +1,8 @@
 """The tiles of a kernel by several processes: each publishes those of its share as parts of the task, which a later attempt adopts."""
 
-import contextlib
 import functools
 import math
 import resource
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -14,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from workers import files
 from workers.context import Context
-from workers.errors import Diverged, Interrupted
+from workers.errors import Diverged, Interrupted, ProcessLost
 from workers.sharded.panels import Pair, Panels
 from workers.sharded.ranks import as_rank, context_of, publish_order, run_ranks
 from workers.sharded.tiles import INDEX, TileFacts, TileSet, sums_of, tile_name
+from workers.sharded.watching import watched
 
 if TYPE_CHECKING:
     from workers.entk import KernelTiles
 
 # launches of ranks for what is missing, as long as each adds some
 MOST_LAUNCHES = 4
-LOOK_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,11 +48,12 @@ def make_tiles(context: Context, panels: Panels, dtype: str, workforce: Workforc
     total = sum(1 for _ in panels.pairs())
     missing = _missing(context, panels.pairs())
     if len(missing) < total:
-        context.log(f"{total - len(missing)} of {total} tiles were published by an earlier attempt")
+        context.resumed_at = total - len(missing)
+        context.log(f"{context.resumed_at} of {total} tiles were published by an earlier attempt")
     launches, before = 0, total + 1
     while missing and len(missing) < before and launches < MOST_LAUNCHES:
         launches, before = launches + 1, len(missing)
-        with _watched(context, [tile_name(pair) for pair in missing], total):
+        with watched(context, [tile_name(pair) for pair in missing], total):
             status = (_by_ray if workforce.ray else _by_ranks)(context, panels, missing, workforce)
         missing = _missing(context, missing)
         if missing and context.stopping:
@@ -62,7 +61,7 @@ def make_tiles(context: Context, panels: Panels, dtype: str, workforce: Workforc
         if missing:
             context.log(f"ranks ended with status {status} and {len(missing)} of {total} tiles missing")
     if missing:
-        raise RuntimeError(f"{len(missing)} of {total} tiles are missing after {launches} launches of the ranks; the log says why")
+        raise ProcessLost(f"{len(missing)} of {total} tiles are missing after {launches} launches of the ranks; the log says why")
     return _published(context, panels, dtype)
 
 
@@ -70,7 +69,7 @@ def _by_ranks(context: Context, panels: Panels, missing: Sequence[Pair], workfor
     """Each rank has its share; the exit status of one that failed, or 0."""
     shares = panels.shares(len(context.nodes) * workforce.ranks_per_node, missing)
     order = {"shares": shares, "memory_gib": workforce.memory_gib}
-    return run_ranks(context, make_share, order, ranks_per_node=workforce.ranks_per_node)
+    return run_ranks(context, make_share, order, ranks_per_node=workforce.ranks_per_node, rank_gib=workforce.rank_gib)
 
 
 def _by_ray(context: Context, panels: Panels, missing: Sequence[Pair], workforce: Workforce) -> int:
@@ -129,24 +128,6 @@ def _kept_engine(path: str) -> "tuple[Context, KernelTiles, AbstractContextManag
 def _missing(context: Context, pairs: "Iterator[Pair] | Sequence[Pair]") -> list[Pair]:
     """Tiles that neither this attempt nor an earlier one has published."""
     return [pair for pair in pairs if context.adopt(tile_name(pair)) is None]
-
-
-@contextlib.contextmanager
-def _watched(context: Context, names: Sequence[str], total: int) -> Iterator[None]:
-    """Tell how many tiles there are while ranks publish them."""
-    marks, ended = {f"{name}.part.json" for name in names}, threading.Event()
-
-    def watch() -> None:
-        while not ended.wait(LOOK_SECONDS):
-            context.progress(total - len(names) + len(marks.intersection(files.names(context.folder))), total)
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def _published(context: Context, panels: Panels, dtype: str) -> TileSet:

@@ -92,7 +92,8 @@ def test_a_later_attempt_takes_over_the_tiles_there_are(root, monkeypatch):
         dying.setenv("EIGENSWEEP_FAULT", "12")
         dying.setattr("workers.sharded.making.MOST_LAUNCHES", 1)
         ended = attempt(root)
-    assert "tiles are missing after 1 launches of the ranks" in str(ended)
+    assert "tiles are missing after 1 launches of the ranks" in ended.message
+    assert ended.outcome == "killed"
     folder = taskdir.attempt_dir(root, task_of(TILED).commit_name, "first")
     before = {name: (folder / name).stat().st_ino for name in files.names(folder) if name.endswith(".npy.part.json")}
     assert 0 < len(before) < 10
@@ -139,7 +140,8 @@ def test_a_network_that_is_not_finite_ends_with_its_name(root):
 
 def test_too_little_memory_is_said_before_a_rank_starts(root):
     ended = attempt(root, resources={"cpus": 4, "memory_gib": 1.5})
-    assert "resources.memory_gib must be at least 2.21 for 4 ranks of a node with tiles of 20 rows, got 1.5; any of these would do" in str(ended)
+    said = "resources.memory_gib must be at least 2.21 for 4 ranks of a node with tiles of 20 rows, got 1.5; any of these would do"
+    assert said in ended.message
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed: make setup, or pip install '.[ray]'")
