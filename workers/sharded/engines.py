@@ -1,5 +1,6 @@
 """Engines for the eigenvalues of a tiled kernel: which one fits a question and a machine, and why."""
 
+import dataclasses
 from dataclasses import dataclass
 
 from workers.errors import ConfigError
@@ -8,6 +9,8 @@ from workers.sharded import scalapack
 ENGINES = ("whole", "scalapack", "lanczos")
 # the kernel in double precision, its eigenvectors, and what the solver works with
 COPIES_WHOLE = 4
+# block Lanczos is the cheaper way for fewer eigenpairs than one in so many rows, of so many rows at least
+ROWS_PER_VECTOR, FEWEST_ROWS_OF_LANCZOS = 20, 1024
 # one process is not slower than several up to so many rows
 MOST_ROWS_WHOLE = 16384
 
@@ -20,6 +23,10 @@ class Question:
     num_vectors: int
     num_probes: int = 32
     error: "tuple[float, float]" = (0.0, 0.0)  # of the kernel, with its standard error; 0: only rounding is known
+
+    def takes_few(self, num_rows: int) -> bool:
+        """Whether the eigenvectors are so few that Lanczos finds them for less than a solver of the whole spectrum takes for them."""
+        return num_rows >= FEWEST_ROWS_OF_LANCZOS and ROWS_PER_VECTOR * self.num_vectors <= num_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +50,15 @@ class Choice:
 def choose(question: Question, num_rows: int, dtype: str, machine: Machine, engine: str = "auto") -> Choice:
     """The engine for a question; ConfigError where none can answer, with what would do.
 
-    "whole": LAPACK in one process, all eigenvalues and vectors. "scalapack": all eigenvalues and some vectors, by MPI ranks. "lanczos":
-    the largest by block Lanczos, with products by all ranks, and the entropy by deflated quadrature.
+    "whole": LAPACK in one process, all eigenvalues. "scalapack": all eigenvalues, by MPI ranks. "lanczos": the largest by block Lanczos,
+    with products by all ranks, and the entropy by deflated quadrature. A few eigenvectors come from Lanczos for the first two also.
     """
     against = {
         "whole": _against_whole(num_rows, machine),
         "scalapack": _against_scalapack(question, num_rows, dtype, machine),
         "lanczos": "" if question.num_eigenvalues is not None else "it finds the largest eigenvalues, and all are asked for",
     }
-    few = question.num_eigenvalues is not None and num_rows >= 1024 and 20 * question.num_eigenvalues <= num_rows
+    few = question.num_eigenvalues is not None and dataclasses.replace(question, num_vectors=question.num_eigenvalues).takes_few(num_rows)
     order = ["lanczos", "whole", "scalapack"] if few else ["whole", "scalapack", "lanczos"]
     if not few and num_rows > MOST_ROWS_WHOLE and machine.num_ranks > 1:
         order = ["scalapack", "whole", "lanczos"]
@@ -72,7 +79,8 @@ def _against_whole(num_rows: int, machine: Machine) -> str:
 def _against_scalapack(question: Question, num_rows: int, dtype: str, machine: Machine) -> str:
     if machine.no_scalapack:
         return machine.no_scalapack
-    needed = scalapack.memory_bytes_needed(num_rows, machine.num_ranks, dtype, question.num_vectors) / 2**30
+    vectors = 0 if question.takes_few(num_rows) else question.num_vectors
+    needed = scalapack.memory_bytes_needed(num_rows, machine.num_ranks, dtype, vectors) / 2**30
     if needed <= machine.rank_gib:
         return ""
     return f"each of {machine.num_ranks} ranks needs {needed:.1f} GiB, and {machine.rank_gib:.1f} are there; more nodes need less each"

@@ -43,7 +43,7 @@ def solve(
 
 
 def _by_scalapack(context: Context, tiles: TileSet, question: Question, ranks_per_node: int) -> list[str]:
-    """Files of all eigenvalues and of the eigenvectors, which the ranks then certify."""
+    """Files of all eigenvalues and of the eigenvectors, unless these are few; the ranks then certify them."""
     import numpy as np
 
     folder, nodes = context.folder / "scalapack", context.nodes
@@ -51,11 +51,11 @@ def _by_scalapack(context: Context, tiles: TileSet, question: Question, ranks_pe
         tiles,
         ranks=len(nodes) * ranks_per_node,
         folder=folder,
-        vectors=question.num_vectors,
+        vectors=0 if question.takes_few(tiles.num_rows) else question.num_vectors,
         nodes=nodes if len(nodes) > 1 else (),
         stopping=lambda: context.stopping,
     )
     context.log(f"{solved.library}: {solved.cpu_seconds:.1f} core-seconds, no rank held more than {solved.memory_bytes / 2**30:.2f} GiB")
     values = folder / "values.npy"
     np.save(values, solved.eigenvalues_R)
-    return [str(values), str(solved.vectors)]
+    return [str(values), *([str(solved.vectors)] if solved.vectors else [])]

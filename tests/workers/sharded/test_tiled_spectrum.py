@@ -12,6 +12,7 @@ from workers.errors import ConfigError
 from workers.execute import execute
 from workers.sharded.engines import Machine, Question, choose
 from workers.sharded.scalapack import available
+from workers.sharded.tiles import TileSet
 from workers.workloads.gram import Gram
 from workers.workloads.spectrum import Spectrum
 from workers.workloads.tiled_spectrum import TiledSpectrum
@@ -56,6 +57,22 @@ def test_eigenvalues_and_weights_are_those_of_the_whole_kernel(root, engine, cou
         p = expected / expected.sum()
         entropy = float(-(p[p > 0] * np.log(p[p > 0])).sum())
         assert abs(numbers["entropy_estimate"] - entropy) <= 5 * numbers["entropy_standard_error"] + 1e-6
+
+
+@pytest.mark.parametrize("engine", ["whole", pytest.param("scalapack", marks=pytest.mark.skipif(bool(available()), reason=available()))])
+def test_a_few_vectors_of_a_whole_spectrum_are_those_of_lanczos(tmp_path, engine):
+    committed(tmp_path, TRAIN)
+    gram = dataclasses.replace(TILED, probe_size=110, panel_rows=300)
+    execute(tmp_path, dataclasses.replace(task_of(gram), resources=RESOURCES), attempt="first", code="test", reraise=True)
+    workload = TiledSpectrum(gram=gram, num_eigenvalues=None, num_eigenvectors=5, engine=engine)
+    found = commit_of(tmp_path, workload)
+    tiles = TileSet.load(taskdir.payload_path(tmp_path, taskdir.read_commit(tmp_path, task_of(gram).commit_name), "tiles.json"))
+    values, expected = np.array(found.rows["spectra"]["eigenvalue"]), np.linalg.eigvalsh(tiles.whole())
+    np.testing.assert_allclose(values, expected, rtol=0, atol=1e-12 * expected[-1])
+    vectors = np.load(taskdir.payload_path(tmp_path, found, "eigenvectors.npy"))
+    assert np.abs(tiles.whole() @ vectors - vectors * values[-5:]).max() < 1e-9 * expected[-1]
+    assert np.isnan(found.rows["spectra"]["weight"][:-5]).all() and np.isfinite(found.rows["spectra"]["weight"][-5:]).all()
+    assert last(found)["trace_error"] < 1e-12 and last(found)["residual_norm"] < 1e-9 and last(found)["psd"] == 1
 
 
 def test_a_flipped_bit_is_found_and_the_tile_computed_again(root):
@@ -108,7 +125,7 @@ def test_what_no_engine_can_answer_is_refused(engine, message):
 
 
 def test_ranks_with_too_little_memory_for_scalapack_are_told_so():
-    with pytest.raises(ConfigError, match=r"scalapack: each of 4 ranks needs 0.8 GiB, and 0.5 are there; more nodes need less each"):
+    with pytest.raises(ConfigError, match=r"scalapack: each of 4 ranks needs 0.9 GiB, and 0.5 are there; more nodes need less each"):
         choose(Question(num_eigenvalues=None, num_vectors=10), 20480, "float64", Machine(4, 0.5, 2.0), "auto")
 
 
