@@ -44,7 +44,7 @@ class Speed:
     start: float
 
 
-# one core of a Xeon with AVX-512: rounded from single runs, not from a benchmark of their own; disk and network are assumed
+# one core of a Xeon with AVX-512: round numbers, taken from no benchmark of their own; disk and network are assumed
 CORE = Speed(
     products=120e9, outer=50e9, passes=30e9, dense=20e9, vectors=20e9, basis=8e9, hash_bytes=1.2e9, disk_bytes=0.8e9, network_bytes=1e9,
     start=3.0,
