@@ -34,7 +34,7 @@ def answer(context: Context, order: dict[str, Any], rank: int, num_ranks: int) -
         return
     with sharded(tiles, rank, num_ranks, context.device) as kernel:
         if kernel is not None and "solved" in order:
-            _certify(context, tiles, kernel, question, *map(_loaded, order["solved"]))
+            _certify(context, tiles, kernel, question, tiles.dtype, *map(_loaded, order["solved"]))
         elif kernel is not None:
             _ask(context, tiles, kernel, question)
 
@@ -68,7 +68,7 @@ def _ask_whole(context: Context, tiles: TileSet, question: Question) -> None:
         _ask(context, tiles, tiles.whole(), question)
         return
     kernel_RR = torch.from_numpy(tiles.whole())
-    _certify(context, tiles, kernel_RR, question, torch.linalg.eigvalsh(kernel_RR.double()))
+    _certify(context, tiles, kernel_RR, question, "float64", torch.linalg.eigvalsh(kernel_RR.double()))
 
 
 def _loaded(path: str) -> "Tensor":
@@ -79,7 +79,13 @@ def _loaded(path: str) -> "Tensor":
 
 
 def _certify(
-    context: Context, tiles: TileSet, kernel: "Operator", question: Question, values_R: "Tensor", vectors_RV: "Tensor | None" = None
+    context: Context,
+    tiles: TileSet,
+    kernel: "Operator",
+    question: Question,
+    precision: str,
+    values_R: "Tensor",
+    vectors_RV: "Tensor | None" = None,
 ) -> None:
     """What all eigenvalues of another solver are worth, with its vectors or Lanczos's: residuals and orthogonality, by products."""
     from workers import entk
@@ -88,7 +94,8 @@ def _certify(
     if vectors_RV is None:
         vectors_RV = entk.spectrum(kernel, question.num_vectors, error=known_error(question)).eigenvectors
         assert vectors_RV is not None
-    largest, error = float(values_R[-1]), known_error(question)
+    largest = float(values_R[-1])
+    error = _with_rounding(known_error(question), precision, len(values_R), largest)
     certificates.refuse_negative(kernel, float(values_R[0]), largest, error)
     pairs = certificates.certify(
         kernel,
@@ -100,6 +107,19 @@ def _certify(
     )
     spectrum = Spectrum(eigenvalues=values_R, eigenvectors=vectors_RV, certificate=pairs, num_rows=len(values_R))
     publish(context, values_R.numpy(), vectors_RV.numpy(), _certificate(tiles, spectrum))
+
+
+def _with_rounding(error: "Estimate | None", precision: str, num_rows: int, largest: float) -> "Estimate | None":
+    """A kernel's error, but not less than what a solver in this precision rounds: sqrt(R) x eps x the largest eigenvalue.
+
+    Rounding errors are random rather than all of one sign (Higham and Mary, SIAM J. Sci. Comput. 41, 2019).
+    """
+    import numpy as np
+
+    from workers.entk import Estimate
+
+    rounding = num_rows**0.5 * float(np.finfo(precision).eps) * largest
+    return None if error is None else Estimate(max(error.value, rounding), error.standard_error)
 
 
 def estimates(density: "Density") -> dict[str, float]:
