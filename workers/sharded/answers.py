@@ -37,6 +37,8 @@ def answer(context: Context, order: dict[str, Any], rank: int, num_ranks: int) -
             _certify(context, tiles, kernel, question, tiles.dtype, *map(_loaded, order["solved"]))
         elif kernel is not None:
             _ask(context, tiles, kernel, question)
+        if kernel is not None:
+            context.log(f"took {kernel.num_products:,} products of the kernel with a vector")
 
 
 def known_error(question: Question) -> "Estimate | None":
