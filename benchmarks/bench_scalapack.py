@@ -1,7 +1,8 @@
 """A kernel of 4096 rows in tiles on disk by two MPI ranks, beside torch on the whole matrix in memory: speed per core, and agreement.
 
-Speed per core: rows by processor second, of all ranks together, with what they wait for each other. torch runs on one thread: alone, and
-once on each core, as many at once as there are ranks, since cores share the speed of memory.
+Speed per core: rows by core second, which are seconds of clock times the cores that are held: those of the ranks, with what they wait for
+each other, beside those of torch with as many threads as there are ranks, since cores share the speed of memory. torch on one thread, with
+the other core idle, is shown too.
 """
 
 import os
@@ -10,7 +11,6 @@ os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS
 
 import argparse
 import statistics
-import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.measure import Bars, heading, interleave, parser, scratch, spread, table
+from benchmarks.measure import run as measured
 from workers.sharded import scalapack
 from workers.sharded.panels import Panels
 from workers.sharded.tiles import TileFacts, TileSet, tile_name
@@ -30,11 +31,12 @@ PANEL_ROWS = 1024
 TORCH = """
 import sys, time
 import numpy, torch
-torch.set_num_threads(1)
+threads = int(sys.argv[3])
+torch.set_num_threads(threads)
 kernel = torch.from_numpy(numpy.load(sys.argv[1]))
-began = time.process_time()
+began = time.perf_counter()
 getattr(torch.linalg, sys.argv[2])(kernel)
-print(time.process_time() - began)
+print(threads * (time.perf_counter() - began))
 """
 
 
@@ -54,35 +56,33 @@ def in_tiles(kernel: Tensor, folder: Path) -> TileSet:
     return TileSet.of(panels, "float64", folder, facts)
 
 
-def by_torch(kernel: Path, processes: int, function: str) -> float:
-    """Processor seconds of one of so many processes that run a function of torch.linalg at once, each on one thread."""
-    command = [sys.executable, "-c", TORCH, kernel, function]
-    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(processes)]
-    return statistics.fmean(float(process.communicate()[0]) for process in running)
+def by_torch(kernel: Path, function: str, threads: int) -> float:
+    """Core seconds of a function of torch.linalg in a process of its own."""
+    threads_of = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
+    told = measured([sys.executable, "-c", TORCH, kernel, function, str(threads)], **threads_of)
+    return float(told.output)
 
 
 def by_ranks(tiles: TileSet, ranks: int, folder: Path, library: str, *, vectors: bool) -> float:
-    """Processor seconds of all ranks, reading of tiles and writing of vectors included."""
+    """Core seconds of all ranks, reading of tiles and writing of vectors included."""
     os.environ["EIGENSWEEP_SCALAPACK"] = library
-    return scalapack.solve(tiles, ranks=ranks, folder=folder, vectors=vectors).cpu_seconds
+    return ranks * scalapack.solve(tiles, ranks=ranks, folder=folder, vectors=vectors).seconds
 
 
 def compare(kernel: Path, tiles: TileSet, asked: argparse.Namespace, bars: Bars, *, vectors: bool) -> list[list[str]]:
     """The rows of one task."""
     function, task = ("eigh", "eigenvectors too") if vectors else ("eigvalsh", "eigenvalues")
-    alone, busy = "torch, one process", f"torch, {asked.ranks} processes at once"
-    cases = {alone: partial(by_torch, kernel, 1, function), busy: partial(by_torch, kernel, asked.ranks, function)}
-    solvers = {
-        f"{asked.ranks} ranks, {name}": library for name, library in (("Debian's", ""), ("MKL's", asked.mkl)) if library or name != "MKL's"
-    }
-    for name, library in solvers.items():
-        cases[name] = partial(by_ranks, tiles, asked.ranks, tiles.folder / "solve", library, vectors=vectors)
+    same, alone = f"torch, {asked.ranks} threads", "torch, one thread"
+    cases = {same: partial(by_torch, kernel, function, asked.ranks), alone: partial(by_torch, kernel, function, 1)}
+    libraries = {"Debian's": ""} | ({"MKL's": asked.mkl} if asked.mkl else {})
+    for name, library in libraries.items():
+        cases[f"{asked.ranks} ranks, {name}"] = partial(by_ranks, tiles, asked.ranks, tiles.folder / "solve", library, vectors=vectors)
     every = interleave(cases, asked.repetitions)
     found = {name: statistics.median(seconds) for name, seconds in every.items()}
-    for name, library in solvers.items():
-        bars.at_least(f"all {task}: speed per core of {name}, all cores at work", found[busy] / found[name], 1.0 if library else 0.7, "x")
-        bars.at_least(f"all {task}: speed per core of {name}, torch alone", found[alone] / found[name], 1.0 if library else 0.7, "x")
-    return [[f"all {task}", name, spread(every[name]), *(f"{found[peer] / found[name]:.2f} x" for peer in (alone, busy))] for name in cases]
+    for name, library in libraries.items():
+        ratio = found[same] / found[f"{asked.ranks} ranks, {name}"]
+        bars.at_least(f"all {task}: speed per core of {name} over torch's", ratio, 1.0 if library else 0.7, "x")
+    return [[f"all {task}", name, spread(every[name]), *(f"{found[peer] / found[name]:.2f} x" for peer in (same, alone))] for name in cases]
 
 
 def main() -> int:
@@ -106,7 +106,7 @@ def main() -> int:
         os.environ["EIGENSWEEP_SCALAPACK"] = ""
         found = torch.from_numpy(scalapack.solve(tiles, ranks=asked.ranks, folder=folder / "solve").eigenvalues_R)
     expected = torch.linalg.eigvalsh(kernel)
-    table(["task", "solver", "processor seconds", "speed per core, of torch's alone", "of torch's, all cores at work"], rows)
+    table(["task", "solver", "core seconds", f"speed per core, of torch's on {asked.ranks}", "of torch's on one"], rows)
     bars.at_most("eigenvalues from tiles against the whole matrix, times 1e10", 1e10 * float((found / expected - 1).abs().max()), 1, "")
     return bars.show(check=not asked.no_check)
 
