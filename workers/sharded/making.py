@@ -4,6 +4,7 @@ import functools
 import math
 import resource
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -74,7 +75,7 @@ def _by_ranks(context: Context, panels: Panels, missing: Sequence[Pair], workfor
 
 def _by_ray(context: Context, panels: Panels, missing: Sequence[Pair], workforce: Workforce) -> int:
     """Each actor has the share that a rank would have; one that is done helps the others, and a lost one's share goes to those left."""
-    from workers.sharded.pool import Call, Paced
+    from workers.sharded.pool import Call, Progress
     from workers.sharded.ray_cluster import ray_cluster
     from workers.sharded.ray_pool import RayPool
 
@@ -84,7 +85,7 @@ def _by_ray(context: Context, panels: Panels, missing: Sequence[Pair], workforce
     # what CUDA reserves without using it would count
     limit = None if gpus else workforce.rank_gib
     own_gib = None if limit is None else ranks * limit
-    told = Paced(context.log, "Ray: ")
+    told: deque[Progress] = deque(maxlen=1)
     with ray_cluster(nodes, address=workforce.ray_address, cpus_per_node=ranks, gpus_per_node=gpus, memory_gib=own_gib) as cluster:
         context.log(f"Ray at {cluster.address} with {len(cluster.nodes)} nodes after {cluster.seconds:.1f} s")
         shares = panels.shares(len(cluster.nodes) * ranks, missing)
@@ -95,11 +96,13 @@ def _by_ray(context: Context, panels: Panels, missing: Sequence[Pair], workforce
                 calls,
                 helps_from=1,
                 stopping=lambda: context.stopping,
-                report=told.progress,
-                lost=told.now,
+                report=told.append,
+                lost=lambda message: context.log(f"Ray: {message}"),
             )
             for _ in run:
                 pass
+    for progress in told:
+        context.log(f"Ray: {progress}")
     return 0
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from workers import errors
-from workers.errors import ConfigError, EigensweepError
+from workers.errors import ConfigError, EigensweepError, ProcessLost
 from workers.execute import classify
 from workers.sharded.call_queue import CallQueue
 
@@ -19,8 +19,8 @@ WAIT_SECONDS = 0.2
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
-class WorkerLost(EigensweepError):
-    """Workers die, and no further attempt is made."""
+class WorkerLost(ProcessLost):
+    """Workers die, and this run makes no further attempt."""
 
 
 class CallFailed(EigensweepError):
@@ -68,26 +68,6 @@ class Progress:
         left = f", about {(self.total - self.done) / self.per_second:.0f} s left" if 0 < self.done < self.total else ""
         again = f", {self.redone} done again" if self.redone else ""
         return f"{self.done} of {self.total} calls, {self.per_second:.3g} a second, {self.num_workers} workers{again}{left}"
-
-
-@dataclass(slots=True)
-class Paced:
-    """Writes how far a run is with `log`, at most every `seconds` and at its end; what is lost at once."""
-
-    log: Callable[[str], None]
-    before: str = ""
-    seconds: float = 60.0
-    _at: float = field(default=0.0, init=False)
-
-    def progress(self, progress: Progress) -> None:
-        """For `report` of a run."""
-        if progress.done == progress.total or progress.seconds - self._at >= self.seconds:
-            self._at = progress.seconds
-            self.now(str(progress))
-
-    def now(self, message: str) -> None:
-        """For `lost` of a run."""
-        self.log(f"{self.before}{message}")
 
 
 class Pool(abc.ABC):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from workers.errors import ConfigError
-from workers.sharded.ray_crew import Crew, orders_for
+from workers.sharded.ray_crew import Crew, forget_token, orders_for
 
 CONNECT_SECONDS = 10.0
 _PROBE = "import ray, sys; ray.init(address=sys.argv[1], logging_level='error', log_to_driver=False); ray.nodes()"
@@ -86,6 +86,7 @@ def alive_nodes() -> tuple[str, ...]:
 def _connected(address: str, ip: str | None) -> Iterator[None]:
     ray = load_ray()
     more = {} if ip is None else {"_node_ip_address": ip}
+    forget_token()  # of the Ray that this process was connected to before
     with _own_signals():
         ray.init(address=address, logging_level="error", log_to_driver=True, **more)
     try:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from workers.errors import ConfigError, EigensweepError
+from workers.errors import ConfigError, ProcessLost
 from workers.sharded import ray_node
 
 POLL_SECONDS = 0.1
@@ -24,7 +24,7 @@ END_SECONDS = 15.0
 OBJECT_STORE_BYTES = 128 * 2**20  # Ray's least is 75 MB; only plain values go through it
 
 
-class RayUnusable(EigensweepError):
+class RayUnusable(ProcessLost):
     """Ray does not start on a node, or has left it."""
 
 
@@ -162,10 +162,9 @@ class Crew:
 
 @contextlib.contextmanager
 def _environment(more: dict[str, str]) -> Iterator[None]:
-    """Variables for this process; Ray, which has kept those of an earlier cluster, is told to read them anew."""
+    """Variables for this process."""
     before = {name: os.environ.pop(name, None) for name in (*more, *ray_node.OTHERS)}
     os.environ.update(more)
-    _forget_token()
     try:
         yield
     finally:
@@ -175,7 +174,8 @@ def _environment(more: dict[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _forget_token() -> None:
+def forget_token() -> None:
+    """Have Ray read token and mode from the environment anew: it keeps what it has read once for as long as a process lives."""
     raylet: Any = importlib.import_module("ray._raylet")
     raylet.Config.initialize("")
     raylet.AuthenticationTokenLoader.instance().reset_cache()

@@ -12,7 +12,7 @@ import pytest
 from ray_here import held, needs_ray
 
 from workers.errors import ConfigError, Diverged
-from workers.sharded.pool import Call, CallFailed, Paced, Pool, Progress, WorkerLost
+from workers.sharded.pool import Call, CallFailed, Pool, WorkerLost
 from workers.sharded.process_pool import ProcessPool
 
 
@@ -224,12 +224,3 @@ def test_progress_tells_done_total_and_speed(pool):
     assert all(one.total == 4 and one.per_second > 0 for one in seen)
     assert "1 of 4 calls" in str(seen[0])
     assert "left" in str(seen[0]) and "left" not in str(seen[-1])
-
-
-def test_the_log_has_the_end_of_a_run_and_its_progress_at_intervals():
-    log: list[str] = []
-    paced = Paced(log.append, "pool: ", seconds=10)
-    for done, seconds in enumerate((2.0, 9.0, 10.0, 11.0, 19.0, 21.0, 22.0), 1):
-        paced.progress(Progress(done, 7, seconds, 2, 0))
-    paced.now("a worker was killed")
-    assert [line.split(" of ")[0] for line in log] == ["pool: 3", "pool: 6", "pool: 7", "pool: a worker was killed"]

@@ -168,6 +168,14 @@ def test_a_ray_that_is_there_is_used_and_left_running():
 
 
 @needs_ray
+@pytest.mark.usefixtures("ray_here", "place")
+def test_a_process_goes_from_a_ray_of_its_own_to_another_with_its_token():
+    for address, count in ((None, 1), (held().address, 2)):
+        with ray_cluster(address=address, cpus_per_node=1) as cluster:
+            assert len(cluster.nodes) == count
+
+
+@needs_ray
 @pytest.mark.parametrize("silent", [True, False])
 def test_an_address_that_does_not_answer_is_an_error_in_bounded_time(silent):
     with socket.socket() as server:

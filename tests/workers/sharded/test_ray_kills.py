@@ -151,6 +151,7 @@ def test_tiles_of_a_killed_driver_are_kept_and_its_workers_end(scene):
 def test_tiles_stay_where_a_node_of_other_code_is_refused(scene, monkeypatch):
     lost = scene.attempt("first", deaths=3)
     kept = scene.published()
+    assert lost.outcome == "killed", "a later attempt may have better luck"
     assert "has ended 3 workers" in lost.message and "what is published is kept" in lost.message
     assert 0 < len(kept) < NUM_TILES
     with monkeypatch.context() as other:
