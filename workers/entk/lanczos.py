@@ -7,7 +7,7 @@ the whole basis, so that only the products limit the result.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -23,7 +23,15 @@ LOW_PRECISION_TOLERANCE = 1e-6
 NOISE = 64 * torch.finfo(torch.float64).eps
 TINY = 1e-300
 State = Mapping[str, Tensor]
-Save = Callable[[int, Callable[[], dict[str, Tensor]]], None]
+
+
+class GiveState(Protocol):
+    """Gives the state of a run; `shared`: not copied, and right until the next block, for who writes it at once."""
+
+    def __call__(self, *, shared: bool = False) -> dict[str, Tensor]: ...
+
+
+Save = Callable[[int, GiveState], None]
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -231,21 +239,22 @@ class _Krylov:
             residual_norms_K=norms_K,
             lowest=self.lowest,
             num_products=self.num_products,
-            state=self.state(),
+            state=self.state(shared=True),  # nothing changes it any more
         )
 
-    def state(self) -> dict[str, Tensor]:
-        """All that `load` needs, as contiguous tensors."""
+    def state(self, *, shared: bool = False) -> dict[str, Tensor]:
+        """All that `load` needs, as contiguous tensors; `shared`: not copied, and right until the next block."""
         counts = (self.count, self.width, self.block, self.capacity, self.num_products, self.num_draws)
-        return {
-            "basis": self.basis_MR[: self.count].clone(),
-            "projected": self.projected_MM[: self.count, : self.count].clone(),
-            "next": self.next_RB.contiguous().clone(),
-            "remainder": self.remainder_BB.contiguous().clone(),
-            "scale": self.scale.clone(),
+        found = {
+            "basis": self.basis_MR[: self.count],
+            "projected": self.projected_MM[: self.count, : self.count].contiguous(),
+            "next": self.next_RB.contiguous(),
+            "remainder": self.remainder_BB.contiguous(),
+            "scale": self.scale,
             "lowest": torch.tensor(self.lowest, dtype=torch.float64),
             "counts": torch.tensor(counts),
         }
+        return found if shared else {name: value.clone() for name, value in found.items()}
 
     def load(self, state: State) -> None:
         """Take the place of the run that gave this state."""

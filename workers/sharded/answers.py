@@ -1,25 +1,21 @@
 """What a rank does for the eigenvalues of a tiled kernel: the first one asks, the others multiply, and the answer is certified."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workers.context import Context
 from workers.sharded.engines import Question
+from workers.sharded.findings import certificate, estimates, known_error, publish
 from workers.sharded.ranks import as_rank
+from workers.sharded.resumable import find_largest
 from workers.sharded.tiles import TileSet
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor
 
     from workers.entk import Density, Estimate, Operator, Spectrum
 
-    Array = np.ndarray[Any, Any]
-
 # R rows; K eigenvalues; V eigenvectors, of the largest
-
-ANSWER, VECTORS = "answer.npz", "eigenvectors.npy"
 
 
 def answer(context: Context, order: dict[str, Any], rank: int, num_ranks: int) -> None:
@@ -36,38 +32,31 @@ def answer(context: Context, order: dict[str, Any], rank: int, num_ranks: int) -
         if kernel is not None and "solved" in order:
             _certify(context, tiles, kernel, question, tiles.dtype, *map(_loaded, order["solved"]))
         elif kernel is not None:
-            _ask(context, tiles, kernel, question)
+            spectrum, density = find_largest(context, kernel, question, every_seconds=order["every_seconds"])
+            _publish(context, tiles, spectrum, density, question)
         if kernel is not None:
             context.log(f"took {kernel.num_products:,} products of the kernel with a vector")
 
 
-def known_error(question: Question) -> "Estimate | None":
-    """Of the kernel; None: only rounding is known."""
-    from workers.entk import Estimate
-
-    value, standard_error = question.error
-    return Estimate(value, standard_error) if value else None
-
-
-def _ask(context: Context, tiles: TileSet, kernel: "Operator | Array", question: Question) -> None:
-    """Find the spectrum of a whole matrix, or by Lanczos that of an operator, with the entropy of what is left."""
-    from workers import entk
-
-    spectrum = entk.spectrum(kernel, question.num_eigenvalues, error=known_error(question))
-    numbers: dict[str, float] = {}
-    if not spectrum.is_whole:
-        numbers = estimates(entk.density(kernel, spectrum, num_probes=question.num_probes))
+def _publish(context: Context, tiles: TileSet, spectrum: "Spectrum", density: "Density | None", question: Question) -> None:
+    """The eigenvalues, with the entropy where some are left out."""
     assert spectrum.eigenvectors is not None
     vectors_RV = spectrum.eigenvectors[:, -question.num_vectors :]
-    publish(context, spectrum.eigenvalues.cpu().numpy(), vectors_RV.cpu().numpy(), _certificate(tiles, spectrum) | numbers)
+    numbers = _certificate(tiles, spectrum) | ({} if density is None else estimates(density))
+    publish(context, spectrum.eigenvalues.cpu().numpy(), vectors_RV.cpu().numpy(), numbers)
 
 
 def _ask_whole(context: Context, tiles: TileSet, question: Question) -> None:
-    """As `_ask`; all eigenvalues with few eigenvectors by LAPACK and Lanczos, for a fifth of what all eigenvectors take."""
+    """All that is asked by one process; few eigenvectors of all come from Lanczos, for a fifth of what all of them take."""
     import torch
 
+    from workers import entk
+
     if question.num_eigenvalues is not None or not question.takes_few(tiles.num_rows):
-        _ask(context, tiles, tiles.whole(), question)
+        kernel = tiles.whole()
+        spectrum = entk.spectrum(kernel, question.num_eigenvalues, error=known_error(question))
+        density = None if spectrum.is_whole else entk.density(kernel, spectrum, num_probes=question.num_probes)
+        _publish(context, tiles, spectrum, density, question)
         return
     kernel_RR = torch.from_numpy(tiles.whole())
     _certify(context, tiles, kernel_RR, question, "float64", torch.linalg.eigvalsh(kernel_RR.double()))
@@ -124,19 +113,6 @@ def _with_rounding(error: "Estimate | None", precision: str, num_rows: int, larg
     return None if error is None else Estimate(max(error.value, rounding), error.standard_error)
 
 
-def estimates(density: "Density") -> dict[str, float]:
-    """Entropy and effective rank with their standard errors, by name."""
-    found = {"entropy": density.entropy, "effective_rank": density.effective_rank}
-    values = {f"{name}_estimate": estimate.value for name, estimate in found.items()}
-    return values | {f"{name}_standard_error": estimate.standard_error for name, estimate in found.items()}
-
-
-def certificate(spectrum: "Spectrum") -> dict[str, float]:
-    """The certificate by name."""
-    names = ("noise_floor", "residual_norm", "trace_error", "frobenius_error", "orthogonality", "asymmetry", "psd")
-    return {name: float(getattr(spectrum.certificate, name)) for name in names}
-
-
 def _certificate(tiles: TileSet, spectrum: "Spectrum") -> dict[str, float]:
     """The certificate by name; trace and norm of a whole spectrum against those that the tiles' makers have summed."""
     numbers = certificate(spectrum)
@@ -145,16 +121,6 @@ def _certificate(tiles: TileSet, spectrum: "Spectrum") -> dict[str, float]:
         numbers["trace_error"] = abs(float(values.sum()) - tiles.trace) / tiles.trace
         numbers["frobenius_error"] = abs(float(values.square().sum()) - tiles.frobenius**2) / tiles.frobenius**2
     return numbers
-
-
-def publish(context: Context, values_K: "Array", vectors_RV: "Array", numbers: Mapping[str, float]) -> None:
-    """Give eigenvalues (K,), eigenvectors (R, V) and numbers by name to the task."""
-    import numpy as np
-
-    with context.file(VECTORS) as path, path.open("wb") as file:
-        np.save(file, vectors_RV)
-    with context.file(ANSWER) as path, path.open("wb") as file:
-        np.savez(file, allow_pickle=False, eigenvalues=values_K, **{name: np.array(value) for name, value in numbers.items()})
 
 
 if __name__ == "__main__":

@@ -1,16 +1,21 @@
-"""Eigenvalues of a tiled kernel by the ranks of a task."""
+"""Eigenvalues of a sharded kernel by the ranks of a task, which waits for them."""
 
-from collections.abc import Mapping
+import contextlib
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workers import files
 from workers.context import Context
+from workers.errors import ProcessLost
 from workers.sharded import answers, scalapack
-from workers.sharded.answers import ANSWER, VECTORS
 from workers.sharded.engines import Choice, Question
+from workers.sharded.findings import ANSWER, VECTORS
 from workers.sharded.panels import Pair
-from workers.sharded.ranks import run_ranks
+from workers.sharded.ranks import Work, run_ranks
+from workers.sharded.resumable import RESUMED
 from workers.sharded.tiles import TileSet
 
 if TYPE_CHECKING:
@@ -18,28 +23,51 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
+LOOK_SECONDS = 0.5
+
 
 def solve(
-    context: Context, tiles: Path, moved: Mapping[Pair, Path], question: Question, choice: Choice, *, ranks_per_node: int
+    context: Context,
+    tiles: Path,
+    moved: Mapping[Pair, Path],
+    question: Question,
+    choice: Choice,
+    *,
+    ranks_per_node: int,
+    every_seconds: float,
 ) -> "dict[str, Array]":
-    """Ask the ranks: `eigenvalues` (K,), and numbers by name; the eigenvectors (R, V) are published as a part."""
-    import numpy as np
-
+    """Ask the ranks of a tiled kernel: `eigenvalues` (K,), and numbers by name; the eigenvectors (R, V) are published as a part."""
     order: dict[str, Any] = {
         "tiles": str(tiles),
         "moved": [[list(pair), str(path)] for pair, path in moved.items()],
         "question": asdict(question),
         "engine": choice.engine,
+        "every_seconds": every_seconds,
     }
-    if context.adopt(VECTORS) is None or context.adopt(ANSWER) is None:  # an earlier attempt may have come that far
-        if choice.engine == "scalapack":
-            order["solved"] = _by_scalapack(context, TileSet.load(tiles, moved), question, ranks_per_node)
-        ranks = 1 if choice.engine == "whole" else ranks_per_node
-        status = run_ranks(context, answers.answer, order, ranks_per_node=ranks)
-        if context.adopt(VECTORS) is None or context.adopt(ANSWER) is None:
-            raise RuntimeError(f"the ranks of the eigensolve ended with status {status}; the log says why")
+    if choice.engine == "scalapack" and not _is_answered(context):
+        order["solved"] = _by_scalapack(context, TileSet.load(tiles, moved), question, ranks_per_node)
+    return answered(context, answers.answer, order, ranks_per_node=1 if choice.engine == "whole" else ranks_per_node)
+
+
+def answered(context: Context, work: Work, order: Mapping[str, Any], *, ranks_per_node: int) -> "dict[str, Array]":
+    """What `work` publishes when its ranks do it, or has by an earlier attempt: `eigenvalues` (K,), and numbers by name.
+
+    ProcessLost where the ranks end without it.
+    """
+    import numpy as np
+
+    if not _is_answered(context):
+        with _checkpoints_told(context):
+            status = run_ranks(context, work, order, ranks_per_node=ranks_per_node)
+        if not _is_answered(context):
+            raise ProcessLost(f"the ranks of the eigensolve ended with status {status}; the log says why")
     with np.load(context.folder / ANSWER) as found:
         return dict(found)
+
+
+def _is_answered(context: Context) -> bool:
+    # the answer is published last: while it is not there, no eigenvectors are taken over that the ranks would replace
+    return all(context.adopt(name) is not None for name in (ANSWER, VECTORS))
 
 
 def _by_scalapack(context: Context, tiles: TileSet, question: Question, ranks_per_node: int) -> list[str]:
@@ -59,3 +87,39 @@ def _by_scalapack(context: Context, tiles: TileSet, question: Question, ranks_pe
     values = folder / "values.npy"
     np.save(values, solved.eigenvalues_R)
     return [str(values), *([str(solved.vectors)] if solved.vectors else [])]
+
+
+# -- how far the ranks are ----------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _checkpoints_told(context: Context) -> Iterator[None]:
+    """Report the checkpoints of the first rank as those of the task: one that is killed then counts as one that made progress."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(LOOK_SECONDS):
+            _tell_checkpoints(context)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        _tell_checkpoints(context)
+
+
+def _tell_checkpoints(context: Context) -> None:
+    names = files.names(context.folder)
+    context.resumed_at = _newest(RESUMED, names) if context.resumed_at is None else context.resumed_at
+    newest = _newest("checkpoint-", names)
+    if newest is not None and newest != context.checkpointed_at:
+        context.checkpointed_at = newest
+        context.report({"checkpoint": newest})
+
+
+def _newest(prefix: str, names: Sequence[str]) -> int | None:
+    steps = [int(name.removeprefix(prefix).removesuffix(".json")) for name in names if name.startswith(prefix) and name.endswith(".json")]
+    return max(steps, default=None)
