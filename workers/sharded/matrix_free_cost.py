@@ -1,0 +1,123 @@
+"""What the spectrum of a kernel that is never formed costs before it is computed: operations, seconds, and the memory of a node."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from workers.sharded import cost
+from workers.sharded.memory import BASE_GIB, GIB, ranks_of, up
+from workers.workload import Layer, Resources
+
+# N samples of the probe set; R rows of the kernel; K eigenvalues; V eigenvectors; C outputs; P parameters
+
+# of a rank, for activations and gradients: as a rule, and at least
+ENGINE_GIB, LEAST_ENGINE_GIB = 0.5, 0.05
+# for each vector: a backward pass of two products a layer, and a forward pass with tangents of two
+PRODUCTS_OF_A_VECTOR = 4
+# double precision is there too, for the error of single
+NUMBER_BYTES = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spectrum:
+    """The largest `count` eigenvalues of `num_samples` samples' kernel with `rows_per_sample` rows each, and the entropy from `num_probes`.
+
+    `layers`: None where model or data do not say what they are made of. `data_bytes`: of the images that each process reads.
+    """
+
+    num_samples: int
+    rows_per_sample: int
+    num_outputs: int
+    count: int
+    num_probes: int
+    dtype: str
+    layers: Sequence[Layer] | None
+    data_bytes: int
+
+    @property
+    def num_rows(self) -> int:
+        """Of the kernel."""
+        return self.num_samples * self.rows_per_sample
+
+    # -- time -----------------------------------------------------------------------------------------------------------------
+
+    def flops(self) -> tuple[float, float] | None:
+        """Operations of the products, which the ranks share, and of the basis, which the first one does alone; None: nobody knows."""
+        if self.layers is None:
+            return None
+        vectors = cost.lanczos_vectors(self.count, self.num_probes) * (self.num_outputs // self.rows_per_sample)
+        forward = 2.0 * sum(layer.positions * layer.fan_in * layer.num_outputs for layer in self.layers)
+        quadrature = 8.0 * self.num_probes * cost.PROBE_STEPS * (cost.PROBE_STEPS / 2 + self.count / 2)
+        basis = 12 * cost.PRODUCTS_PER_EIGENPAIR * self.count * 0.6 * cost.basis_size(self.num_rows, self.count)
+        return PRODUCTS_OF_A_VECTOR * vectors * self.num_samples * forward, self.num_rows * (basis + quadrature)
+
+    def seconds(self, resources: Resources) -> float | None:
+        """Of clock, roughly."""
+        found = self.flops()
+        if found is None:
+            return None
+        speed, ranks = cost.GPU if resources.gpus else cost.CORE, min(self.num_samples, resources.nodes * ranks_of(resources))
+        products = cost.ITEM_BYTES[self.dtype] / 4 * found[0] / speed.passes / ranks
+        return 2 * speed.start + products + found[1] / cost.CORE.basis
+
+    # -- memory and disk ------------------------------------------------------------------------------------------------------
+
+    def least_gib(self, resources: Resources) -> float:
+        """Memory of the first node: the task, its ranks with one vector at once, and the basis that the first of them keeps."""
+        return self._without_engines() + ranks_of(resources) * (self._process_gib() + self._least_engine_gib())
+
+    def usual_gib(self, resources: Resources) -> float:
+        """As `least_gib`, with room for more vectors at once, which is faster."""
+        engine = max(ENGINE_GIB, 4 * self._least_engine_gib())
+        return self._without_engines() + ranks_of(resources) * (self._process_gib() + engine)
+
+    def engine_gib(self, resources: Resources) -> float:
+        """What a rank may use for activations and gradients."""
+        return (resources.memory_gib - self._without_engines()) / ranks_of(resources) - self._process_gib()
+
+    def obstacle(self, resources: Resources) -> str:
+        """Why the memory is too small, and what would do; "": it is not."""
+        ranks, needed = ranks_of(resources), self.least_gib(resources)
+        if needed <= resources.memory_gib:
+            return ""
+        remedies = [f"resources.memory_gib={up(needed):g}"]
+        fewer = int((resources.memory_gib - self._without_engines()) / (self._process_gib() + self._least_engine_gib()))
+        if fewer > 0:
+            kind, nodes = "gpus" if resources.gpus else "cpus", -(-resources.nodes * ranks // fewer)
+            remedies.append(f"resources.{kind}={fewer}" + (f" (on resources.nodes={nodes} as many ranks as now)" if nodes > 1 else ""))
+        what = "ranks" if ranks > 1 else "rank"
+        return (
+            f"resources.memory_gib must be at least {up(needed):.2f} for {ranks} {what} of a node and a basis of {self.num_rows:,} rows, "
+            f"got {resources.memory_gib:g}; any of these would do: {', '.join(remedies)}"
+        )
+
+    def disk_bytes(self, num_vectors: int) -> int:
+        """Of the eigenvectors, and of the two checkpoints that are kept."""
+        return 8 * self.num_rows * (num_vectors + 2 * cost.basis_size(self.num_rows, self.count))
+
+    def _without_engines(self) -> float:
+        return self._process_gib() + 8 * self.num_rows * first_vectors(self.num_rows, self.count) / GIB
+
+    def _process_gib(self) -> float:
+        return BASE_GIB + self.data_bytes / GIB
+
+    def _least_engine_gib(self) -> float:
+        """Two gradients, and as much again for activations."""
+        return max(LEAST_ENGINE_GIB, 4 * NUMBER_BYTES * num_parameters(self.layers or ()) / GIB)
+
+
+def first_vectors(num_rows: int, count: int) -> int:
+    """Vectors in double precision, of all rows of the kernel, that the rank which asks holds at most."""
+    lanczos = cost.basis_size(num_rows, count) + 5 * count + 6 * cost.BLOCK
+    quadrature = count + cost.BLOCK * (cost.PROBE_STEPS + 6)
+    return max(lanczos, quadrature)
+
+
+def num_parameters(layers: Sequence[Layer]) -> int:
+    """Weights and biases."""
+    return sum((layer.fan_in + layer.bias) * layer.num_outputs for layer in layers)
+
+
+def bytes_of(shapes: Sequence[Sequence[int]]) -> int:
+    """Of images in single precision."""
+    return sum(4 * math.prod(shape) for shape in shapes)
