@@ -10,6 +10,9 @@ from orchestrator import show
 from orchestrator.plan import plan
 from orchestrator.store import Store
 from workers.errors import ConfigError
+from workers.workload import Resources
+from workers.workloads.tiled_gram import TiledGram
+from workers.workloads.tiled_spectrum import TiledSpectrum
 
 WORDS = ("workload=tiled_spectrum", "name=k1", "launcher=local")
 
@@ -37,7 +40,10 @@ def test_a_sweep_without_large_tasks_shows_none(store: Store) -> None:
 
 
 def test_too_little_memory_is_refused_with_the_number_of_nodes_that_would_do(store: Store) -> None:
-    words = [*WORDS, "gram.probe_size=2048", "num_eigenvalues=null", "resources.tiled_spectrum.memory_gib=1.5"]
+    kernel = TiledSpectrum(gram=TiledGram(probe_size=350, panel_rows=350), num_eigenvalues=None, engine="scalapack")
+    enough = kernel.adapted(Resources(nodes=2, cpus=2)).memory_gib
+    words = [*WORDS, "gram.probe_size=350", "gram.panel_rows=350", "num_eigenvalues=null", "engine=scalapack"]
+    words += [f"resources.tiled_spectrum.memory_gib={enough}", "resources.tiled_spectrum.cpus=2"]
     with pytest.raises(
         ConfigError, match=r"tiled_spectrum cannot run: .*resources.nodes=2 of this memory would do.* launcher=slurm on sev"
     ):

@@ -3,9 +3,10 @@
 The model, and what was and was not checked of it, are in `docs/kernel_cost.md`.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
+from workers.sharded import scalapack
 from workers.sharded.engines import Question
 from workers.sharded.panels import Panels
 from workers.workload import Layer, Resources
@@ -15,11 +16,40 @@ from workers.workload import Layer, Resources
 ITEM_BYTES = {"float32": 4, "float64": 8}
 BLOCK = 16  # vectors of block Lanczos and of its quadrature
 PROBE_STEPS = 32  # of the quadrature behind the entropy
+ASYMMETRY_PRODUCTS = 16  # random vectors that show whether a kernel is symmetric
 # products with one vector that block Lanczos takes for each eigenpair, about
 PRODUCTS_PER_EIGENPAIR = 6.5
 # of a basis, twice: while it is used, and as the state that is handed on
 BASIS_VECTORS_PER_EIGENPAIR = 6
+# of them, those that a block is made orthogonal to, on average
+BASIS_FILL = 0.6
 NPY_BYTES = 128
+# operations of the QR decomposition of a panel and of what follows from it, for each element and column: by every MPI rank
+PANEL_COPIES = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A step of a task. Seconds of a core, or of a GPU: `shared` by the ranks, `each` of every rank, `alone` of one while others wait.
+
+    `sent_bytes`: between nodes, in all; `link_bytes`: of them, those of the busiest node.
+    """
+
+    name: str
+    flops: float = 0.0
+    shared: float = 0.0
+    each: float = 0.0
+    alone: float = 0.0
+    sent_bytes: float = 0.0
+    link_bytes: float = 0.0
+
+    def core_seconds(self, num_ranks: int) -> float:
+        """Of all ranks together."""
+        return self.shared + self.alone + num_ranks * self.each
+
+    def seconds(self, share: float, speed: "Speed") -> float:
+        """Of clock, where the slowest rank has this share of what is shared."""
+        return share * self.shared + self.each + self.alone + self.link_bytes / speed.network_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,23 +66,27 @@ class Speed:
     outer: float
     passes: float
     dense: float
+    band: float
+    chase: float
+    pairs: float
     vectors: float
     basis: float
     hash_bytes: float
     disk_bytes: float
     network_bytes: float
     start: float
+    mpi_start: float
 
 
 # one core of a Xeon with AVX-512: round numbers, taken from no benchmark of their own; disk and network are assumed
 CORE = Speed(
-    products=120e9, outer=50e9, passes=30e9, dense=20e9, vectors=20e9, basis=8e9, hash_bytes=1.2e9, disk_bytes=0.8e9, network_bytes=1e9,
-    start=3.0,
+    products=120e9, outer=50e9, passes=30e9, dense=20e9, pairs=30e9, band=80e9, chase=2e9, vectors=20e9, basis=8e9, hash_bytes=1.2e9,
+    disk_bytes=0.8e9, network_bytes=1e9, start=3.0, mpi_start=0.5,
 )  # fmt: skip
 # assumed, not measured: an H100 with float32 products in TF32, and 100 Gbit/s between nodes
 GPU = Speed(
-    products=150e12, outer=20e12, passes=20e12, dense=0.5e12, vectors=5e12, basis=1e12, hash_bytes=1.2e9, disk_bytes=2e9,
-    network_bytes=10e9, start=10.0,
+    products=150e12, outer=20e12, passes=20e12, dense=0.5e12, pairs=0.5e12, band=0.5e12, chase=2e9, vectors=5e12, basis=1e12,
+    hash_bytes=1.2e9, disk_bytes=2e9, network_bytes=10e9, start=10.0, mpi_start=0.5,
 )  # fmt: skip
 
 
@@ -138,25 +172,95 @@ def most_tiles(panels: Panels, num_ranks: int) -> int:
     return min(total, -(-total // num_ranks) + (1 if num_ranks > 1 else 0))
 
 
-def gram_seconds(work: GramWork, panels: Panels, dtype: str, num_ranks: int, speed: Speed) -> float:
-    """Wall time: the slowest rank's tiles, computed, hashed and written."""
-    slowest = _slowest_share(panels, num_ranks)
-    written = tile_bytes(panels, dtype) * (1 / speed.hash_bytes + 1 / speed.disk_bytes)
-    return 2 * speed.start + slowest * (work.seconds(speed, dtype) + written)
+def gram_parts(work: GramWork | None, panels: Panels, dtype: str, num_ranks: int, speed: Speed) -> tuple[Part, ...]:
+    """Tiles computed, hashed and written by ranks of one core, or one GPU, each; `work` None: not known, and left out."""
+    written = tile_bytes(panels, dtype)
+    files = written * (1 / speed.hash_bytes + 1 / speed.disk_bytes)
+    products = () if work is None else (Part("products and passes", flops=work.flops, shared=work.seconds(speed, dtype)),)
+    return (*products, Part("hashes and files", shared=files), _starts(num_ranks, speed))
 
 
-def _slowest_share(panels: Panels, num_ranks: int) -> float:
-    """Of all work, that of the rank that has most."""
+def _starts(num_ranks: int, speed: Speed) -> Part:
+    """Of the task's own process, and of the ranks; one rank is that process."""
+    return Part("starts", alone=speed.start, each=speed.start if num_ranks > 1 else 0.0)
+
+
+def slowest_share(panels: Panels, num_ranks: int) -> float:
+    """Of all tiles, those of the rank that has most."""
     total = num_tiles(panels)
     return 1 / num_ranks if total >= 16 * num_ranks else -(-total // num_ranks) / total
+
+
+def seconds(parts: Iterable[Part], panels: Panels, num_ranks: int, speed: Speed) -> float:
+    """Of clock, for one part after the other."""
+    share = slowest_share(panels, num_ranks)
+    return sum(part.seconds(share, speed) for part in parts)
 
 
 # -- its eigenvalues ----------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """`per_node` of them, of one core or GPU each, on each of `nodes`."""
+
+    nodes: int
+    per_node: int
+
+    @classmethod
+    def of(cls, resources: Resources) -> "Ranks":
+        """Those that a task has."""
+        return cls(resources.nodes, resources.gpus or resources.cpus)
+
+    @property
+    def total(self) -> int:
+        """Of all nodes."""
+        return self.nodes * self.per_node
+
+
+def eigenvalues_parts(
+    engine: str, question: Question, panels: Panels, dtype: str, resources: Resources, products: int | None = None
+) -> tuple[Part, ...]:
+    """Of an engine on these resources: every tile's SHA-256 checked, the eigenvalues and eigenvectors, and their certificate.
+
+    "auto" counts as Lanczos. `products`: of the kernel with one vector that Lanczos takes, if that is known.
+    """
+    rows, speed, ranks = panels.num_rows, GPU if resources.gpus else CORE, Ranks.of(resources)
+    check = Part("check of the tiles", alone=tile_bytes(panels, dtype) / speed.hash_bytes)
+    if engine == "whole":
+        cores = resources.cpus if resources.nodes == 1 else 1
+        return (check, _starts(1, speed), *_whole_parts(question, rows, dtype, cores, products))
+    count, probes = question.num_eigenvalues or question.num_vectors, question.num_probes
+    found: tuple[Part, ...] = ()
+    if engine == "scalapack":
+        count, probes, few = question.num_vectors, 0, question.takes_few(rows)
+        found = _scalapack_parts(rows, 0 if few else count, dtype, ranks)
+        if not few:  # vectors are there, and have to be certified
+            taken = float(count + 2 * ASYMMETRY_PRODUCTS)
+            return (check, _starts(ranks.total, speed), *found, *_product_parts(rows, products or taken, dtype, panels, ranks, speed))
+    taken = lanczos_vectors(count, probes) + (count + ASYMMETRY_PRODUCTS if engine == "scalapack" else 0)
+    shared = _product_parts(rows, products or taken, dtype, panels, ranks, speed)
+    return (check, _starts(ranks.total, speed), *found, *shared, _basis_part(rows, count, probes, products))
+
+
+def _product_parts(rows: int, vectors: float, dtype: str, panels: Panels, ranks: Ranks, speed: Speed) -> tuple[Part, ...]:
+    """Products of the tiles with vectors, which the ranks share, and their blocks on the network."""
+    flops, slower = 2.0 * rows**2 * vectors, ITEM_BYTES[dtype] / 4
+    sent = vectors * sent_bytes_of_a_product(rows, dtype, ranks)
+    busiest = vectors * rows * (ITEM_BYTES[dtype] * (ranks.nodes - 1).bit_length() + 16) if ranks.nodes > 1 else 0.0
+    return (Part("products with vectors", flops=flops, shared=slower * flops / speed.vectors, sent_bytes=sent, link_bytes=busiest),)
+
+
+def sent_bytes_of_a_product(num_rows: int, dtype: str, ranks: Ranks) -> float:
+    """Bytes between nodes for one vector: broadcast along a tree, and sums of a share in float64 around a ring, then to the first rank."""
+    ring = ranks.nodes * (ranks.total - 1) / ranks.total if ranks.nodes > 1 else 0.0
+    gathered = (ranks.total - ranks.per_node) / ranks.total
+    return num_rows * ((ranks.nodes - 1) * ITEM_BYTES[dtype] + 8 * (ring + gathered))
+
+
 def lanczos_vectors(count: int, num_probes: int) -> float:
     """Products of the kernel with one vector for the `count` largest eigenpairs, the quadrature of the entropy, and the certificate."""
-    return (PRODUCTS_PER_EIGENPAIR + 1) * count + num_probes * PROBE_STEPS
+    return (PRODUCTS_PER_EIGENPAIR + 1) * count + num_probes * PROBE_STEPS + ASYMMETRY_PRODUCTS
 
 
 def basis_size(num_rows: int, count: int) -> int:
@@ -164,57 +268,59 @@ def basis_size(num_rows: int, count: int) -> int:
     return min(num_rows, max(BASIS_VECTORS_PER_EIGENPAIR * count, count + 8 * BLOCK))
 
 
-def lanczos_flops(num_rows: int, count: int, num_probes: int) -> tuple[float, float]:
-    """Operations of the products, which all ranks share, and of the basis, which the first rank does alone."""
-    vectors = lanczos_vectors(count, num_probes)
-    basis = 12 * num_rows * (PRODUCTS_PER_EIGENPAIR * count) * basis_size(num_rows, count) * 0.6
-    probes = 8 * num_rows * num_probes * PROBE_STEPS * (PROBE_STEPS / 2 + count / 2)
-    return 2.0 * num_rows**2 * vectors, basis + probes
+def lanczos_flops(num_rows: int, count: int, num_probes: int, products: float | None = None) -> tuple[float, float]:
+    """Operations of the products, which all ranks share, and of the vectors beside them, which the first rank alone orthogonalises."""
+    of_probes = num_probes * PROBE_STEPS
+    rest = of_probes + count + ASYMMETRY_PRODUCTS
+    found = PRODUCTS_PER_EIGENPAIR * count if products is None else max(count, products - rest)
+    basis = 12.0 * num_rows * found * BASIS_FILL * basis_size(num_rows, count)
+    probes = 8.0 * num_rows * of_probes * (PROBE_STEPS / 2 + count / 2)
+    return 2.0 * num_rows**2 * (found + rest), basis + probes
 
 
-def dense_flops(num_rows: int, num_vectors: int) -> float:
-    """Operations of all eigenvalues by a tridiagonal matrix, and of some eigenvectors."""
-    return 4 / 3 * num_rows**3 + 4.0 * num_rows**2 * num_vectors
+def _basis_part(rows: int, count: int, num_probes: int, products: float | None) -> Part:
+    """What the first rank does alone."""
+    flops = lanczos_flops(rows, count, num_probes, products)[1]
+    return Part("basis", flops=flops, alone=flops / CORE.basis)
 
 
-@dataclass(frozen=True, slots=True)
-class EigenvaluesCost:
-    """Operations in all, and wall time in seconds."""
-
-    flops: float
-    seconds: float
-
-
-def eigenvalues_cost(engine: str, question: Question, panels: Panels, dtype: str, resources: Resources) -> EigenvaluesCost:
-    """Of an engine on these resources, with the check of every tile's SHA-256 before it and the certificate after it.
-
-    One process, "whole", is on one node and finds all vectors; "auto" counts as Lanczos.
-    """
-    rows, vectors, speed = panels.num_rows, question.num_vectors, GPU if resources.gpus else CORE
-    num_ranks = resources.nodes * (resources.gpus or resources.cpus)
-    slower = ITEM_BYTES[dtype] / 4
-    read = tile_bytes(panels, dtype) / speed.hash_bytes + 2 * speed.start
-    if engine == "whole":
-        flops = dense_flops(rows, rows)
-        return EigenvaluesCost(flops, read + flops / speed.dense / (resources.cpus if resources.nodes == 1 else 1))
-    if engine == "scalapack":
-        flops, certificate = dense_flops(rows, vectors), 2.0 * rows**2 * vectors
-        sent = scalapack_network_bytes(rows, vectors, dtype, num_ranks) / num_ranks if resources.nodes > 1 else 0.0
-        own = CORE  # MPI ranks have one core each
-        seconds = slower * (flops / own.dense / 2 + certificate / own.vectors) / num_ranks
-        return EigenvaluesCost(flops + certificate, read + seconds + sent / own.network_bytes)
-    count = question.num_eigenvalues or vectors
-    shared, alone = lanczos_flops(rows, count, question.num_probes)
-    sent = lanczos_network_bytes(rows, lanczos_vectors(count, question.num_probes), dtype, resources.nodes)
-    seconds = slower * shared / speed.vectors * _slowest_share(panels, num_ranks) + alone / CORE.basis + sent / speed.network_bytes
-    return EigenvaluesCost(shared + alone, read + seconds)
+def _whole_parts(question: Question, rows: int, dtype: str, cores: int, products: int | None) -> tuple[Part, ...]:
+    """LAPACK in double precision, on the cores of one node; few vectors by Lanczos."""
+    wanted = question.num_eigenvalues or question.num_vectors
+    few = replace(question, num_vectors=wanted).takes_few(rows)
+    reduced, vectors = 4 / 3 * rows**3, 0.0 if few else 4.0 * rows**3
+    found = [Part("dense", flops=reduced + vectors, alone=(reduced / CORE.dense + vectors / CORE.pairs) / cores)]
+    if few and question.num_eigenvalues is not None:
+        found = []
+    if few:
+        probes = question.num_probes if question.num_eigenvalues is not None else 0
+        flops = 2.0 * rows**2 * (products or lanczos_vectors(wanted, probes))
+        found.append(Part("products with vectors", flops=flops, alone=ITEM_BYTES[dtype] / 4 * flops / CORE.vectors / cores))
+        found.append(_basis_part(rows, wanted, probes, products))
+    return tuple(found)
 
 
-def lanczos_network_bytes(num_rows: int, vectors: float, dtype: str, num_nodes: int) -> float:
-    """Bytes that leave the nodes in all: each block is broadcast in the kernel's precision, and the sums come back in float64."""
-    return vectors * num_rows * (num_nodes - 1) * (ITEM_BYTES[dtype] + 2 * 8)
+def _scalapack_parts(rows: int, vectors: int, dtype: str, ranks: Ranks) -> tuple[Part, ...]:
+    """By MPI ranks of a core each: to a band, with which the first rank goes on; with vectors to tridiagonal at once."""
+    slower, total = ITEM_BYTES[dtype] / 4, ranks.total
+    reduced, start = 4 / 3 * rows**3, Part("MPI ranks", each=CORE.mpi_start)
+    sent = scalapack_sent_bytes(rows, vectors, dtype, ranks)
+    link = sent / ranks.nodes
+    if not vectors:
+        chased = 6.0 * rows**2 * scalapack.BLOCK
+        copied = PANEL_COPIES * rows**2 * scalapack.BLOCK
+        band = Part("band", flops=reduced, shared=slower * reduced / CORE.band, each=slower * copied / CORE.band, sent_bytes=sent,
+                    link_bytes=link)  # fmt: skip
+        return (start, band, Part("chase", flops=chased, alone=chased / CORE.chase))
+    back = 2.0 * rows**2 * vectors
+    if vectors * total > rows:
+        back = 4.0 * rows**3
+    seconds = slower * (reduced / (2 * CORE.dense) + back / (2 * CORE.pairs))
+    return (start, Part("dense", flops=reduced + back, shared=seconds, sent_bytes=sent, link_bytes=link))
 
 
-def scalapack_network_bytes(num_rows: int, num_vectors: int, dtype: str, num_ranks: int) -> float:
-    """Bytes that leave the ranks in all while the kernel becomes tridiagonal, at most: on paper, not checked against a run."""
-    return (num_ranks - 1) * ITEM_BYTES[dtype] * (2.0 * num_rows**2 + num_rows * num_vectors)
+def scalapack_sent_bytes(rows: int, vectors: int, dtype: str, ranks: Ranks) -> float:
+    """Bytes between nodes: a panel and its product with the kernel, of each block of columns, summed around a ring of all ranks, twice."""
+    if ranks.nodes == 1:
+        return 0.0
+    return ranks.nodes * 2 * (ranks.total - 1) / ranks.total * ITEM_BYTES[dtype] * (1.0 * rows**2 + rows * vectors)

@@ -15,8 +15,12 @@ GIB = 2**30
 BASE_GIB = 0.4
 # numbers of nodes that are tried: powers of two
 MOST_NODES = 4096
-# vectors of the quadrature behind the entropy, twice: the basis of a block, and what it is multiplied with
-QUADRATURE_VECTORS = 2 * cost.BLOCK * cost.PROBE_STEPS
+# vectors of the quadrature behind the entropy: the basis of a block of probes
+QUADRATURE_VECTORS = cost.BLOCK * cost.PROBE_STEPS
+# blocks of vectors that are there beside a basis at once, and projected matrices beside one of them
+BLOCKS, PROJECTED_COPIES = 6, 6
+# of eigenvectors while they are certified
+CERTIFIED_COPIES = 4
 
 
 def ranks_of(resources: Resources) -> int:
@@ -67,16 +71,37 @@ def engine_gib(engine: str, question: Question, panels: Panels, dtype: str, reso
     ranks, rows = ranks_of(resources), panels.num_rows
     if engine == "whole":
         return 2 * BASE_GIB + COPIES_WHOLE * 8 * rows**2 / GIB
-    num_ranks = ranks * resources.nodes
-    largest = min(panels.panel_rows, rows) ** 2 * cost.ITEM_BYTES[dtype]
-    held = min(ranks * cost.most_tiles(panels, num_ranks) * largest, cost.tile_bytes(panels, dtype))
-    count = question.num_eigenvalues or question.num_vectors
+    own = BASE_GIB if ranks * resources.nodes > 1 else 0.0  # one rank is the task's own process
+    asking = own + first_gib(engine, question, panels, dtype, resources) + (ranks - 1) * other_gib(panels, dtype, resources)
     if engine == "lanczos":
-        vectors = 2 * cost.basis_size(rows, count) + 2 * count + QUADRATURE_VECTORS
-        return BASE_GIB + ranks * BASE_GIB + (held + 8 * rows * vectors) / GIB
-    solving = ranks * scalapack.memory_bytes_needed(rows, num_ranks, dtype, question.num_vectors) / GIB
-    certifying = ranks * BASE_GIB + (held + 32 * rows * question.num_vectors) / GIB
-    return BASE_GIB + max(solving, certifying)
+        return asking
+    vectors = 0 if question.takes_few(rows) else question.num_vectors
+    solving = ranks * scalapack.memory_bytes_needed(rows, ranks * resources.nodes, dtype, vectors) / GIB
+    return max(BASE_GIB + solving, asking)
+
+
+def first_gib(engine: str, question: Question, panels: Panels, dtype: str, resources: Resources) -> float:
+    """Of the rank that asks: vectors of 8 bytes an element beside its tiles."""
+    rows, count = panels.num_rows, question.num_eigenvalues or question.num_vectors
+    if engine == "scalapack" and not question.takes_few(rows):
+        vectors = CERTIFIED_COPIES * question.num_vectors
+    else:
+        basis = cost.basis_size(rows, count)
+        # the basis twice, while it is used and as the state that is handed on, or that is saved; projected matrices beside it
+        vectors = 2 * basis + count + BLOCKS * cost.BLOCK + PROJECTED_COPIES * basis**2 // rows
+        if engine != "scalapack":
+            vectors = max(vectors, count + question.num_probes + QUADRATURE_VECTORS)
+    return other_gib(panels, dtype, resources) + 8 * rows * vectors / GIB
+
+
+def other_gib(panels: Panels, dtype: str, resources: Resources) -> float:
+    """Of a rank that holds tiles and multiplies."""
+    item = cost.ITEM_BYTES[dtype]
+    largest = min(panels.panel_rows, panels.num_rows) ** 2 * item
+    tiles = cost.most_tiles(panels, ranks_of(resources) * resources.nodes)
+    held = min(tiles * largest, cost.tile_bytes(panels, dtype))
+    # a tile is copied from its mapped file; blocks come, are multiplied, summed and sent
+    return BASE_GIB + (held + largest + BLOCKS * 8 * cost.BLOCK * panels.num_rows) / GIB
 
 
 def fitting_engine(question: Question, panels: Panels, dtype: str, resources: Resources, engine: str) -> Choice:

@@ -102,10 +102,14 @@ class TiledGram(Workload):
         layers = shapes and self.train.model.layers(shapes[1][1:], NUM_CLASSES)
         return cost.gram_work(layers, self.outputs, self.panels()) if layers else None
 
+    def parts(self, resources: Resources) -> tuple[cost.Part, ...]:
+        """The steps of the tiles on these resources, as the cost model has them."""
+        ranks, speed = resources.nodes * ranks_of(resources), cost.GPU if resources.gpus else cost.CORE
+        return cost.gram_parts(self._work(), self.panels(), self.dtype, ranks, speed)
+
     def _seconds(self, resources: Resources) -> float | None:
-        work, speed = self._work(), cost.GPU if resources.gpus else cost.CORE
-        ranks = resources.nodes * ranks_of(resources)
-        return cost.gram_seconds(work, self.panels(), self.dtype, ranks, speed) if work else None
+        ranks, speed = resources.nodes * ranks_of(resources), cost.GPU if resources.gpus else cost.CORE
+        return cost.seconds(self.parts(resources), self.panels(), ranks, speed) if self._work() else None
 
     def _own_gib(self) -> float:
         """Of the task's own process, and of Ray's."""
