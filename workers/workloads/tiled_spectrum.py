@@ -28,7 +28,8 @@ class TiledSpectrum(Workload):
     """The largest eigenvalues (ascending) of a tiled kernel, or all, with weights gamma_k^2 of the residual (else NaN), and the entropy.
 
     Files: `eigenvectors.npy` (R, V), `answer.npz`. Where not all eigenvalues are asked for, rows `entropy_estimate`,
-    `effective_rank_estimate` and their `_standard_error` come from deflated stochastic Lanczos quadrature.
+    `effective_rank_estimate` and their `_standard_error` come from deflated stochastic Lanczos quadrature. A Lanczos run that is killed
+    goes on from its newest checkpoint.
     """
 
     version: ClassVar[int] = 1
@@ -42,6 +43,7 @@ class TiledSpectrum(Workload):
     engine: str = setting(
         "auto", choices=("auto", "whole", "scalapack", "lanczos"), identity=False, help="auto prints what it chose, and why"
     )
+    checkpoint_every_seconds: float = setting(60.0, low=0, identity=False, unit="s", help="of Lanczos; 0: after every block")
 
     def check(self) -> None:
         """Not more eigenvalues than rows."""
@@ -95,8 +97,8 @@ class TiledSpectrum(Workload):
         import numpy as np
 
         from workers.sharded import scalapack
-        from workers.sharded.answers import VECTORS
         from workers.sharded.engines import Machine, Question, choose
+        from workers.sharded.findings import VECTORS
         from workers.sharded.solving import solve
         from workers.sharded.tiles import INDEX, TileSet
 
@@ -114,25 +116,16 @@ class TiledSpectrum(Workload):
         choice = choose(question, tiles.num_rows, tiles.dtype, machine, self.engine)
         context.log(f"engine {choice.engine}: {choice.reason}")
         moved = self._mended(context, gram, tiles)
-        found = solve(context, gram.file(INDEX), moved, question, choice, ranks_per_node=ranks)
+        often = self.checkpoint_every_seconds
+        found = solve(context, gram.file(INDEX), moved, question, choice, ranks_per_node=ranks, every_seconds=often)
         values_K = found.pop("eigenvalues")
         weights_K = np.full(len(values_K), np.nan)
-        weights_K[-vectors:] = _weights(np.load(context.folder / VECTORS, mmap_mode="r"), residuals_NC)
-        yield self._table(tiles.num_rows, values_K, weights_K)
+        weights_K[-vectors:] = weights_of(np.load(context.folder / VECTORS, mmap_mode="r"), residuals_NC)
+        yield spectra(self.gram.step(), tiles.num_rows, values_K, weights_K)
         numbers = {name: float(value) for name, value in found.items()}
         numbers |= {"num_rows": tiles.num_rows, "num_units": residuals_NC.shape[0], "num_outputs": residuals_NC.shape[1]}
         for name, value in (numbers | {"num_tiles_mended": len(moved)}).items():
             yield Row(step=self.gram.step(), name=name, value=value)
-
-    def _table(self, num_rows: int, values_K: "Array", weights_K: "Array") -> Rows:
-        size = len(values_K)
-        columns = {
-            "step": [self.gram.step()] * size,
-            "index": range(num_rows - size, num_rows),
-            "eigenvalue": values_K.tolist(),
-            "weight": weights_K.tolist(),
-        }
-        return Rows(table="spectra", columns=columns)
 
     def _mended(self, context: "Context", gram: "Input", tiles: Any) -> dict[tuple[int, int], Path]:
         """Damaged tiles, computed again as parts of this task."""
@@ -154,7 +147,19 @@ class TiledSpectrum(Workload):
         return {pair: context.folder / tile_name(pair) for pair in damaged}
 
 
-def _weights(vectors_RV: "Array", residuals_NC: "Array") -> "Array":
+def spectra(step: int, num_rows: int, values_K: "Array", weights_K: "Array") -> Rows:
+    """The rows of the table `spectra` for the largest eigenvalues (K,), ascending, with their weights (K,)."""
+    size = len(values_K)
+    columns = {
+        "step": [step] * size,
+        "index": range(num_rows - size, num_rows),
+        "eigenvalue": values_K.tolist(),
+        "weight": weights_K.tolist(),
+    }
+    return Rows(table="spectra", columns=columns)
+
+
+def weights_of(vectors_RV: "Array", residuals_NC: "Array") -> "Array":
     """gamma_k^2 (V,): of the full kernel's rows n C + c, or summed over outputs for the traced one (D1)."""
     starts_RS = residuals_NC.reshape(len(vectors_RV), -1).astype(float)
     found: Array = ((vectors_RV.T @ starts_RS) ** 2).sum(1) / (starts_RS**2).sum()
