@@ -94,6 +94,10 @@ class KillingOps(Ops):
         self._before = -1 if point.endswith("+") else int(point)
         self._after = int(point[:-1]) if point.endswith("+") else -1
         self._count = 0
+        os.register_at_fork(after_in_child=self._begin)
+
+    def _begin(self) -> None:
+        self._count = 0
 
     def __getattribute__(self, name: str) -> Any:
         attribute = object.__getattribute__(self, name)

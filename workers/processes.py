@@ -1,12 +1,24 @@
 """Processes of this machine, told apart for good: process ids are used again, a start time within one boot is not."""
 
 import contextlib
+import ctypes
 import functools
 import os
 import signal
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent ends, however that ends; ends it where that has ended already."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        sys.exit(1)
 
 
 @functools.cache

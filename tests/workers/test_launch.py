@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -12,7 +13,7 @@ import pytest
 from batches import Batch, act, is_gone, key, own_slots, wait_for  # noqa: F401
 
 from workers.context import Context
-from workers.launch import launch
+from workers.launch import STILL, fork, launch
 from workers.taskdir import Task
 
 HERE = (os.uname().nodename,)
@@ -67,6 +68,90 @@ def test_a_rank_that_fails_ends_the_others(tmp_path):
     assert time.monotonic() - begun < 30
 
 
+def write(folder: Path, **more: object) -> None:
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    whole = folder / f"{os.environ['RANK']}.new"
+    whole.write_text(json.dumps({name: os.environ[name] for name in names} | {"pid": os.getpid(), **more}))
+    whole.rename(whole.with_suffix(""))
+
+
+def test_copies_know_their_numbers_and_what_was_there_before_them(tmp_path):
+    kept = {"loaded": 5}
+    assert fork(lambda rank: write(tmp_path, argument=rank, **kept), 3) == 0
+    ranks = said(tmp_path)
+    assert sorted(ranks) == [0, 1, 2]
+    assert all((r["argument"], r["RANK"], r["LOCAL_RANK"], r["WORLD_SIZE"]) == (n, str(n), str(n), "3") for n, r in ranks.items())
+    assert len({(r["MASTER_ADDR"], r["MASTER_PORT"]) for r in ranks.values()}) == 1
+    assert len({r["pid"] for r in ranks.values()} | {os.getpid()}) == 4
+    assert {r["loaded"] for r in ranks.values()} == {5}
+    assert "RANK" not in os.environ
+
+
+def test_a_copy_that_fails_ends_the_others(tmp_path, capfd):
+    def act(rank: int) -> None:
+        write(tmp_path)
+        if rank == 1:
+            wait_for(lambda: (tmp_path / "0").exists(), "the other rank")
+            raise ValueError("rank one has enough")
+        signal.pause()
+
+    assert fork(act, 2) == 1
+    assert "rank one has enough" in capfd.readouterr().err
+    assert is_gone(said(tmp_path)[0]["pid"])
+
+
+def test_a_copy_that_is_killed_says_by_what():
+    assert fork(lambda rank: os.kill(os.getpid(), signal.SIGKILL), 1) == -signal.SIGKILL
+
+
+def test_the_warning_reaches_copies_and_ends_none(tmp_path):
+    def act(rank: int) -> None:
+        if rank == 0:
+            signal.signal(signal.SIGUSR2, lambda *a: sys.exit(0))
+            write(tmp_path)
+            signal.pause()
+        else:
+            write(tmp_path)
+            wait_for(lambda: (tmp_path / "0").exists(), "the other rank")
+            wait_for(lambda: is_gone(said(tmp_path)[0]["pid"]), "its end")
+
+    assert fork(act, 2, stopping=lambda: len(said(tmp_path)) == 2) == 0
+
+
+def test_no_copy_begins_with_a_lock_that_another_thread_holds():
+    lock, holding, done = threading.Lock(), threading.Event(), threading.Event()
+
+    def hold() -> None:
+        while not done.is_set():
+            with STILL, lock:
+                holding.set()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    holding.wait()
+    try:
+        assert fork(lambda rank: sys.exit(not lock.acquire(timeout=20)), 3) == 0
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_copies_die_with_the_process_that_they_are_copies_of(tmp_path):
+    code = (
+        "import os, signal, sys\n"
+        "from workers.launch import fork\n"
+        "def act(rank):\n"
+        "    open(f'{sys.argv[1]}/{rank}', 'w').write(f'{{\"pid\": {os.getpid()}}}')\n"
+        "    signal.pause()\n"
+        "fork(act, 2)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-P", "-c", code, str(tmp_path)])
+    wait_for(lambda: sum(path.stat().st_size > 0 for path in tmp_path.iterdir()) == 2, "both ranks")
+    parent.kill()
+    parent.wait()
+    wait_for(lambda: all(is_gone(rank["pid"]) for rank in said(tmp_path).values()), "the ranks to die")
+
+
 def test_a_command_that_is_not_there_is_named(capfd):
     assert launch(["no-such-command"], HERE) == 1
     assert "no-such-command cannot be run" in capfd.readouterr().err
@@ -88,7 +173,9 @@ def test_the_warning_reaches_ranks_that_handle_it_and_ends_no_other(tmp_path):
         "import os, signal, sys, time\n"
         "if os.environ['RANK'] == '0':\n"
         "    signal.signal(signal.SIGUSR2, lambda *a: sys.exit(0))\n"
-        "open(f'{sys.argv[1]}/{os.environ[\"RANK\"]}', 'w').write('{}')\n"
+        "path = f'{sys.argv[1]}/{os.environ[\"RANK\"]}'\n"
+        "open(f'{path}.new', 'w').write('{}')\n"
+        "os.rename(f'{path}.new', path)\n"
         "time.sleep(2 if os.environ['RANK'] == '1' else 600)\n"
     )
     stop = threading.Event()

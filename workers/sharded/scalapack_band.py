@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 CHUNK = 256
 # columns that LAPACK's QR decomposition takes at once
 LAPACK_BLOCK = 64
+# of the reflectors, in float64 in the processor's cache
+ROWS_AT_ONCE = 2048
 
 
 def band_of(kernel: Matrix, num_rows: int) -> "np.ndarray":
@@ -105,13 +107,15 @@ def _reflectors(library: Library, below_MB: "np.ndarray") -> tuple["np.ndarray",
     packed, count = np.array(below_MB, order="F"), min(height, width)
     factors, work = np.empty(count, packed.dtype), np.empty(width * LAPACK_BLOCK, packed.dtype)
     _checked(library, f"{letter(packed)}geqrf", height, width, packed, height, factors, work, len(work))
-    reflectors = np.tril(packed[:, :count], -1)
-    np.fill_diagonal(reflectors, 1.0)
+    triangle, reflectors = np.triu(packed[:count]), packed[:, :count]
+    reflectors[:count] = np.tril(packed[:count, :count], -1) + np.eye(count)
     reflectors[:, factors == 0] = 0.0  # which is the identity
-    reflectors = np.asfortranarray(reflectors)
-    inverse = reflectors.T.astype(np.float64) @ reflectors
+    inverse = np.zeros((count, count))
+    for first in range(0, height, ROWS_AT_ONCE):
+        part = reflectors[first : first + ROWS_AT_ONCE].astype(np.float64)
+        inverse += part.T @ part
     inverse = np.triu(inverse, 1) + np.diag(np.where(factors == 0, 1.0, inverse.diagonal() / 2))
-    return reflectors, np.triu(packed[:count]), np.linalg.inv(inverse).astype(below_MB.dtype)
+    return reflectors, triangle, np.linalg.inv(inverse).astype(below_MB.dtype)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
