@@ -1,4 +1,4 @@
-# `make setup demo slurm mpi test test-all lint bench bench-entk docs clean`; everything lives in .venv, so nothing else on the machine changes.
+# `make setup demo slurm mpi test test-all lint bench bench-entk bench-ray docs clean`; everything lives in .venv, so nothing else on the machine changes.
 SHELL := /bin/sh
 PYTHON ?= python3
 VENV ?= .venv
@@ -85,17 +85,30 @@ format: setup
 # The peers of the kernels have environments of their own: jax of 2023 for one of them, and packages that would bring another torch.
 ENTK := build/bench
 ENTK_PEERS := $(ENTK)/nt-venv/.done $(ENTK)/peers-venv/.done
+RAY_PEERS := $(ENTK)/ray-venv/.done
 # jaxlib 0.4.23 has wheels for Python 3.9 to 3.12
 JAX_PYTHON ?= $(PYTHON)
 BENCH_ARGS ?=
 
-bench: setup $(ENTK_PEERS)
+bench: setup $(ENTK_PEERS) $(RAY_PEERS)
 	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[all,dev,bench]'
 	@status=0; for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python "$$file" || status=1; done; exit $$status
 
 .PHONY: bench-entk
 bench-entk: setup $(ENTK_PEERS)
 	$(BIN)/python benchmarks/bench_entk.py $(BENCH_ARGS)
+
+.PHONY: bench-ray
+bench-ray: setup $(RAY_PEERS)
+	$(BIN)/python benchmarks/bench_ray.py $(BENCH_ARGS)
+
+# what it does not have it finds in .venv, so that all make their tiles with one torch
+$(RAY_PEERS): benchmarks/peers/ray_peers.txt constraints.txt
+	@mkdir -p $(ENTK) && { test -x $(@D)/bin/python || $(BIN)/python -m venv $(@D); } \
+	  && $(@D)/bin/python -m pip install --quiet $(PIP_ARGS) -r $< \
+	  && $(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	    > "$$($(@D)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/eigensweep.pth" && touch $@ \
+	  || { echo "error: no environment for dask in $(@D); the lines above say why"; exit 2; }
 
 $(ENTK)/nt-venv/.done: benchmarks/peers/entk_neural_tangents.txt
 	@mkdir -p $(ENTK) && { test -x $(@D)/bin/python || $(JAX_PYTHON) -m venv $(@D); } \
