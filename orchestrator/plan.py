@@ -10,7 +10,7 @@ from typing import Any
 from orchestrator import budget, cost, where
 from orchestrator import code as code_of
 from orchestrator.compose import Composed, compose
-from orchestrator.cures import Means
+from orchestrator.cures import Means, Prospect
 from orchestrator.demands import Demands, demands
 from orchestrator.dispatch import Hours, Jobs, add_scripts, jobs_of
 from orchestrator.estimates import expected_seconds
@@ -72,9 +72,7 @@ class Planned:
 
     def task(self, index: int) -> Task:
         """A task as a tick would send it."""
-        task, prospect, ledger = self.sweep.task(index, self.watch.ledger.generations), self.states.prospects[index], self.watch.ledger
-        inputs = {name: ledger.name_of(key) for name, key in task.inputs.items()}
-        return replace(task, inputs=inputs, resources=prospect.resources.to_plain(), alone=prospect.alone)
+        return _task(self.watch, self.sweep, index, self.states.prospects[index])
 
 
 def prepare(
@@ -106,15 +104,27 @@ def prepare(
     launcher = watch.launcher(sweep.launcher)
     states = sweep_states(sweep, watch.ledger, done, watch.batches, Means.of(launcher))
     planned = Planned(composed, sweep, watch, states, leaving)
-    planned.large = demands(sweep, {index: states.prospects[index].resources for index in planned.to_run}, launcher, store.root)
-    if launcher.detaches:
-        planned.unchecked = launcher.check_jobs(store.root, _one_of_each_shape(planned), submitting=submitting)
+    prospects = {index: states.prospects[index] for index in planned.to_run}
+    planned.large, planned.unchecked = check(watch, sweep, prospects, submitting=submitting)
     return planned
 
 
-def _one_of_each_shape(planned: Planned) -> list[Task]:
-    shapes = {(planned.states.prospects[index].resources, planned.states.prospects[index].alone): index for index in planned.to_run}
-    return [replace(planned.task(index), inputs={}) for index in shapes.values()]
+def check(watch: Watch, sweep: Sweep, prospects: Mapping[int, Prospect], *, submitting: bool) -> tuple[Demands | None, str]:
+    """What the large ones among these tasks, by index, take, and what the scheduler could not be asked.
+
+    ConfigError for tasks that could not run: too little memory or disk, or jobs that the scheduler would never begin.
+    """
+    launcher = watch.launcher(sweep.launcher)
+    large = demands(sweep, {index: one.resources for index, one in prospects.items()}, launcher, watch.store.root)
+    one_of_each = {(one.resources, one.alone): (index, one) for index, one in prospects.items()}
+    tasks = [replace(_task(watch, sweep, *found), inputs={}) for found in one_of_each.values()]
+    return large, launcher.check_jobs(watch.store.root, tasks, submitting=submitting)
+
+
+def _task(watch: Watch, sweep: Sweep, index: int, prospect: Prospect) -> Task:
+    task, ledger = sweep.task(index, watch.ledger.generations), watch.ledger
+    inputs = {name: ledger.name_of(key) for name, key in task.inputs.items()}
+    return replace(task, inputs=inputs, resources=prospect.resources.to_plain(), alone=prospect.alone)
 
 
 def _refuse_alike(sweep: Sweep) -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import code, ledger, where
+from orchestrator.cures import Prospect
 from orchestrator.launchers.launcher import SchedulerSilent
-from orchestrator.plan import Planned, prepare
+from orchestrator.plan import Planned, check, prepare
+from orchestrator.states import SweepStates
 from orchestrator.status import Status, status
 from orchestrator.store import Store
 from orchestrator.sweep import Sweep
@@ -82,7 +84,8 @@ def resume(
 ) -> Status:
     """Renew the budgets of failed and cancelled tasks that `expression` selects, lift a pause, and send what may run.
 
-    It runs under the code as it is now and the settings of the manifest.
+    It runs under the code as it is now and the settings of the manifest. ConfigError, with nothing written, where what would be sent
+    could not run: too little memory or disk, or a scheduler that would never begin it.
     """
     watch = Watch.of(store)
     tick(watch, [])
@@ -90,12 +93,22 @@ def resume(
     chosen = [i for i in where.select(sweep, states, expression) if states.states[i] in ("failed", "cancelled", "blocked")]
     if dry_run:
         return status(watch, name)
+    _refuse_hopeless(watch, sweep, states, chosen)
     if chosen or name in watch.ledger.paused or not states.is_settled:
         frozen = code.freeze(store, sweep.modules())
         keys = [sweep.keys[index] for index in chosen]
         entry = {"kind": "resume", "sweep": name, "keys": keys, "all": expression is None, "snapshot": frozen.snapshot, "code": frozen.code}
         _append(watch, entry)
     return _send(watch, name, detach, progress)
+
+
+def _refuse_hopeless(watch: Watch, sweep: Sweep, states: SweepStates, renewed: Sequence[int]) -> None:
+    """Raise ConfigError where a task that would be sent, one of those `renewed` or a pending one, could not run."""
+    pending = {index: states.prospects[index] for index, state in enumerate(states.states) if state == "pending"}
+    prospects = pending | {index: Prospect(sweep.resources(index)) for index in renewed}
+    if prospects:
+        with contextlib.suppress(SchedulerSilent):  # what is sent waits for it
+            check(watch, sweep, prospects, submitting=True)
 
 
 def follow(watch: Watch, name: str, progress: Progress | None = None) -> Status:

@@ -24,6 +24,17 @@ def check_snapshot(train: Train, snapshot: str) -> None:
         )
 
 
+def check_probe(train: Train, size: int) -> None:
+    """The test set must have `size` images, where it is known how many it has without reading them."""
+    if shapes := train.data.shapes():
+        _refuse_more(size, shapes[1][0])
+
+
+def _refuse_more(size: int, num_images: int) -> None:
+    if size > num_images:
+        raise ConfigError(f"probe_size must be at most {num_images}, the test images of this data set, got {size}")
+
+
 def snapshot_step(train: Train, snapshot: str) -> int:
     """The step of a snapshot."""
     named = {"init": 0, "final": train.num_steps}
@@ -46,8 +57,7 @@ def probe_batch(train: Train, size: int, device: str, dtype: "torch.dtype") -> "
     import torch
 
     images = train.data.load()
-    if size > len(images.test_labels):
-        raise ConfigError(f"probe_size must be at most {len(images.test_labels)}, the test images of this data set, got {size}")
+    _refuse_more(size, len(images.test_labels))
     index_N = probe(len(images.test_labels), size)
     inputs_N = torch.from_numpy(images.test_images[index_N]).to(device, dtype)
     return inputs_N, torch.from_numpy(images.test_labels[index_N]).to(device), torch.from_numpy(index_N)

@@ -25,6 +25,7 @@ from orchestrator.launchers.launcher import (
 )
 from workers import files, taskdir
 from workers.errors import ConfigError, Garbled
+from workers.extras import ray_missing
 from workers.processes import Process, boot_id
 from workers.settings import setting
 from workers.taskdir import Task
@@ -32,6 +33,7 @@ from workers.taskdir import Task
 _ORDERS = "workers.sharded.ray_jobs"  # Ray itself is loaded there, in a process of its own
 _ANSWER = "answer: "
 _USUAL = 1.0  # seconds of a task of which nothing is known
+_ROOM = "change launcher.slots, launcher.gpus_per_job or the tasks' resources, or add nodes"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,14 +85,36 @@ class Ray(Launcher):
             "gpus": max(self.gpus_per_job, *(task.resources.get("gpus", 0) for task in tasks)),
         }
 
-    def submit(self, root: Path, token: str, submission: Submission, code_path: Path) -> str:
-        """Queue the job, or start it with a Ray of its own."""
-        request = submission.request
-        share = {
+    def check_jobs(self, root: Path, tasks: Sequence[Task], *, submitting: bool) -> str:
+        """Ray must be installed, and for a submission it must answer, with a node that has room for each shape of job."""
+        if not tasks:
+            return ""
+        if missing := ray_missing():
+            raise ConfigError(f"launcher=ray cannot be used: {missing}")
+        if self.address is None:
+            return ""
+        if not submitting:
+            return f"whether the Ray at {self.address} answers and has room is found out by submit"
+        shares = [self._share(self._request([task])) for task in tasks]
+        try:
+            found = self._ask("room", shares=shares)
+        except SchedulerSilent as error:
+            raise ConfigError(f"{error}; nothing was submitted") from error
+        if problems := list(dict.fromkeys(filter(None, found))):
+            raise ConfigError("\n".join(f"{problem}: {_ROOM}" for problem in problems))
+        return ""
+
+    def _share(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """What a job is given, as Ray counts it."""
+        return {
             "CPU": request["slots"] * request["cpus_per_slot"],
             "GPU": request["gpus"],
             "memory": int((request["memory_gib"] + self.memory_overhead_gib) * 2**30),
         }
+
+    def submit(self, root: Path, token: str, submission: Submission, code_path: Path) -> str:
+        """Queue the job, or start it with a Ray of its own."""
+        share = self._share(submission.request)
         if self.address is None:
             return self._start(root, token, {"share": share, "job": self._job(root, token, code_path)})
         count = len(submission.jobs)
@@ -103,7 +127,7 @@ class Ray(Launcher):
         except SchedulerSilent as error:
             raise SubmissionUnknown(str(error)) from error
         if problem:
-            raise SubmissionRefused(f"{problem}: change launcher.slots, launcher.gpus_per_job or the tasks' resources, or add nodes")
+            raise SubmissionRefused(f"{problem}: {_ROOM}")
         _note(root, token, job_id=token)
         return token
 
@@ -194,7 +218,7 @@ class Ray(Launcher):
             raise SchedulerSilent(f"the Ray at {self.address} gives no answer ({last})")
         if "error" not in answers[0]:
             return answers[0]["value"]
-        if do == "submit":
+        if do in ("submit", "room"):
             raise ConfigError(answers[0]["error"])
         raise SchedulerSilent(answers[0]["error"])
 

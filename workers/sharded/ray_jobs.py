@@ -74,13 +74,24 @@ def _die_with_parent() -> None:
 # -- orders ---------------------------------------------------------------------------------------------------------
 
 
+def room(shares: Sequence[Mapping[str, float]]) -> list[str]:
+    """For each kind of job empty, or why no node of this Ray could ever run it."""
+    nodes = [node["Resources"] for node in load_ray().nodes() if node["Alive"]]
+    return [_no_room(share, nodes) for share in shares]
+
+
+def _no_room(share: Mapping[str, float], nodes: Sequence[Mapping[str, float]]) -> str:
+    if any(all(node.get(resource, 0) >= amount for resource, amount in share.items()) for node in nodes):
+        return ""
+    has = "; ".join(_words(node) for node in nodes)
+    return f"no node of this Ray has room for a job with {_words(share)}, they have {has}"
+
+
 def submit(share: Mapping[str, float], jobs: Mapping[str, Mapping[str, Any]]) -> str:
     """Queue jobs by name; empty, or why no node of this Ray could ever run them. A name that is taken is left to the job that has it."""
+    if problem := room([share])[0]:
+        return problem
     ray = load_ray()
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if not any(all(node.get(resource, 0) >= amount for resource, amount in share.items()) for node in nodes):
-        has = "; ".join(_words(node) for node in nodes)
-        return f"no node of this Ray has room for a job with {_words(share)}, they have {has}"
     for name, job in jobs.items():
         ray.remote(Job).options(
             name=name,
@@ -126,7 +137,7 @@ def _actor(name: str) -> Any:
         return None
 
 
-ORDERS: dict[str, Callable[..., Any]] = {"submit": submit, "present": present, "tell": tell, "end": end}
+ORDERS: dict[str, Callable[..., Any]] = {"room": room, "submit": submit, "present": present, "tell": tell, "end": end}
 
 
 def alone(share: Mapping[str, float], job: Mapping[str, Any]) -> int:

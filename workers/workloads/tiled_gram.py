@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from workers.errors import ConfigError
+from workers.extras import ray_missing
 from workers.sharded import cost
-from workers.sharded.memory import BASE_GIB, ranks_of, tiles_obstacle, up
+from workers.sharded.memory import BASE_GIB, EXACT_GIB, GIB, ranks_of, tiles_obstacle, up
 from workers.sharded.panels import Panels
-from workers.snapshots import check_snapshot, probe_batch, snapshot_file, snapshot_step
-from workers.workload import CostEstimate, Resources, Row, Workload, setting
+from workers.snapshots import check_probe, check_snapshot, probe_batch, snapshot_file, snapshot_step
+from workers.workload import CostEstimate, Layer, Resources, Row, Workload, setting
 from workers.workloads.train import Train
 
 if TYPE_CHECKING:
@@ -25,11 +26,13 @@ if TYPE_CHECKING:
 PROBE = "probe.npz"
 NUM_CLASSES = 10
 # what the engine of a rank may take beside the tile: as a rule, and at least
-ENGINE_GIB, LEAST_ENGINE_GIB = 0.6, 0.05
-# of a tile while it is computed, checked and written
-COPIES_OF_A_TILE = 3
+ENGINE_GIB, LEAST_ENGINE_GIB = 0.6, 0.2
+# of a tile while it is computed, checked and written; of weights while they are read, and beside them while passes run
+COPIES_OF_A_TILE, COPIES_OF_WEIGHTS = 2, 4
+# rows of the Jacobian that are compared with the kernel at once, and copies of them, in float64
+EXACT_ROWS, COPIES_OF_EXACT_ROWS = 32, 2.25
 # images of a forward pass of the whole probe set
-IMAGES_AT_ONCE = 2048
+IMAGES_AT_ONCE = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +57,9 @@ class TiledGram(Workload):
     ray_address: str | None = setting(None, identity=False, help="of a Ray that is there; null: one of our own on the task's nodes")
 
     def check(self) -> None:
-        """The snapshot must be one that the training keeps, under one name."""
+        """The snapshot must be one that the training keeps, under one name; no more images than the test set has."""
         check_snapshot(self.train, self.snapshot)
+        check_probe(self.train, self.probe_size)
 
     def step(self) -> int:
         """The step of the snapshot."""
@@ -80,7 +84,7 @@ class TiledGram(Workload):
 
     def adapted(self, resources: Resources) -> Resources:
         """Memory for a rank on each core or GPU, and three times the time that is expected."""
-        memory_gib = self._own_gib() + ranks_of(resources) * self._rank_gib(ENGINE_GIB)
+        memory_gib = self._own_gib(resources) + ranks_of(resources) * self._rank_gib(ENGINE_GIB)
         seconds = self._seconds(resources) or 0.0
         return dataclasses.replace(resources, memory_gib=up(memory_gib), walltime_minutes=max(60.0, round(3 * seconds / 60)))
 
@@ -89,50 +93,69 @@ class TiledGram(Workload):
         panels, work = self.panels(), self._work()
         return CostEstimate(
             what=f"{panels.num_rows:,} rows in {cost.num_tiles(panels):,} tiles of {self.dtype}",
-            memory_gib=self._own_gib() + ranks_of(resources) * self._rank_gib(LEAST_ENGINE_GIB),
+            memory_gib=self._own_gib(resources) + ranks_of(resources) * self._rank_gib(LEAST_ENGINE_GIB),
             disk_bytes=cost.tile_bytes(panels, self.dtype),
             flops=work.flops if work else None,
             seconds=self._seconds(resources),
             obstacle=self._obstacle(resources),
         )
 
-    def _work(self) -> cost.GramWork | None:
-        """None where model or data do not say what they are made of."""
+    def _layers(self) -> tuple[Layer, ...]:
+        """Empty where model or data do not say what they are made of."""
         shapes = self.train.data.shapes()
-        layers = shapes and self.train.model.layers(shapes[1][1:], NUM_CLASSES)
+        return (shapes and self.train.model.layers(shapes[1][1:], NUM_CLASSES)) or ()
+
+    def _work(self) -> cost.GramWork | None:
+        layers = self._layers()
         return cost.gram_work(layers, self.outputs, self.panels()) if layers else None
 
     def parts(self, resources: Resources) -> tuple[cost.Part, ...]:
         """The steps of the tiles on these resources, as the cost model has them."""
-        ranks, speed = resources.nodes * ranks_of(resources), cost.GPU if resources.gpus else cost.CORE
-        return cost.gram_parts(self._work(), self.panels(), self.dtype, ranks, speed)
+        ranks, speed = cost.Ranks.of(resources), cost.GPU if resources.gpus else cost.CORE
+        images = GIB * self._data_gib()
+        return cost.gram_parts(self._work(), self.panels(), self.dtype, ranks, speed, image_bytes=images, weights=self._num_weights())
 
     def _seconds(self, resources: Resources) -> float | None:
-        ranks, speed = resources.nodes * ranks_of(resources), cost.GPU if resources.gpus else cost.CORE
+        ranks, speed = cost.Ranks.of(resources).total, cost.GPU if resources.gpus else cost.CORE
         return cost.seconds(self.parts(resources), self.panels(), ranks, speed) if self._work() else None
 
-    def _own_gib(self) -> float:
-        """Of the task's own process, and of Ray's."""
+    def _own_gib(self, resources: Resources) -> float:
+        """Of the task's own process beside its ranks, and of Ray's. One rank is that process, and needs what it needs more."""
         from workers.sharded.ray_node import HEAD_GIB
 
-        return BASE_GIB + self._data_gib() + (HEAD_GIB if self.ray and self.ray_address is None else 0.0)
+        exact = 0.0
+        if self.dtype == "float32":
+            exact = min(EXACT_GIB, COPIES_OF_EXACT_ROWS * EXACT_ROWS * 8 * self._num_weights() / GIB)
+        if resources.nodes * ranks_of(resources) == 1 and not self.ray:
+            return max(0.0, exact - LEAST_ENGINE_GIB)
+        own = BASE_GIB + self._data_gib() + self._weights_gib() + exact
+        return own + (HEAD_GIB if self.ray and self.ray_address is None else 0.0)
+
+    def _num_weights(self) -> int:
+        return sum((layer.fan_in + layer.bias) * layer.num_outputs for layer in self._layers())
+
+    def _weights_gib(self) -> float:
+        return COPIES_OF_WEIGHTS * cost.ITEM_BYTES[self.dtype] * self._num_weights() / GIB
 
     def _data_gib(self) -> float:
         """Of the images, which each process holds in single precision."""
         shapes = self.train.data.shapes() or ()
-        return sum(4 * math.prod(shape) for shape in shapes) / 2**30
+        return sum(4 * math.prod(shape) for shape in shapes) / GIB
 
     def _rank_gib(self, engine_gib: float, panel_rows: int | None = None) -> float:
         rows = min(panel_rows or self.panels().panel_rows, self.num_rows())
-        return BASE_GIB + self._data_gib() + engine_gib + COPIES_OF_A_TILE * rows**2 * cost.ITEM_BYTES[self.dtype] / 2**30
+        tile = COPIES_OF_A_TILE * rows**2 * cost.ITEM_BYTES[self.dtype] / GIB
+        return BASE_GIB + self._data_gib() + self._weights_gib() + engine_gib + tile
 
     def _obstacle(self, resources: Resources) -> str:
-        """Why the memory is too small."""
+        """Why the memory is too small, or Ray is asked for and not there."""
+        if self.ray and (missing := ray_missing()):
+            return f"gram.ray=true asks for Ray: {missing}"
 
         def least_gib(panel_rows: int) -> float:
             return self._rank_gib(LEAST_ENGINE_GIB, panel_rows)
 
-        return tiles_obstacle(self._own_gib(), least_gib, self.panels().panel_rows, self.rows_per_image(), resources)
+        return tiles_obstacle(self._own_gib(resources), least_gib, self.panels().panel_rows, self.rows_per_image(), resources)
 
     def run(self, context: "Context") -> Iterator[Row]:
         """Rows `trace` (tr / (N C)), `frobenius`, `probe_loss`, `num_units`, `num_outputs`, `num_rows`, `num_tiles`.
@@ -198,7 +221,7 @@ class TiledGram(Workload):
         if obstacle := self._obstacle(resources):
             raise ConfigError(obstacle)
         ranks = ranks_of(resources)
-        engine_gib = (resources.memory_gib - self._own_gib()) / ranks - self._rank_gib(0.0)
+        engine_gib = (resources.memory_gib - self._own_gib(resources)) / ranks - self._rank_gib(0.0)
         return ranks, engine_gib
 
     def _probe(self, context: "Context") -> "tuple[nn.Module, Tensor, Tensor, Tensor]":
