@@ -40,8 +40,8 @@ class Batch:
     `run`: number of the job's newest run, -1 before the first; a requeued job runs again. `receipt`: what that run linked as its
     first act; `is_fenced`: no job will begin this batch, or go on with it, any more. `started`: key -> start event of a task that
     has not ended in it, `lost`: (run, start event) of those that earlier runs left unended. `ended`: key -> end events.
-    `progress`: key -> (done, total). `over`: why the newest run has ended by itself. `earlier_seconds`: how long the runs before it lasted.
-    `earlier`: those runs.
+    `progress`: key -> (done, total, in its own words). `over`: why the newest run has ended by itself. `earlier_seconds`: how long the
+    runs before it lasted. `earlier`: those runs.
     """
 
     root: Path
@@ -51,7 +51,7 @@ class Batch:
     started: dict[str, Event] = field(default_factory=dict)
     lost: list[tuple[int, Event]] = field(default_factory=list)
     ended: dict[str, list[Event]] = field(default_factory=dict)
-    progress: dict[str, tuple[int, int]] = field(default_factory=dict)
+    progress: dict[str, tuple[int, int, str]] = field(default_factory=dict)
     over: str = ""
     is_fenced: bool = False
     earlier_seconds: float = 0.0
@@ -128,7 +128,7 @@ class Batch:
         if kind == "start":
             self.started[event["key"]] = event
         elif kind == "progress":
-            self.progress[event["key"]] = (event["done"], event["total"])
+            self.progress[event["key"]] = (event["done"], event["total"], event.get("words", ""))
         elif kind == "end":
             start = self.started.pop(event["key"], {})
             self.ended.setdefault(event["key"], []).append({**start, **event})

@@ -138,9 +138,9 @@ def _running(watch: Watch, sweep: Sweep, states: SweepStates) -> list[str]:
     found = []
     for index, state in enumerate(states.states):
         if state == "running":
-            done, total = progress.get(sweep.keys[index], (0, 0))
+            done, total, words = progress.get(sweep.keys[index], (0, 0, ""))
             share = f" {100 * done / total:.0f} %" if total else ""
-            found.append(f"{where.describe(sweep, index)}{share}")
+            found.append(f"{where.describe(sweep, index)}{share}{f': {words}' if words else ''}")
             if len(found) == 8:
                 break
     return found

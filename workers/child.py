@@ -187,7 +187,7 @@ class _Reporter:
         elif "progress" in message and time.monotonic() - self.last >= PROGRESS_SECONDS:
             self.last = time.monotonic()
             done, total = message["progress"]
-            self.child.send({"event": "progress", "attempt": self.attempt, "done": done, "total": total})
+            self.child.send({"event": "progress", "attempt": self.attempt, "done": done, "total": total, "words": message.get("words", "")})
 
 
 def _log_size() -> int:

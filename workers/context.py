@@ -89,9 +89,9 @@ class Context:
         """One line in the task's log, which `eigensweep logs` shows."""
         print(message, file=sys.stdout, flush=True)
 
-    def progress(self, done: int, total: int) -> None:
-        """How far the task is, for the progress display."""
-        self.report({"progress": [done, total]})
+    def progress(self, done: int, total: int, words: str = "") -> None:
+        """How far the task is, for the progress display, and in its own words; a total of 0: that is not known, and the words alone say."""
+        self.report({"progress": [done, total], "words": words})
 
     def micro_batch(self, size: int) -> int:
         """How much of a batch of `size` to compute at once: less after each time that a GPU's memory was full.

@@ -294,7 +294,8 @@ class Job:
         self.journal.record({**ids, "slot": seat.number, "host": self.host, "log": log, "time": event["time"]})
 
     def _on_progress(self, seat: Seat, order: Order, event: dict[str, Any]) -> None:
-        self.journal.record({"event": "progress", "key": order.task.key, "done": event["done"], "total": event["total"]})
+        told = {name: event[name] for name in ("done", "total", "words")}
+        self.journal.record({"event": "progress", "key": order.task.key, **told})
 
     def _on_checkpoint(self, seat: Seat, order: Order, event: dict[str, Any]) -> None:
         order.checkpoint, order.resumed_at = event["checkpoint"], event["resumed_at"]

@@ -77,6 +77,16 @@ def test_events_that_are_there_before_the_receipt_are_read_once(tmp_path: Path) 
     assert len(batch.refresh().refresh().ended["a"]) == 1
 
 
+def test_the_newest_progress_counts_with_its_words_until_the_job_begins_anew(tmp_path: Path) -> None:
+    batch = Batch(tmp_path, "w-1")
+    receipt(batch, 0)
+    told = [{"event": "progress", "key": "a", "done": done, "total": 9} for done in (1, 2)]
+    record(batch, 0, start("a"), told[0], told[1] | {"words": "2 of 9 tiles"}, {"event": "progress", "key": "b", "done": 3, "total": 4})
+    assert batch.refresh().progress == {"a": (2, 9, "2 of 9 tiles"), "b": (3, 4, "")}
+    receipt(batch, 1)
+    assert batch.refresh().progress == {}
+
+
 @pytest.mark.parametrize("runs", [0, 1, 2])
 def test_a_fence_takes_the_place_of_the_next_run_s_receipt(tmp_path: Path, runs: int) -> None:
     batch = Batch(tmp_path, "w-1")

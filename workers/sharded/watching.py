@@ -53,11 +53,13 @@ class _Count:
         """Count, and tell what is due."""
         new = len(self.marks.intersection(files.names(self.context.folder)))
         done, now = self.total - len(self.marks) + new, time.monotonic()
-        self.context.progress(done, self.total)
+        speed = f"{new / (now - self.began):.3g} a second"
+        left = f", about {(self.total - done) * (now - self.began) / new:.0f} s left" if new and done < self.total else ""
+        self.context.progress(done, self.total, f"{done} of {self.total} tiles, {speed}{left}")
         if new > self.marked and (is_last or now - self.marked_at >= MARK_SECONDS):
             self.marked, self.marked_at = new, now
             with contextlib.suppress(DiskFull):  # whoever publishes tiles says so
                 self.context.checkpoint(done, {})
         if is_last or now - self.logged_at >= LOG_SECONDS:
             self.logged_at = now
-            self.context.log(f"{done} of {self.total} tiles; {new} in {now - self.began:.1f} s, {new / (now - self.began):.3g} a second")
+            self.context.log(f"{done} of {self.total} tiles; {new} in {now - self.began:.1f} s, {speed}")
