@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from workers.errors import ConfigError, Diverged, Garbled, Interrupted
+from workers.errors import ConfigError, Diverged, Garbled, Interrupted, ProcessLost
 from workers.sharded.scalapack_library import CHOICE, INSTALL, MOST_ELEMENTS, shape_of
-from workers.sharded.scalapack_rank import EIGENVALUES, EIGENVECTORS, Job, Report
+from workers.sharded.scalapack_rank import EIGENVALUES, EIGENVECTORS, Job, Report, no_memory
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,6 +31,9 @@ END_SECONDS = 5.0
 JOB, LOG = "scalapack.json", "scalapack.log"
 LOG_LINES = 15
 ITEM_BYTES = {"float64": 8, "float32": 4}
+# OpenBLAS ends its process with these words
+NO_BUFFER = "Memory allocation still failed"
+_FAULTS: Mapping[str, type[Exception]] = {"Diverged": Diverged, "Garbled": Garbled, "MemoryError": MemoryError}
 # Python, NumPy, MPI and the libraries, as measured with Debian 12's
 RANK_BYTES = 46 * 2**20
 _RANK = ("-P", "-m", "workers.sharded.scalapack_rank")
@@ -123,16 +126,18 @@ def solve(
     block: int = BLOCK,
     nodes: Sequence[str] = (),
     stopping: Callable[[], bool] = lambda: False,
+    rank_gib: float | None = None,
 ) -> Solved:
     """All eigenvalues of a kernel (R, R), and the eigenvectors of the `vectors` largest (True: all) as `eigenvectors.npy` in `folder`.
 
     `ranks` processes of one thread each, on `nodes` of this SLURM job, which all see `folder` and the tiles; else on this machine. For
     eigenvalues alone the kernel becomes a band of width `block` (see `scalapack_band`), for vectors too it becomes tridiagonal (p?sytrd),
     and LAPACK's vectors of that go back (p?ormtr); p?syevd computes all where more than R / ranks are asked for, of many blocks.
-    EIGENSWEEP_SCALAPACK names another library, or the folder of MKL's.
+    EIGENSWEEP_SCALAPACK names another library, or the folder of MKL's. `rank_gib`: all that a rank may have; none: no limit.
 
     ConfigError where MPI or ScaLAPACK is absent, or for sizes that cannot be; Diverged for a kernel that is not finite, with its tile;
-    Garbled for a file that is no tile; Interrupted once `stopping` is true; RuntimeError with the end of the log where a rank dies.
+    Garbled for a file that is no tile; MemoryError where a rank needs more than it may have; Interrupted once `stopping` is true;
+    ProcessLost with the end of the log where a rank dies.
     """
     _check(tiles, ranks, block, nodes)
     count = _count(tiles.num_rows, vectors)
@@ -140,9 +145,9 @@ def solve(
         raise ConfigError(f"no ScaLAPACK: {reason}")
     folder.mkdir(parents=True, exist_ok=True)
     _clear(folder)
-    _job(tiles, ranks, folder.resolve(), count, block).save(folder / JOB)
+    _job(tiles, ranks, folder.resolve(), count, block, rank_gib).save(folder / JOB)
     status = _run(_command(ranks, nodes, folder.resolve() / JOB), folder / LOG, _environment(nodes), stopping)
-    solved = _collect(folder, ranks, status, count, tiles)
+    solved = _collect(folder, ranks, status, count, tiles, rank_gib)
     _clear(folder, but=EIGENVECTORS)
     return solved
 
@@ -163,7 +168,7 @@ def _check(tiles: Tiles, ranks: int, block: int, nodes: Sequence[str]) -> None:
         )
 
 
-def _job(tiles: Tiles, ranks: int, folder: Path, count: int, block: int) -> Job:
+def _job(tiles: Tiles, ranks: int, folder: Path, count: int, block: int, rank_gib: float | None) -> Job:
     panels = -(-tiles.num_rows // tiles.panel_rows)
     return Job(
         folder=str(folder),
@@ -175,6 +180,7 @@ def _job(tiles: Tiles, ranks: int, folder: Path, count: int, block: int) -> Job:
         num_vectors=count,
         whole=_takes_whole(tiles.num_rows, count, ranks, block),
         tiles=[(i, j, str(tiles.path(i, j).resolve())) for i in range(panels) for j in range(i, panels)],
+        rank_gib=rank_gib,
     )
 
 
@@ -233,16 +239,18 @@ def _ended(process: "subprocess.Popen[bytes]") -> Iterator[None]:
         process.wait()
 
 
-def _collect(folder: Path, ranks: int, status: int, count: int, tiles: Tiles) -> Solved:
+def _collect(folder: Path, ranks: int, status: int, count: int, tiles: Tiles, rank_gib: float | None) -> Solved:
     """What the ranks left; the errors that they found."""
     import numpy as np
 
     reports = [Report(**json.loads(path.read_text())) for rank in range(ranks) if (path := Report.path(folder, rank)).exists()]
     for report in reports:
         if report.fault:
-            raise (Garbled if report.garbled else Diverged)(report.fault)
+            raise _FAULTS[report.kind](report.fault)
+    if status and NO_BUFFER in (folder / LOG).read_text(errors="replace"):
+        raise MemoryError(no_memory(f"an MPI rank of {ranks}", rank_gib))
     if status or len(reports) < ranks or not (folder / EIGENVALUES).exists():
-        raise RuntimeError(_story(folder, ranks, status, tiles, count))
+        raise ProcessLost(_story(folder, ranks, status, tiles, count))
     return Solved(
         eigenvalues_R=np.load(folder / EIGENVALUES),
         vectors=folder / EIGENVECTORS if count else None,

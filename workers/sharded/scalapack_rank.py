@@ -3,6 +3,7 @@
 `python -P -m workers.sharded.scalapack_rank JOB`; in the place of JOB, `--check` loads the library and prints where it lies.
 """
 
+import ctypes
 import json
 import os
 import sys
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workers.errors import ConfigError, Diverged, EigensweepError, Garbled
+from workers.processes import die_with
+from workers.sharded.pool_worker import set_up
 from workers.sharded.scalapack_band import band_eigenvalues, band_of
 from workers.sharded.scalapack_library import (
     CHOICE,
@@ -24,7 +27,6 @@ from workers.sharded.scalapack_library import (
     tridiagonal_eigenvalues,
     tridiagonal_eigenvectors,
 )
-from workers.sharded.scalapack_start import die_with
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,6 +50,7 @@ class Job:
     num_vectors: int
     whole: bool
     tiles: list[tuple[int, int, str]]
+    rank_gib: float | None = None  # all that a rank may have; none: no limit
 
     def save(self, path: Path) -> None:
         """Write it for `load`."""
@@ -68,7 +71,7 @@ class Report:
     memory_bytes: int
     library: str
     fault: str = ""
-    garbled: bool = False
+    kind: str = "Diverged"
 
     @staticmethod
     def path(folder: Path, rank: int) -> Path:
@@ -85,24 +88,50 @@ def main(argument: str) -> int:
     die_with(os.getppid())
     job = Job.load(Path(argument))
     grid = Grid.start(Library.load(job.library))
+    if job.rank_gib is not None:
+        _reserve(grid.library)
+        set_up(sys.path, int(job.rank_gib * 2**30))
     began, cpu_began = time.perf_counter(), time.process_time()
-    fault, band = _attempt(job, grid)
-    grid.end()  # a rank that waits for another keeps a core busy, and what is left is the first one's
+    fault: Exception | None = None
     try:
+        fault, band = _attempt(job, grid)
+        grid.end()  # a rank that waits for another keeps a core busy, and what is left is the first one's
         if band is not None and grid.rank == 0:
             np.save(Path(job.folder) / EIGENVALUES, band_eigenvalues(grid.library, band))
-    except Diverged as error:
+    except (Diverged, MemoryError) as error:
         fault = error
     report = Report(
         seconds=time.perf_counter() - began,
         cpu_seconds=time.process_time() - cpu_began,
         memory_bytes=_peak_bytes(),
         library=grid.library.path,
-        fault=str(fault or ""),
-        garbled=isinstance(fault, Garbled),
+        fault=_words(fault, grid.rank, job.rank_gib),
+        kind=type(fault).__name__,
     )
     Report.path(Path(job.folder), grid.rank).write_text(json.dumps(asdict(report)))
-    return 0
+    return 1 if isinstance(fault, MemoryError) else 0  # at which mpirun ends the others, that wait for this one
+
+
+def _reserve(library: Library) -> None:
+    """Have ScaLAPACK's BLAS and NumPy's reserve the buffers that they never give back: what is reserved before a limit is not counted."""
+    import numpy as np
+
+    size = 256
+    one = np.ones((size, size))
+    factor = ctypes.c_double(1.0)
+    library.call("dgemm", b"N", b"N", size, size, size, factor, one @ one, size, one, size, factor, one.copy(), size)
+
+
+def _words(fault: Exception | None, rank: int, rank_gib: float | None) -> str:
+    if isinstance(fault, MemoryError):
+        return no_memory(f"MPI rank {rank} on {os.uname().nodename}", rank_gib)
+    return str(fault or "")
+
+
+def no_memory(who: str, rank_gib: float | None) -> str:
+    """What to say of a rank that was refused memory."""
+    share = f" above its share, {rank_gib:.2f} GiB" if rank_gib is not None else ""
+    return f"{who} found no memory{share}; give more resources.memory_gib, or more nodes"
 
 
 def _check() -> int:

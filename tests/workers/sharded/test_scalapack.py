@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from batches import wait_for
 
-from workers.errors import ConfigError, Diverged, Garbled, Interrupted
+from workers.errors import ConfigError, Diverged, Garbled, Interrupted, ProcessLost
 from workers.sharded import scalapack
 from workers.sharded.scalapack_band import band_eigenvalues
 from workers.sharded.scalapack_library import Grid, Matrix, all_pairs, owned, shape_of, tridiagonal_eigenvalues, tridiagonal_eigenvectors
@@ -377,7 +377,7 @@ def test_a_rank_that_is_killed_ends_the_others_and_is_named(possible, tmp_path, 
     def solve() -> None:
         try:
             scalapack.solve(endless, ranks=2, folder=folder)
-        except RuntimeError as error:
+        except ProcessLost as error:
             caught.append(error)
 
     thread = threading.Thread(target=solve, daemon=True)
@@ -391,8 +391,25 @@ def test_a_rank_that_is_killed_ends_the_others_and_is_named(possible, tmp_path, 
 
 def test_an_error_in_a_rank_is_shown_with_the_end_of_its_log(possible, tmp_path, small, monkeypatch):
     monkeypatch.setattr(scalapack, "_RANK", ("-c", "import sys; sys.exit('something of its own')"))
-    with pytest.raises(RuntimeError, match="(?s)the eigensolve failed: mpirun ended with status 1. The end of .*something of its own"):
+    with pytest.raises(ProcessLost, match="(?s)the eigensolve failed: mpirun ended with status 1. The end of .*something of its own"):
         scalapack.solve(small, ranks=2, folder=tmp_path / "solve")
+
+
+def test_a_rank_that_finds_no_memory_above_its_share_says_so_and_ends_the_others(possible, tmp_path):
+    tiles = in_tiles(tmp_path / "tiles", np.eye(4000), 2000)
+    with pytest.raises(
+        MemoryError, match=r"MPI rank \d on \S+ found no memory above its share, 0\.05 GiB; give more resources\.memory_gib"
+    ):
+        scalapack.solve(tiles, ranks=2, folder=tmp_path / "solve", rank_gib=0.05)
+    wait_for(lambda: ranks_of(tmp_path / "solve") == [], "the end of the ranks")
+
+
+def test_a_share_of_the_memory_that_is_foretold_is_enough(possible, tmp_path):
+    tiles = in_tiles(tmp_path / "tiles", kernel_of(1000), 500)
+    for vectors in (0, 20):
+        share = scalapack.memory_bytes_needed(1000, 2, "float64", vectors) / 2**30
+        found = scalapack.solve(tiles, ranks=2, folder=tmp_path / "solve", vectors=vectors, rank_gib=share)
+        np.testing.assert_allclose(found.eigenvalues_R[-1], np.linalg.norm(kernel_of(1000), 2), rtol=1e-12)
 
 
 def test_a_solve_that_is_stopped_leaves_no_rank(possible, tmp_path, endless):
