@@ -1,12 +1,10 @@
-"""What ranks of a task do in tests: `order["do"]` names it; `python -P -m rank_acts ORDER`."""
+"""What ranks of a task do in tests: `order["do"]` names it."""
 
 import errno
-import os
 import time
 from typing import Any
 
 from workers.context import Context
-from workers.sharded.ranks import as_rank
 
 
 def fill(context: Context, order: dict[str, Any], rank: int, num_ranks: int) -> None:
@@ -27,8 +25,9 @@ def wait_for_a_stop(context: Context, order: dict[str, Any], rank: int, num_rank
 
 
 def raise_(context: Context, order: dict[str, Any], rank: int, num_ranks: int) -> None:
-    """One of the errors below."""
-    raise ERRORS[order["error"]]
+    """One of the errors below, or none."""
+    if "error" in order:
+        raise ERRORS[order["error"]]
 
 
 ERRORS = {
@@ -36,8 +35,6 @@ ERRORS = {
     "cuda": RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"),
     "memory": MemoryError(),
     "peer": RuntimeError("Connection closed by peer [127.0.0.1]:1"),
+    "import": ModuleNotFoundError("No module named 'polars'"),
     "pipe": BrokenPipeError(errno.EPIPE, "Broken pipe"),
 }
-
-if __name__ == "__main__":
-    as_rank({"fill": fill, "wait": wait_for_a_stop}[os.environ["RANK_ACT"]])

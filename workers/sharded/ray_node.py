@@ -149,7 +149,7 @@ def node_versions() -> dict[str, str]:
 def mismatch(expected: dict[str, str], found: dict[str, str]) -> str:
     """In which versions a node differs from the driver's; empty: in none. One folder of one host is one source, be it edited meanwhile."""
     same_source = all(expected[name] == found[name] for name in ("host", "folder"))
-    names = ("python", "ray") if same_source else ("python", "ray", "code")
+    names = [name for name in expected if name not in ("host", "folder") and not (name == "code" and same_source)]
     wrong = [f"{name} {found[name]}, not {expected[name]}" for name in names if found[name] != expected[name]]
     return f"{found['host']} has {' and '.join(wrong)} as {expected['host']}" if wrong else ""
 
