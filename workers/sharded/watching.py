@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from workers import files
 from workers.context import Context
 from workers.errors import DiskFull
+from workers.launch import STILL
 
 LOOK_SECONDS, MARK_SECONDS, LOG_SECONDS = 0.5, 10.0, 60.0
 # a folder of many tiles is slow to list on a shared file system: so much of the time at most
@@ -24,7 +25,8 @@ def watched(context: Context, names: Sequence[str], total: int) -> Iterator[None
         wait = LOOK_SECONDS
         while not ended.wait(wait):
             began = time.monotonic()
-            count.look()
+            with STILL:
+                count.look()
             wait = max(LOOK_SECONDS, (time.monotonic() - began) / MOST_LOOKING)
 
     thread = threading.Thread(target=watch, daemon=True)
