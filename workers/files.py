@@ -94,10 +94,6 @@ class KillingOps(Ops):
         self._before = -1 if point.endswith("+") else int(point)
         self._after = int(point[:-1]) if point.endswith("+") else -1
         self._count = 0
-        os.register_at_fork(after_in_child=self._begin)
-
-    def _begin(self) -> None:
-        self._count = 0
 
     def __getattribute__(self, name: str) -> Any:
         attribute = object.__getattribute__(self, name)
@@ -115,7 +111,17 @@ class KillingOps(Ops):
         return run
 
 
-ops: Ops = KillingOps(os.environ["EIGENSWEEP_FAULT"]) if os.environ.get("EIGENSWEEP_FAULT") else Ops()
+ops: Ops = Ops()
+
+
+def heed_fault() -> None:
+    """Count changes from here on, where EIGENSWEEP_FAULT says so: what a process does that begins, or is the copy of another."""
+    global ops
+    if point := os.environ.get("EIGENSWEEP_FAULT"):
+        ops = KillingOps(point)
+
+
+heed_fault()
 
 
 def aside(path: Path) -> Path:

@@ -11,8 +11,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
+from workers.files import heed_fault
 from workers.processes import die_with
 
 POLL_SECONDS = 0.1
@@ -78,9 +80,12 @@ class _Copy:
     @staticmethod
     def _run(work: Callable[[int], None], rank: int, meeting: Mapping[str, str], parent: int) -> None:
         die_with(parent)
+        with contextlib.suppress(OSError):
+            Path("/proc/self/comm").write_text(f"rank {rank}")  # for ps and top
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)
         os.environ.update({**meeting, "RANK": str(rank), "LOCAL_RANK": str(rank)})
+        heed_fault()
         work(rank)
 
     def poll(self) -> int | None:
