@@ -11,16 +11,19 @@ from workers.sharded.panels import Panels
 from workers.workload import Resources
 
 GIB = 2**30
-# of a process: its interpreter with torch
-BASE_GIB = 0.4
+# of a process: its interpreter with torch, and what that takes beside its tensors
+BASE_GIB = 0.3
+# at most for rows of the Jacobian that a kernel is compared with
+EXACT_GIB = 2.25
 # numbers of nodes that are tried: powers of two
 MOST_NODES = 4096
 # vectors of the quadrature behind the entropy: the basis of a block of probes
 QUADRATURE_VECTORS = cost.BLOCK * cost.PROBE_STEPS
 # blocks of vectors that are there beside a basis at once, and projected matrices beside one of them
 BLOCKS, PROJECTED_COPIES = 6, 6
-# of eigenvectors while they are certified
+# of eigenvectors while they are certified; and of the kernel in double precision, where that is one process with all eigenvectors
 CERTIFIED_COPIES = 4
+COPIES_WITH_VECTORS = 6
 
 
 def ranks_of(resources: Resources) -> int:
@@ -70,7 +73,9 @@ def engine_gib(engine: str, question: Question, panels: Panels, dtype: str, reso
     """Memory of the node that needs most, the first one."""
     ranks, rows = ranks_of(resources), panels.num_rows
     if engine == "whole":
-        return 2 * BASE_GIB + COPIES_WHOLE * 8 * rows**2 / GIB
+        few = question.num_eigenvalues is None and question.takes_few(rows)
+        copies = COPIES_WHOLE if few else max(COPIES_WHOLE, COPIES_WITH_VECTORS)
+        return 2 * BASE_GIB + copies * 8 * rows**2 / GIB
     own = BASE_GIB if ranks * resources.nodes > 1 else 0.0  # one rank is the task's own process
     asking = own + first_gib(engine, question, panels, dtype, resources) + (ranks - 1) * other_gib(panels, dtype, resources)
     if engine == "lanczos":

@@ -79,7 +79,7 @@ class TiledSpectrum(Workload):
         return CostEstimate(
             what=f"{asked} of {panels.num_rows:,} eigenvalues: {engine}",
             memory_gib=memory.engine_gib(engine, question, panels, dtype, resources),
-            disk_bytes=8 * panels.num_rows * question.num_vectors,
+            disk_bytes=cost.answer_bytes(engine, question, panels.num_rows, dtype),
             flops=sum(part.flops for part in parts),
             seconds=cost.seconds(parts, panels, cost.Ranks.of(resources).total, speed),
             obstacle=obstacle,
