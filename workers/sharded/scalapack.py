@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 # R rows of the kernel; K eigenvectors
 
-BLOCK = 64
+# width of a band, and of blocks of a matrix whose eigenvectors are wanted: the fastest of 16, 32, 48, 64 and 128
+BLOCK, VECTORS_BLOCK = 64, 32
 # of p?syevd, for each column of the grid of ranks
 FEWEST_BLOCKS = 4
 POLL_SECONDS = 0.05
@@ -109,7 +110,7 @@ def _count(num_rows: int, vectors: int | bool) -> int:
     return int(vectors)
 
 
-def _takes_whole(num_rows: int, count: int, ranks: int, block: int = BLOCK) -> bool:
+def _takes_whole(num_rows: int, count: int, ranks: int, block: int = VECTORS_BLOCK) -> bool:
     """Whether all eigenvectors are computed: each rank would hold too many of the tridiagonal matrix.
 
     Not for kernels of few blocks, on which p?syevd waits for ever or gives wrong vectors: 121 rows in blocks of 64 on 2 ranks or 6.
@@ -123,7 +124,7 @@ def solve(
     ranks: int,
     folder: Path,
     vectors: int | bool = False,
-    block: int = BLOCK,
+    block: int | None = None,
     nodes: Sequence[str] = (),
     stopping: Callable[[], bool] = lambda: False,
     rank_gib: float | None = None,
@@ -139,8 +140,9 @@ def solve(
     Garbled for a file that is no tile; MemoryError where a rank needs more than it may have; Interrupted once `stopping` is true;
     ProcessLost with the end of the log where a rank dies.
     """
-    _check(tiles, ranks, block, nodes)
     count = _count(tiles.num_rows, vectors)
+    block = (VECTORS_BLOCK if count else BLOCK) if block is None else block
+    _check(tiles, ranks, block, nodes)
     if reason := available():
         raise ConfigError(f"no ScaLAPACK: {reason}")
     folder.mkdir(parents=True, exist_ok=True)
