@@ -132,7 +132,11 @@ class TiledSpectrum(Workload):
         from workers.sharded.making import publish
         from workers.sharded.tiles import tile_name
 
-        damaged = [pair for pair in tiles.panels.pairs() if not tiles.is_intact(pair)]
+        damaged, pairs = [], list(tiles.panels.pairs())
+        for number, pair in enumerate(pairs):
+            context.progress(number, len(pairs), f"{number} of {len(pairs)} tiles checked")
+            if not tiles.is_intact(pair):
+                damaged.append(pair)
         if not damaged:
             return {}
         context.log(f"{len(damaged)} tiles are not what was published: {damaged[:5]}; they are computed again")

@@ -1,6 +1,7 @@
 """Spectra of tiled kernels: against the whole kernel's, with damaged tiles mended, by the engine that fits."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from tests.workers.sharded.test_tiled_gram import TILED, TRAIN
 from workers import taskdir
 from workers.errors import ConfigError
 from workers.execute import execute
+from workers.sharded import scalapack
 from workers.sharded.engines import Machine, Question, choose
 from workers.sharded.scalapack import available
 from workers.sharded.tiles import TileSet
@@ -147,3 +149,41 @@ def test_in_single_precision_the_noise_floor_is_the_measured_error_and_the_solve
     assert error <= floor < 70 * 1.2e-7 * exact[-1]
     assert engine == "whole" or floor >= 70**0.5 * 1.19e-7 * exact[-1]
     assert np.abs(np.array(commit.rows["spectra"]["eigenvalue"]) - exact).max() <= floor
+
+
+# -- ranks that die -----------------------------------------------------------------------------------------------------
+
+
+def outcome_of(root, workload, name):
+    return execute(root, dataclasses.replace(task_of(workload), resources=RESOURCES), attempt=name, code="test")
+
+
+@pytest.mark.skipif(bool(available()), reason=available())
+def test_a_dead_rank_of_scalapack_is_a_death_of_the_task_which_a_second_attempt_makes_good(root, monkeypatch):
+    workload = TiledSpectrum(gram=TILED, num_eigenvalues=None, num_eigenvectors=6, engine="scalapack")
+    with monkeypatch.context() as dying:
+        dying.setattr(scalapack, "_RANK", ("-c", "import os; os.kill(os.getpid(), 9)"))
+        ended = outcome_of(root, workload, "first")
+    assert ended.outcome == "killed"
+    assert re.search(r"was killed by signal 9; each rank needs 0.0\d GiB, more ranks or nodes need less each", ended.message)
+    commit = commit_of(root, workload, "second")
+    assert len(commit.rows["spectra"]["eigenvalue"]) == 70 and last(commit)["trace_error"] < 1e-12
+
+
+@pytest.mark.parametrize(("engine", "count"), [("lanczos", 6), ("scalapack", None)])
+def test_a_rank_that_finds_no_memory_is_a_want_of_the_task_which_a_second_attempt_with_more_makes_good(root, monkeypatch, engine, count):
+    if engine == "scalapack" and available():
+        pytest.skip(available())
+    workload = TiledSpectrum(gram=TILED, num_eigenvalues=count, num_eigenvectors=7, engine=engine)
+    with monkeypatch.context() as poor:
+        poor.setattr("workers.sharded.answers.answer", _hungry)
+        ended = outcome_of(root, workload, "first")
+    assert ended.outcome == "host_oom"
+    assert re.match(r"rank 0 of 2 on \S+ found no memory above its share, \d\.\d\d GiB; give more resources.memory_gib", ended.message)
+    assert last(commit_of(root, workload, "second"))["residual_norm"] < 1e-9
+
+
+def _hungry(context, order, rank, num_ranks):
+    """As a rank that needs more than it may have: 8 GiB."""
+    if rank == 0:
+        np.ones(2**30)
