@@ -13,8 +13,11 @@ from workers.errors import ConfigError
 from workers.execute import execute
 from workers.sharded import scalapack
 from workers.sharded.engines import Machine, Question, choose
+from workers.sharded.memory import BASE_GIB
 from workers.sharded.scalapack import available
+from workers.sharded.solving import _Limits
 from workers.sharded.tiles import TileSet
+from workers.workload import Resources
 from workers.workloads.gram import Gram
 from workers.workloads.spectrum import Spectrum
 from workers.workloads.tiled_spectrum import TiledSpectrum
@@ -149,6 +152,29 @@ def test_in_single_precision_the_noise_floor_is_the_measured_error_and_the_solve
     assert error <= floor < 70 * 1.2e-7 * exact[-1]
     assert engine == "whole" or floor >= 70**0.5 * 1.19e-7 * exact[-1]
     assert np.abs(np.array(commit.rows["spectra"]["eigenvalue"]) - exact).max() <= floor
+
+
+def test_without_scalapack_another_engine_is_chosen_and_the_reason_says_so():
+    choice = choose(Question(num_eigenvalues=None, num_vectors=10), 20480, "float64", Machine(4, 1.5, 20.0, "no mpirun on PATH"), "auto")
+    assert (choice.engine, choice.reason) == ("whole", "all of 20,480 eigenvalues; not scalapack: no mpirun on PATH")
+
+
+def test_where_scalapack_is_asked_for_and_absent_it_is_said_what_to_install(root, monkeypatch, tmp_path):
+    with monkeypatch.context() as bare:
+        bare.setenv("PATH", str(tmp_path))
+        ended = outcome_of(root, TiledSpectrum(gram=TILED, num_eigenvalues=None, num_eigenvectors=8, engine="scalapack"), "first")
+    assert ended.outcome == "user_error"
+    assert "scalapack: no mpirun on PATH; on Debian: apt-get install openmpi-bin libscalapack-openmpi2.2" in ended.message
+
+
+@pytest.mark.parametrize("engine", ["lanczos", "scalapack"])
+def test_the_limits_of_all_ranks_of_the_first_node_and_its_task_are_the_memory_that_there_is(root, engine):
+    tiles = TileSet.load(taskdir.payload_path(root, taskdir.read_commit(root, task_of(TILED).commit_name), "tiles.json"))
+    resources = Resources(cpus=4, memory_gib=9.0)
+    limits = _Limits.of(engine, Question(num_eigenvalues=5, num_vectors=5), tiles, resources)
+    assert BASE_GIB + limits.first_gib + 3 * limits.rank_gib == pytest.approx(9.0)
+    assert limits.first_gib > limits.rank_gib
+    assert BASE_GIB + 4 * limits.mpi_gib == pytest.approx(9.0)
 
 
 # -- ranks that die -----------------------------------------------------------------------------------------------------
