@@ -78,13 +78,13 @@ class Ranks:
 class Speed:
     """Of one core, or of one GPU, per second: operations in float32 (in float64 half as many), and bytes.
 
-    `products`: of large matrices; `outer`: of the layers that have one position; `passes`: forward and backward ones, through the others; `elements`: of
-    the kernel, added up and summed; `exact_weights`: weights of rows of the Jacobian in float64; `vectors`: of tiles with blocks of
-    vectors. In float64: `basis`, of a tall basis with a block; `probes`, each with a basis of its own; `dense`, eigenvalues by LAPACK, and
-    `pairs`, what all eigenvectors take more; `chase`, from a band to eigenvalues. ScaLAPACK's, in float32: `band`, to a band; `panel`, what
-    every rank does of that; `tridiagonal`, for eigenvectors. `hash_bytes`: SHA-256 of what is read; `carried_bytes`: between processes;
-    `image_bytes`: images read; by the clock `disk_bytes`, written, and `network_bytes`, between two nodes. `start`, `mpi_start`: seconds
-    until a rank works.
+    `products`: of large matrices; `outer`: of the layers that have one position; `passes`: forward and backward ones through the others;
+    `elements`: of the kernel, added up and summed; `exact_weights`: weights of rows of the Jacobian in float64; `vectors`: of tiles with
+    blocks of vectors. In float64: `basis`, of a tall basis with a block; `probes`, each with a basis of its own; `dense`, eigenvalues by
+    LAPACK, and `pairs`, what all eigenvectors take more; `chase`, from a band to eigenvalues. ScaLAPACK's, in float32: `band`, to a band;
+    `panel`, what every rank does of that; `tridiagonal`, for eigenvectors. `hash_bytes`: SHA-256 of what is read; `carried_bytes`: between
+    processes; `image_bytes`: images read; by the clock `disk_bytes`, written, and `network_bytes`, between two nodes. `start`,
+    `mpi_start`: seconds until a rank works.
     """
 
     products: float
