@@ -1,5 +1,6 @@
 """`submit sweep=kernel_spectrum` over three nodes: one command, and a kill in the middle costs no tile that is there."""
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -121,6 +122,14 @@ def test_one_command_from_the_network_to_the_eigenvalues(scene: Scene) -> None:
     assert scene.wait_until_settled("k", 240) == {"completed": 3}
     assert_eigenvalues(scene, tiles_of(scene))
     assert_freed(scene)
+
+
+@pytest.mark.slow
+def test_status_says_how_many_tiles_are_there_and_how_fast_they_come(scene: Scene) -> None:
+    begin(scene)
+    words = re.compile(rf"^tiled_gram.* \d+ %: \d+ of {NUM_TILES} tiles, [\d.e+-]+ a second, about \d+ s left$")
+    wait_until(lambda: any(map(words.match, scene.status("k")["running"])), 240, "status tells of tiles")
+    scene.command("cancel", "k")
 
 
 # -- kills --------------------------------------------------------------------------------------------------------------
