@@ -5,15 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from workers.sharded import cost
-from workers.sharded.memory import BASE_GIB, GIB, ranks_of, up
+from workers.sharded.memory import BASE_GIB, GIB, lanczos_vectors_held, ranks_of, up
 from workers.workload import Layer, Resources
 
 # N samples of the probe set; R rows of the kernel; K eigenvalues; V eigenvectors; C outputs; P parameters
 
 # of a rank, for activations and gradients: as a rule, and at least
 ENGINE_GIB, LEAST_ENGINE_GIB = 0.5, 0.05
-# for each vector: a backward pass of two products a layer, and a forward pass with tangents of two
-PRODUCTS_OF_A_VECTOR = 4
+# through the network for each vector, as of a forward pass: two in a backward pass, two in a forward pass with tangents
+PASSES_OF_A_VECTOR = 4
 # double precision is there too, for the error of single
 NUMBER_BYTES = 8
 
@@ -41,24 +41,30 @@ class Spectrum:
 
     # -- time -----------------------------------------------------------------------------------------------------------------
 
-    def flops(self) -> tuple[float, float] | None:
-        """Operations of the products, which the ranks share, and of the basis, which the first one does alone; None: nobody knows."""
+    def flops(self) -> float | None:
+        """Operations; None: nobody knows."""
+        products = self._products()
+        return None if products is None else products + sum(part.flops for part in self._alone())
+
+    def seconds(self, resources: Resources) -> float | None:
+        """Of clock, roughly: the ranks share the products, and the first one does the rest alone."""
+        products = self._products()
+        if products is None:
+            return None
+        speed, ranks = cost.GPU if resources.gpus else cost.CORE, min(self.num_samples, resources.nodes * ranks_of(resources))
+        shared = cost.ITEM_BYTES[self.dtype] / 4 * products / speed.passes / ranks
+        return 2 * speed.start + shared + sum(part.alone for part in self._alone())
+
+    def _products(self) -> float | None:
+        """Operations of all products with vectors; one with a kernel that is traced goes through the network for each output."""
         if self.layers is None:
             return None
         vectors = cost.lanczos_vectors(self.count, self.num_probes) * (self.num_outputs // self.rows_per_sample)
         forward = 2.0 * sum(layer.positions * layer.fan_in * layer.num_outputs for layer in self.layers)
-        quadrature = 8.0 * self.num_probes * cost.PROBE_STEPS * (cost.PROBE_STEPS / 2 + self.count / 2)
-        basis = 12 * cost.PRODUCTS_PER_EIGENPAIR * self.count * 0.6 * cost.basis_size(self.num_rows, self.count)
-        return PRODUCTS_OF_A_VECTOR * vectors * self.num_samples * forward, self.num_rows * (basis + quadrature)
+        return PASSES_OF_A_VECTOR * vectors * self.num_samples * forward
 
-    def seconds(self, resources: Resources) -> float | None:
-        """Of clock, roughly."""
-        found = self.flops()
-        if found is None:
-            return None
-        speed, ranks = cost.GPU if resources.gpus else cost.CORE, min(self.num_samples, resources.nodes * ranks_of(resources))
-        products = cost.ITEM_BYTES[self.dtype] / 4 * found[0] / speed.passes / ranks
-        return 2 * speed.start + products + found[1] / cost.CORE.basis
+    def _alone(self) -> tuple[cost.Part, ...]:
+        return cost.basis_parts(self.num_rows, self.count, self.num_probes, cost.lanczos_vectors(self.count, self.num_probes))
 
     # -- memory and disk ------------------------------------------------------------------------------------------------------
 
@@ -96,7 +102,7 @@ class Spectrum:
         return 8 * self.num_rows * (num_vectors + 2 * cost.basis_size(self.num_rows, self.count))
 
     def _without_engines(self) -> float:
-        return self._process_gib() + 8 * self.num_rows * first_vectors(self.num_rows, self.count) / GIB
+        return self._process_gib() + 8 * self.num_rows * lanczos_vectors_held(self.num_rows, self.count, self.num_probes) / GIB
 
     def _process_gib(self) -> float:
         return BASE_GIB + self.data_bytes / GIB
@@ -104,13 +110,6 @@ class Spectrum:
     def _least_engine_gib(self) -> float:
         """Two gradients, and as much again for activations."""
         return max(LEAST_ENGINE_GIB, 4 * NUMBER_BYTES * num_parameters(self.layers or ()) / GIB)
-
-
-def first_vectors(num_rows: int, count: int) -> int:
-    """Vectors in double precision, of all rows of the kernel, that the rank which asks holds at most."""
-    lanczos = cost.basis_size(num_rows, count) + 5 * count + 6 * cost.BLOCK
-    quadrature = count + cost.BLOCK * (cost.PROBE_STEPS + 6)
-    return max(lanczos, quadrature)
 
 
 def num_parameters(layers: Sequence[Layer]) -> int:

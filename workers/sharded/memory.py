@@ -17,8 +17,8 @@ BASE_GIB = 0.3
 EXACT_GIB = 2.25
 # numbers of nodes that are tried: powers of two
 MOST_NODES = 4096
-# vectors of the quadrature behind the entropy: the basis of a block of probes
-QUADRATURE_VECTORS = cost.BLOCK * cost.PROBE_STEPS
+# vectors of the quadrature behind the entropy: the basis of a block of probes, and blocks beside it
+QUADRATURE_VECTORS = cost.BLOCK * (cost.PROBE_STEPS + 20)
 # blocks of vectors that are there beside a basis at once, and projected matrices beside one of them
 BLOCKS, PROJECTED_COPIES = 6, 6
 # of eigenvectors while they are certified; and of the kernel in double precision, where that is one process with all eigenvectors
@@ -91,12 +91,18 @@ def first_gib(engine: str, question: Question, panels: Panels, dtype: str, resou
     if engine == "scalapack" and not question.takes_few(rows):
         vectors = CERTIFIED_COPIES * question.num_vectors
     else:
-        basis = cost.basis_size(rows, count)
-        # the basis twice, while it is used and as the state that is handed on, or that is saved; projected matrices beside it
-        vectors = 2 * basis + count + BLOCKS * cost.BLOCK + PROJECTED_COPIES * basis**2 // rows
-        if engine != "scalapack":
-            vectors = max(vectors, count + question.num_probes + QUADRATURE_VECTORS)
+        vectors = lanczos_vectors_held(rows, count, question.num_probes if engine != "scalapack" else 0)
     return other_gib(panels, dtype, resources) + 8 * rows * vectors / GIB
+
+
+def lanczos_vectors_held(num_rows: int, count: int, num_probes: int) -> int:
+    """Vectors of all rows in double precision that the rank which asks holds at most; checked against runs, up to a seventh too many.
+
+    In Lanczos the basis, projected matrices, the eigenvectors and what certifies them; in the quadrature the basis of a block of probes.
+    """
+    basis = cost.basis_size(num_rows, count)
+    lanczos = basis + BLOCKS * cost.BLOCK + max(5 * count, PROJECTED_COPIES * basis**2 // num_rows)
+    return max(lanczos, 2 * count + num_probes + QUADRATURE_VECTORS) if num_probes else lanczos
 
 
 def other_gib(panels: Panels, dtype: str, resources: Resources) -> float:

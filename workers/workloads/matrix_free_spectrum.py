@@ -88,12 +88,11 @@ class MatrixFreeSpectrum(Workload):
     def estimate(self, resources: Resources) -> CostEstimate:
         """What the products take on these resources, and whether they fit."""
         demand = self._demand()
-        flops = demand.flops()
         return CostEstimate(
             what=f"the {self.num_eigenvalues:,} largest of {self.num_rows():,} eigenvalues without the kernel",
             memory_gib=demand.least_gib(resources),
             disk_bytes=demand.disk_bytes(self.question().num_vectors),
-            flops=None if flops is None else sum(flops),
+            flops=demand.flops(),
             seconds=demand.seconds(resources),
             obstacle=demand.obstacle(resources),
         )

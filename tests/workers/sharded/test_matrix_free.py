@@ -5,6 +5,8 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +28,7 @@ from workers.errors import ConfigError
 from workers.execute import Ended, execute
 from workers.models.cnn import Cnn
 from workers.sharded.matrix_free import products_error
+from workers.sharded.memory import lanczos_vectors_held
 from workers.snapshots import probe_batch
 from workers.taskdir import Commit
 from workers.workload import Workload
@@ -41,6 +44,8 @@ LONG = dataclasses.replace(FREE, train=TRAINS["cnn"], probe_size=150, num_eigenv
 TILED_LANCZOS = TiledSpectrum(
     gram=dataclasses.replace(TILED, probe_size=20), num_eigenvalues=8, num_eigenvectors=8, engine="lanczos", checkpoint_every_seconds=0
 )
+# of the first rank's changes of the file system: in a checkpoint of Lanczos, of the probes, and while the answer is published
+KILL_POINTS = ("10", "40+", "76", "90+")
 # products that show whether the kernel is symmetric, at the beginning of each attempt
 ASYMMETRY = 16
 
@@ -201,7 +206,8 @@ def assert_goes_on(root: Path, workload: Workload, ended: Ended, whole: tuple[np
     else:  # once the eigenpairs are there, nothing is asked of the symmetry
         assert before == ended.checkpoint and before + own in (whole[1], whole[1] + ASYMMETRY)
     values = np.array(commit_of(root, workload).rows["spectra"]["eigenvalue"])
-    np.testing.assert_allclose(values, whole[0], rtol=0, atol=1e-10 * values[-1])
+    allowed = 1e-10 if ("float64" in str(workload)) else 1e-6
+    np.testing.assert_allclose(values, whole[0], rtol=0, atol=allowed * values[-1])
 
 
 def test_a_warned_task_goes_on_from_its_checkpoint(root, capfd, without_a_kill):
@@ -222,22 +228,18 @@ def test_a_killed_rank_costs_the_products_since_the_last_checkpoint(root, monkey
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("point", KILL_POINTS)
 @pytest.mark.parametrize("workload", [FREE, TILED_LANCZOS], ids=["matrix-free", "tiled"])
-def test_a_rank_can_be_killed_at_any_change_of_the_file_system(root, monkeypatch, capfd, without_a_kill, workload):
+def test_a_rank_can_be_killed_at_any_change_of_the_file_system(root, monkeypatch, capfd, without_a_kill, workload, point):
     for input in workload.inputs().values():
         committed(root, input)
     whole = without_a_kill(workload)
-    for point in range(8, 200, 9):
-        with monkeypatch.context() as dying:
-            dying.setenv("EIGENSWEEP_FAULT", str(point))
-            ended = attempt(root, workload, cpus=2)
-        if ended.outcome == "completed":
-            break
-        assert ended.outcome == "killed"
-        assert_goes_on(root, workload, ended, whole, capfd, cpus=2)
-        shutil.rmtree(folder_of(root, workload).parent)
-        taskdir.commit_path(root, task_of(workload).commit_name).unlink()
-    assert ended.outcome == "completed" and point > 60
+    with monkeypatch.context() as dying:
+        dying.setenv("EIGENSWEEP_FAULT", point)
+        ended = attempt(root, workload, cpus=2)
+    assert ended.outcome == "killed"
+    assert_goes_on(root, workload, ended, whole, capfd, cpus=2)
 
 
 @pytest.mark.slow
@@ -276,7 +278,7 @@ def _at_the_first_checkpoint(root: Path, workload: Workload, act: Callable[[], N
 def _rank(number: int) -> int:
     """The id of a rank that this process has started."""
     children = Path(f"/proc/self/task/{threading.main_thread().native_id}/children").read_text().split()
-    (found,) = [int(pid) for pid in children if f"\0RANK={number}\0" in f"\0{Path(f'/proc/{pid}/environ').read_text()}\0"]
+    (found,) = [int(pid) for pid in children if Path(f"/proc/{pid}/comm").read_text() == f"rank {number}\n"]
     return found
 
 
@@ -318,8 +320,8 @@ def test_more_images_than_the_test_set_has_are_refused(root):
 
 def test_too_little_memory_is_said_before_a_rank_starts(root):
     ended = attempt(root, FREE, cpus=4, memory_gib=1.5)
-    said = r"resources.memory_gib must be at least 2.\d\d for 4 ranks of a node and a basis of 200 rows, got 1.5; any of these would do: "
-    assert re.search(said + r"resources.memory_gib=2.\d+, resources.cpus=2 \(on resources.nodes=2 as many ranks as now\)", ended.message)
+    said = r"resources.memory_gib must be at least \d.\d\d for 4 ranks of a node and a basis of 200 rows, got 1.5; any of these would do: "
+    assert re.search(said + r"resources.memory_gib=\d.\d+, resources.cpus=\d \(on resources.nodes=2 as many ranks as now\)", ended.message)
 
 
 # -- plans --------------------------------------------------------------------------------------------------------------------
@@ -343,3 +345,42 @@ def test_a_plan_with_too_little_memory_is_refused(tmp_path):
     message = r"matrix_free_spectrum cannot run: resources.memory_gib must be at least \d.\d\d for 2 ranks .*, got 1; any of these would do"
     with pytest.raises(ConfigError, match=message):
         plan([*WORDS, "resources.matrix_free_spectrum.memory_gib=1"], store)
+
+
+# -- memory -------------------------------------------------------------------------------------------------------------------
+
+MEMORY = """
+import sys
+import torch
+from pathlib import Path
+from workers.context import Context
+from workers.execute import peak_memory_mib
+from workers.sharded.engines import Question
+from workers.sharded.products import ShardedKernel
+from workers.sharded.resumable import find_largest
+from workers.taskdir import Task
+
+num_rows, count, num_probes = map(int, sys.argv[2:])
+
+class Share:
+    num_rows, dtype, device = num_rows, torch.float64, torch.device("cpu")
+
+    def __matmul__(self, vectors):
+        return torch.arange(1, num_rows + 1).double().reciprocal()[:, None] * vectors
+
+torch.set_num_threads(1)
+context = Context(root=Path(sys.argv[1]), task=Task(key="k" * 26, workload="noop", version=1, settings={}, inputs={}), attempt="a")
+kernel = ShardedKernel(Share(), 1)
+kernel @ torch.zeros(num_rows, 1)
+before = peak_memory_mib()
+find_largest(context, kernel, Question(num_eigenvalues=count, num_vectors=count, num_probes=num_probes), every_seconds=0)
+print((peak_memory_mib() - before) * 2**20 / 8 / num_rows)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("num_rows", "count", "num_probes"), [(30000, 20, 32), (20000, 100, 16), (16000, 200, 4)])
+def test_the_first_rank_holds_as_many_vectors_as_are_counted(tmp_path, num_rows, count, num_probes):
+    words = [sys.executable, "-c", MEMORY, str(tmp_path), *map(str, (num_rows, count, num_probes))]
+    held = float(subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+    assert 0.75 < held / lanczos_vectors_held(num_rows, count, num_probes) < 1.05
