@@ -156,10 +156,13 @@ def vars_of(commit: taskdir.Commit) -> dict:
     return {name: getattr(commit, name) for name in commit.__slots__}
 
 
-def test_too_large_a_probe_is_refused(tmp_path):
+def test_too_large_a_probe_is_refused_at_once_or_where_that_is_not_known_on_the_node(tmp_path, monkeypatch):
+    message = "probe_size must be at most 359, the test images of this data set, got 400"
+    with pytest.raises(ConfigError, match=message):
+        replace(GRAM, probe_size=400)
+    monkeypatch.setattr(type(TRAIN.data), "shapes", lambda data: None)
     committed(tmp_path, TRAIN)
-    ended = attempt(tmp_path, replace(GRAM, probe_size=400))
-    assert "probe_size must be at most 359, the test images of this data set, got 400" in ended.message
+    assert message in attempt(tmp_path, replace(GRAM, probe_size=400)).message
 
 
 def test_the_full_spectrum_of_a_kernel_that_is_not_stored_is_refused():

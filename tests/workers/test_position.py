@@ -49,10 +49,9 @@ def test_a_snapshot_that_is_not_kept_is_refused_when_planned():
         Position(train=TRAIN, snapshot="3")
 
 
-def test_too_large_a_probe_is_refused(tmp_path):
-    committed(tmp_path, TRAIN)
-    ended = attempt(tmp_path, Position(train=TRAIN, probe_size=400))
-    assert "probe_size must be at most 359, the test images of this data set, got 400" in ended.message
+def test_too_large_a_probe_is_refused():
+    with pytest.raises(ConfigError, match="probe_size must be at most 359, the test images of this data set, got 400"):
+        Position(train=TRAIN, probe_size=400)
 
 
 def test_a_snapshot_that_an_earlier_run_did_not_keep_is_named(tmp_path):

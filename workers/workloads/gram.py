@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from workers.snapshots import check_snapshot, probe_batch, snapshot_file, snapshot_step
+from workers.snapshots import check_probe, check_snapshot, probe_batch, snapshot_file, snapshot_step
 from workers.workload import Resources, Row, Workload, setting
 from workers.workloads.train import Train
 
@@ -38,8 +38,9 @@ class Gram(Workload):
     dtype: str = setting("float64", choices=("float32", "float64"))
 
     def check(self) -> None:
-        """The snapshot must be one that the training keeps, under one name."""
+        """The snapshot must be one that the training keeps, under one name; no more images than the test set has."""
         check_snapshot(self.train, self.snapshot)
+        check_probe(self.train, self.probe_size)
 
     def step(self) -> int:
         """The step of the snapshot."""

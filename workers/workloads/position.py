@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from workers.losses import loss_per_unit
-from workers.snapshots import check_snapshot, probe_batch, snapshot_file, snapshot_step
+from workers.snapshots import check_probe, check_snapshot, probe_batch, snapshot_file, snapshot_step
 from workers.workload import Resources, Row, Workload, setting
 from workers.workloads.train import Train
 
@@ -42,6 +42,7 @@ class Position(Workload):
     def check(self) -> None:
         """The snapshot must be one that the training keeps."""
         check_snapshot(self.train, self.snapshot)
+        check_probe(self.train, self.probe_size)
 
     def resources(self) -> Resources:
         """The data set, and a gradient for each micro-batch."""
