@@ -21,9 +21,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.bench_sharded import task_of
 from benchmarks.measure import HERE, PEERS, REPOSITORY, Bars, heading, interleave, parser, scratch, short, spread, table
 from benchmarks.ray_calls import WORKERS
+from benchmarks.sharded_run import task_of
 from benchmarks.tree_cpu import run_tree
 from workers import files
 from workers.context import Context

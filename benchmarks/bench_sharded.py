@@ -1,149 +1,144 @@
-"""Kernels in tiles: ranks beside one process, the tiles' kernel beside the whole one, and the largest eigenvalues beside ARPACK.
+"""Kernels in tiles: ranks beside one process, from the trained network to its spectrum, and the largest eigenvalues beside ARPACK.
 
-A CNN on Fashion-MNIST, its full kernel in single precision. Every process has one thread; times of ranks include their start. Every run
-is a task of its own in a store of its own. `--all` also finds all eigenvalues by four ranks beside one process (some ten minutes).
+A CNN on Fashion-MNIST, its full kernel in single precision. Every process has one thread; each case is a command of its own, whose start
+counts, in a store of its own. `--all` goes on to all eigenvalues, 100 eigenvectors and the entropy (some twenty minutes).
 """
 
 import os
 
 os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
 
+import argparse
 import json
-import resource
 import shutil
+import statistics
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
+from benchmarks import sharded_run
 from benchmarks.measure import PEERS, Bars, heading, interleave, parser, say, scratch, short, spread, table
 from benchmarks.measure import run as measured
 from workers import taskdir
-from workers.data.fashion_mnist import FashionMnist
 from workers.execute import execute
-from workers.models.cnn import Cnn
-from workers.taskdir import Task
-from workers.workload import Workload
-from workers.workloads.tiled_gram import TiledGram
-from workers.workloads.tiled_spectrum import TiledSpectrum
-from workers.workloads.train import Train
 
-NUM_OUTPUTS = 10
-RANK_GIB = 1.5
-NUM_EIGENVALUES, TOLERANCE = 100, 1e-6
+TOLERANCE = 1e-6
+WHOLE = "one process, whole kernel in memory"
 
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """A task: wall seconds, processor seconds of all its ranks, and the largest memory of a rank."""
+    """A command: wall seconds, processor seconds of all its processes, the largest memory of one, and the seconds of its parts."""
 
     seconds: float
     cpu_seconds: float
     peak_gib: float
+    parts: dict[str, dict[str, float]]
 
     def __str__(self) -> str:
-        return f"{short(self.seconds)} s, {short(self.cpu_seconds)} s of processor, {self.peak_gib:.2f} GiB"
+        told = ", ".join(f"{name} {short(one['seconds'])} s and {short(one['cpu_seconds'])} s" for name, one in self.parts.items())
+        return f"{short(self.seconds)} s, {short(self.cpu_seconds)} s of processor, {self.peak_gib:.2f} GiB ({told})"
 
 
-def task_of(workload: Workload, ranks: int) -> Task:
-    """A task under a key of its name; its inputs are found under theirs."""
-    return Task(
-        key=workload.plugin_name().ljust(26, "0"),
-        workload=workload.plugin_name(),
-        version=workload.version,
-        settings=workload.to_plain(),
-        inputs={name: task_of(value, ranks).key for name, value in workload.inputs().items()},
-        resources={"cpus": ranks, "memory_gib": RANK_GIB * ranks + 1.0},
-    )
-
-
-def run(root: Path, workload: Workload, ranks: int) -> Ran:
-    """One attempt at a task."""
-    before, began = _cpu(), time.perf_counter()
-    execute(root, task_of(workload, ranks), attempt="first", code="benchmark", reraise=True)
-    return Ran(time.perf_counter() - began, _cpu() - before, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20)
-
-
-def _cpu() -> float:
-    usages = [resource.getrusage(who) for who in (resource.RUSAGE_CHILDREN, resource.RUSAGE_SELF)]
-    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
-
-
-def in_a_copy(trained: Path, folder: Path, work: Callable[[Path], Ran]) -> Ran:
+def run(trained: Path, folder: Path, asked: argparse.Namespace, ranks: int, engine: str = "") -> Ran:
     """In a store that has the trained network alone."""
     root = folder / f"store-{time.monotonic_ns()}"
     shutil.copytree(trained, root)
     try:
-        return work(root)
+        command = [sys.executable, sharded_run.__file__, root, str(ranks), str(asked.images), str(asked.width), engine]
+        ended = measured([word for word in command if word])
     finally:
         shutil.rmtree(root)
+    parts = json.loads(ended.output.splitlines()[-1])
+    return Ran(ended.seconds, ended.cpu_seconds, max(one["peak_gib"] for one in parts.values()), parts)
 
 
-def largest(root: Path, gram: TiledGram, script: str) -> tuple[float, float]:
+def compare(cases: dict[str, "partial[Ran]"], repetitions: int, what: str) -> dict[str, Ran]:
+    """Show all; the run of median time of each."""
+    found = interleave(cases, repetitions)
+    rows = []
+    for name, runs in found.items():
+        peak = max(ran.peak_gib for ran in runs)
+        rows.append([name, spread([ran.seconds for ran in runs]), spread([ran.cpu_seconds for ran in runs]), f"{peak:.2f} GiB"])
+    table([what, "wall", "processor", "largest process"], rows)
+    return {name: sorted(runs, key=lambda ran: ran.seconds)[len(runs) // 2] for name, runs in found.items()}
+
+
+def rate(found: dict[int, Ran], what: str, bars: Bars) -> None:
+    """Ranks beside one."""
+    one, two, four = found[1], found[2], found[4]
+    bars.at_least(f"{what}, 2 ranks: speed over one", one.seconds / two.seconds, 1.7, "x")
+    bars.at_most(f"{what}, 4 ranks: processor time over that of one", four.cpu_seconds / one.cpu_seconds, 1.3, "x")
+    bars.at_most(f"{what}, 4 ranks: memory of the largest", four.peak_gib, sharded_run.RANK_GIB, "GiB")
+
+
+def end_to_end(trained: Path, folder: Path, index: str, asked: argparse.Namespace, bars: Bars) -> None:
+    """To all eigenvalues; beside our own engine for one process, in double precision, and LAPACK in single precision."""
+    names = {n: f"{n} MPI rank" + "s" * (n > 1) for n in (1, 2, 4)}
+    cases = {name: partial(run, trained, folder, asked, n, "scalapack") for n, name in names.items()}
+    cases[WHOLE] = partial(run, trained, folder, asked, 1, "whole")
+    runs = compare(cases, 1, f"kernel, all {asked.images * 10:,} eigenvalues, {sharded_run.NUM_EIGENVECTORS} vectors, entropy")
+    for name, ran in runs.items():
+        say(f"{name}: {ran}")
+    rate({n: runs[name] for n, name in names.items()}, "end to end", bars)
+    alone, ours = runs[WHOLE], runs[names[4]]
+    bars.at_most("end to end, 4 ranks: processor time over that of one process", ours.cpu_seconds / alone.cpu_seconds, 1.3, "x")
+    lapack = largest(index, "whole_tiles.py")[0] + alone.cpu_seconds - alone.parts["eigenvalues"]["cpu_seconds"]
+    table(
+        ["the same, but eigenvalues by LAPACK in single precision, vectors by Lanczos", "4 ranks' processor time over it"],
+        [[f"{short(lapack)} s of processor", f"{ours.cpu_seconds / lapack:.2f} x"]],
+    )
+
+
+def largest(index: str, script: str) -> tuple[float, float]:
     """Processor seconds of a solver with one thread for the largest eigenpairs, and the largest eigenvalue."""
-    index = taskdir.payload_path(root, taskdir.read_commit(root, task_of(gram, 1).commit_name), "tiles.json")
-    command = [sys.executable, PEERS / script, index, str(NUM_EIGENVALUES), str(TOLERANCE)]
-    told = json.loads(measured(command).output)
+    told = json.loads(measured([sys.executable, PEERS / script, index, str(sharded_run.NUM_EIGENVECTORS), str(TOLERANCE)]).output)
     return told["seconds"], told["largest"]
 
 
-def all_eigenvalues(root: Path, gram: TiledGram, bars: Bars) -> None:
-    """By four ranks, with the largest eigenvectors, beside LAPACK and Lanczos in one process that holds the whole kernel."""
-    ours = run(root, TiledSpectrum(gram=gram, num_eigenvalues=None, num_eigenvectors=NUM_EIGENVALUES, engine="scalapack"), 4)
-    theirs, _ = largest(root, gram, "whole_tiles.py")
-    rows = [["4 ranks", str(ours)], ["one process, single precision too", f"{short(theirs)} s of processor"]]
-    table([f"all eigenvalues of {gram.num_rows():,} rows, {NUM_EIGENVALUES} vectors", "took"], rows)
-    bars.at_most("all eigenvalues by 4 ranks: processor time over that of one process", ours.cpu_seconds / theirs, 1.3, "x")
-    bars.at_most("all eigenvalues by 4 ranks: memory of the largest", ours.peak_gib, RANK_GIB, "GiB")
+def beside_arpack(index: str, repetitions: int, bars: Bars) -> None:
+    """The largest eigenpairs alone."""
+    scripts = ("lanczos_tiles.py", "arpack_tiles.py")
+    found = interleave({name: partial(largest, index, name) for name in scripts}, repetitions)
+    ours, theirs = (statistics.median(seconds for seconds, _ in found[name]) for name in scripts)
+    differs = found[scripts[0]][0][1] / found[scripts[1]][0][1] - 1
+    table(
+        [f"{sharded_run.NUM_EIGENVECTORS} largest eigenpairs", "processor", "largest differs"],
+        [["block Lanczos from the files of the tiles", f"{short(ours)} s", f"{differs:.1e}"],
+         ["ARPACK, whole matrix in memory", f"{short(theirs)} s", "0"]],
+    )  # fmt: skip
+    bars.at_least(f"{sharded_run.NUM_EIGENVECTORS} largest: ARPACK's time over ours", theirs / ours, 3.0, "x")
 
 
 def main() -> int:
     made = parser(__doc__.splitlines()[0], 3)
     made.add_argument("--images", type=int, default=2048, help="of the probe set; ten rows each")
     made.add_argument("--width", type=int, default=16, help="filters of the CNN")
-    made.add_argument("--all", action="store_true", help="all eigenvalues, too")
+    made.add_argument("--all", action="store_true", help="all eigenvalues, too, once each")
     asked = made.parse_args()
     heading(__doc__.splitlines()[0], asked.folder, ["torch", "numpy", "scipy"])
     torch.set_num_threads(1)
-    bars = Bars()
-    train = Train(data=FashionMnist(), model=Cnn(width=asked.width, depth=2, input_pooling=2), num_steps=50, train_size=2000)
-    gram = TiledGram(train=train, probe_size=asked.images)
+    bars, gram = Bars(), sharded_run.gram_of(asked.images, asked.width)
     with scratch(asked.folder) as folder:
-        trained = folder / "trained"
+        trained, kept = folder / "trained", folder / "kept"
         trained.mkdir()
-        execute(trained, task_of(train, 1), attempt="first", code="benchmark", reraise=True)
-        found = interleave(
-            {f"{n} ranks": lambda n=n: in_a_copy(trained, folder, lambda root: run(root, gram, n)) for n in (1, 2, 4)}, asked.repetitions
-        )
-        rows = []
-        for name, runs in found.items():
-            seconds, cpu = sorted(ran.seconds for ran in runs), sorted(ran.cpu_seconds for ran in runs)
-            peak = max(ran.peak_gib for ran in runs)
-            rows.append([f"{gram.num_rows():,} rows, {name}", spread(seconds), spread(cpu), f"{peak:.2f} GiB"])
-        table(["kernel in tiles", "wall", "processor", "largest rank"], rows)
-        one, two, four = (sorted(runs, key=lambda ran: ran.seconds)[len(runs) // 2] for runs in found.values())
-        bars.at_least("2 ranks: speed over one", one.seconds / two.seconds, 1.7, "x")
-        bars.at_most("4 ranks: processor time over that of one", four.cpu_seconds / one.cpu_seconds, 1.3, "x")
-        bars.at_most("4 ranks: memory of the largest", four.peak_gib, RANK_GIB, "GiB")
-        root = folder / "kept"
-        shutil.copytree(trained, root)
-        run(root, gram, 2)
-        say("eigenvalues")
-        cases = {name: lambda name=name: largest(root, gram, name) for name in ("lanczos_tiles.py", "arpack_tiles.py")}
-        ours, theirs = (sorted(runs)[len(runs) // 2] for runs in interleave(cases, asked.repetitions).values())
-        table(
-            [f"{NUM_EIGENVALUES} largest eigenpairs", "processor", "largest differs"],
-            [["block Lanczos from the files of the tiles, with certificate", f"{short(ours[0])} s", f"{ours[1] / theirs[1] - 1:.1e}"],
-             ["ARPACK, whole matrix in memory", f"{short(theirs[0])} s", "0"]],
-        )  # fmt: skip
-        bars.at_least(f"{NUM_EIGENVALUES} largest: ARPACK's time over ours", theirs[0] / ours[0], 3.0, "x")
+        execute(trained, sharded_run.task_of(gram.train, 1), attempt="first", code="benchmark", reraise=True)
+        ranks = {n: f"{gram.num_rows():,} rows, {n} rank" + "s" * (n > 1) for n in (1, 2, 4)}
+        cases = {name: partial(run, trained, folder, asked, n) for n, name in ranks.items()}
+        runs = compare(cases, asked.repetitions, "kernel in tiles")
+        rate({n: runs[name] for n, name in ranks.items()}, "kernel", bars)
+        shutil.copytree(trained, kept)
+        sharded_run.run(kept, gram, 2)
+        index = str(taskdir.payload_path(kept, taskdir.read_commit(kept, sharded_run.task_of(gram, 1).commit_name), "tiles.json"))
+        beside_arpack(index, asked.repetitions, bars)
         if asked.all:
-            all_eigenvalues(root, gram, bars)
+            end_to_end(trained, folder, index, asked, bars)
     return bars.show(check=not asked.no_check)
 
 
