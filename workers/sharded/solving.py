@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from workers import files
 from workers.context import Context
 from workers.errors import ProcessLost
+from workers.launch import STILL
+from workers.launch import STILL
 from workers.sharded import answers, memory, scalapack
 from workers.sharded.engines import Choice, Question
 from workers.sharded.findings import ANSWER, VECTORS
@@ -138,7 +140,8 @@ def _checkpoints_told(context: Context) -> Iterator[None]:
 
     def watch() -> None:
         while not ended.wait(LOOK_SECONDS):
-            _tell_checkpoints(context)
+            with STILL:
+                _tell_checkpoints(context)
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
