@@ -11,7 +11,6 @@ from workers import files
 from workers.context import Context
 from workers.errors import ProcessLost
 from workers.launch import STILL
-from workers.launch import STILL
 from workers.sharded import answers, memory, scalapack
 from workers.sharded.engines import Choice, Question
 from workers.sharded.findings import ANSWER, VECTORS
