@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from workers.context import Context
@@ -56,25 +57,32 @@ class Ranks:
         return int(found)
 
 
-def samples_of(rank: int, num_ranks: int, num_samples: int) -> slice:
-    """The samples of a rank: ranges in their order, of sizes that differ by one at most."""
-    return slice(rank * num_samples // num_ranks, (rank + 1) * num_samples // num_ranks)
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The samples of one rank of several: ranges in their order, of sizes that differ by one at most."""
+
+    rank: int
+    num_ranks: int
+    num_samples: int
+
+    @property
+    def own(self) -> slice:
+        """Of all samples."""
+        return slice(self.rank * self.num_samples // self.num_ranks, (self.rank + 1) * self.num_samples // self.num_ranks)
 
 
 class JacobianShare:
     """The rows of J J^T that belong to the samples of one rank; what J^T v is of the other samples comes from the other ranks.
 
-    `inputs_N`: of all ranks. `memory_gib`: of this rank, for activations and gradients (see `entk.KernelOperator`).
+    `inputs_N`: of this rank. `memory_gib`: of this rank, for activations and gradients (see `entk.KernelOperator`).
     """
 
-    def __init__(self, module: "nn.Module", inputs_N: "Tensor", outputs: str, rank: int, num_ranks: int, memory_gib: float) -> None:
+    def __init__(self, module: "nn.Module", inputs_N: "Tensor", outputs: str, share: Share, memory_gib: float) -> None:
         from workers.entk import KernelOperator
 
-        own = samples_of(rank, num_ranks, len(inputs_N))
-        # a copy: the samples of others go when their owner lets go of them
-        self._kernel = KernelOperator(module, inputs_N[own].clone(), outputs, memory_gib=memory_gib, together=Ranks(num_ranks))
-        rows = self._kernel.shape[0] // (own.stop - own.start)
-        self.num_rows, self._own = len(inputs_N) * rows, slice(own.start * rows, own.stop * rows)
+        self._kernel = KernelOperator(module, inputs_N, outputs, memory_gib=memory_gib, together=Ranks(share.num_ranks))
+        rows, own = self._kernel.shape[0] // len(inputs_N), share.own
+        self.num_rows, self._own = share.num_samples * rows, slice(own.start * rows, own.stop * rows)
         self.dtype, self.device = self._kernel.dtype, self._kernel.device
 
     def __matmul__(self, vectors_RB: "Tensor") -> "Tensor":
@@ -93,16 +101,16 @@ def answer(context: Context, order: dict[str, Any], rank: int, num_ranks: int) -
     workload: Any = rebuild(context.task)
     question = Question(**order["question"])
     module, inputs_N, *_ = workload.network_and_probe(context)
-    num_ranks = min(num_ranks, len(inputs_N))
-    if rank >= num_ranks:  # no sample is left for it
+    share = Share(rank, min(num_ranks, len(inputs_N)), len(inputs_N))
+    if rank >= share.num_ranks:  # no sample is left for it
         return
-    parts = (module, inputs_N, workload.outputs, rank, num_ranks, order["memory_gib"])
-    with joined(rank, num_ranks, context.device):
+    inputs_N = inputs_N[share.own].clone()  # those of others go
+    with joined(rank, share.num_ranks, context.device):
         if workload.dtype == "float32":
-            question = dataclasses.replace(question, error=_known_or_measured(context, *parts))
-        share = JacobianShare(*parts)
-        del parts, inputs_N
-        with served(share, rank, num_ranks) as kernel:
+            error = _known_or_measured(context, module, inputs_N, workload.outputs, share, order["memory_gib"])
+            question = dataclasses.replace(question, error=error)
+        multiplied = JacobianShare(module, inputs_N, workload.outputs, share, order["memory_gib"])
+        with served(multiplied, rank, share.num_ranks) as kernel:
             if kernel is not None:
                 _ask(context, kernel, question, order["every_seconds"])
 
@@ -126,12 +134,10 @@ def _trace(density: "Density") -> dict[str, float]:
 # -- single precision ---------------------------------------------------------------------------------------------------------
 
 
-def products_error(
-    module: "nn.Module", inputs_N: "Tensor", outputs: str, rank: int, num_ranks: int, memory_gib: float
-) -> "Estimate | None":
+def products_error(module: "nn.Module", inputs_N: "Tensor", outputs: str, share: Share, memory_gib: float) -> "Estimate | None":
     """||E||_F of the error E of products in single precision against those in double, in the first rank; None in the others.
 
-    From 16 vectors v of random signs: E ||E v||^2 is ||E||_F^2.
+    From 16 vectors v of random signs: E ||E v||^2 is ||E||_F^2. `inputs_N`: of this rank.
     """
     import torch
 
@@ -140,9 +146,9 @@ def products_error(
     images = []
     double = copy.deepcopy(module).double()
     for network, inputs in ((module, inputs_N), (double, inputs_N.double())):
-        share = JacobianShare(network, inputs, outputs, rank, num_ranks, memory_gib)
-        bits = torch.randint(2, (share.num_rows, NUM_SIGNS), generator=torch.Generator().manual_seed(1))
-        with served(share, rank, num_ranks) as kernel:
+        multiplied = JacobianShare(network, inputs, outputs, share, memory_gib)
+        bits = torch.randint(2, (multiplied.num_rows, NUM_SIGNS), generator=torch.Generator().manual_seed(1))
+        with served(multiplied, share.rank, share.num_ranks) as kernel:
             if kernel is not None:
                 images.append(kernel @ (2.0 * bits.double() - 1.0))
     if not images:
@@ -153,16 +159,16 @@ def products_error(
 
 
 def _known_or_measured(
-    context: Context, module: "nn.Module", inputs_N: "Tensor", outputs: str, rank: int, num_ranks: int, memory_gib: float
+    context: Context, module: "nn.Module", inputs_N: "Tensor", outputs: str, share: Share, memory_gib: float
 ) -> tuple[float, float]:
     """The error of products and its standard error, an earlier attempt's where there is one; right in the first rank alone."""
     import numpy as np
 
-    path = None if rank else context.adopt(ERROR)
+    path = None if share.rank else context.adopt(ERROR)
     known = None if path is None else np.load(path).tolist()
-    if not Ranks(num_ranks).least(1 if rank or known is None else 0):
+    if not Ranks(share.num_ranks).least(1 if share.rank or known is None else 0):
         return tuple(known) if known else (0.0, 0.0)
-    found = products_error(module, inputs_N, outputs, rank, num_ranks, memory_gib)
+    found = products_error(module, inputs_N, outputs, share, memory_gib)
     if found is None:
         return (0.0, 0.0)
     with context.file(ERROR) as target, target.open("wb") as file:

@@ -22,7 +22,8 @@ NUMBER_BYTES = 8
 class Spectrum:
     """The largest `count` eigenvalues of `num_samples` samples' kernel with `rows_per_sample` rows each, and the entropy from `num_probes`.
 
-    `layers`: None where model or data do not say what they are made of. `data_bytes`: of the images that each process reads.
+    `layers`: None where model or data do not say what they are made of. `data_bytes`: of the images that each process reads, and the
+    probe set that it takes of them.
     """
 
     num_samples: int
@@ -81,6 +82,11 @@ class Spectrum:
         """What a rank may use for activations and gradients."""
         return (resources.memory_gib - self._without_engines()) / ranks_of(resources) - self._process_gib()
 
+    def rank_gib(self, resources: Resources) -> tuple[float, float]:
+        """All that a rank may have, and the first one, which keeps the basis."""
+        own = self._process_gib() + self.engine_gib(resources)
+        return own, own + self._vectors_gib()
+
     def obstacle(self, resources: Resources) -> str:
         """Why the memory is too small, and what would do; "": it is not."""
         ranks, needed = ranks_of(resources), self.least_gib(resources)
@@ -102,7 +108,10 @@ class Spectrum:
         return 8 * self.num_rows * (num_vectors + 2 * cost.basis_size(self.num_rows, self.count))
 
     def _without_engines(self) -> float:
-        return self._process_gib() + 8 * self.num_rows * lanczos_vectors_held(self.num_rows, self.count, self.num_probes) / GIB
+        return self._process_gib() + self._vectors_gib()
+
+    def _vectors_gib(self) -> float:
+        return 8 * self.num_rows * lanczos_vectors_held(self.num_rows, self.count, self.num_probes) / GIB
 
     def _process_gib(self) -> float:
         return BASE_GIB + self.data_bytes / GIB
@@ -117,6 +126,6 @@ def num_parameters(layers: Sequence[Layer]) -> int:
     return sum((layer.fan_in + layer.bias) * layer.num_outputs for layer in layers)
 
 
-def bytes_of(shapes: Sequence[Sequence[int]]) -> int:
-    """Of images in single precision."""
-    return sum(4 * math.prod(shape) for shape in shapes)
+def bytes_of(shapes: Sequence[Sequence[int]], num_samples: int) -> int:
+    """Of images in single precision, training and test; and of `num_samples` of them in both precisions."""
+    return sum(4 * math.prod(shape) for shape in shapes) + (12 * num_samples * math.prod(shapes[-1][1:]) if shapes else 0)

@@ -110,7 +110,7 @@ class MatrixFreeSpectrum(Workload):
             num_probes=self.num_probes,
             dtype=self.dtype,
             layers=self.train.model.layers(shapes[1][1:], NUM_CLASSES) if shapes else None,
-            data_bytes=matrix_free_cost.bytes_of(shapes or ()),
+            data_bytes=matrix_free_cost.bytes_of(shapes or (), self.probe_size),
         )
 
     # -- what it does ---------------------------------------------------------------------------------------------------------
@@ -125,15 +125,18 @@ class MatrixFreeSpectrum(Workload):
         from workers.workloads.tiled_spectrum import spectra, weights_of
 
         resources = Resources(**context.task.resources) if context.task.resources else self.resources()
-        if obstacle := self._demand().obstacle(resources):
+        demand = self._demand()
+        if obstacle := demand.obstacle(resources):
             raise ConfigError(obstacle)
         order: dict[str, Any] = {
             "question": dataclasses.asdict(self.question()),
-            "memory_gib": self._demand().engine_gib(resources),
+            "memory_gib": demand.engine_gib(resources),
             "every_seconds": self.checkpoint_every_seconds,
         }
         residuals_NC, probe_loss = self._look(context, order["memory_gib"])
-        found = answered(context, matrix_free.answer, order, ranks_per_node=ranks_of(resources))
+        rank_gib, first_gib = demand.rank_gib(resources)
+        ranks = ranks_of(resources)
+        found = answered(context, matrix_free.answer, order, ranks_per_node=ranks, rank_gib=rank_gib, first_gib=first_gib)
         if self.dtype == "float32":
             context.adopt(matrix_free.ERROR)
         vectors_RV, values_K = np.load(context.folder / VECTORS, mmap_mode="r"), found.pop("eigenvalues")

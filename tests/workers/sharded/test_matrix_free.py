@@ -27,7 +27,7 @@ from workers import entk, files, taskdir
 from workers.errors import ConfigError
 from workers.execute import Ended, execute
 from workers.models.cnn import Cnn
-from workers.sharded.matrix_free import products_error
+from workers.sharded.matrix_free import Share, products_error
 from workers.sharded.memory import lanczos_vectors_held
 from workers.snapshots import probe_batch
 from workers.taskdir import Commit
@@ -161,7 +161,7 @@ def test_in_single_precision_eigenvalues_are_off_by_no_more_than_the_noise_floor
 def test_the_error_of_products_is_the_norm_of_what_they_are_off_by(model):
     module = TRAINS[model].model.build((1, 8, 8), 10, 0)
     inputs_N, *_ = probe_batch(TRAINS[model], 20, "cpu", torch.float32)
-    found = products_error(module, inputs_N, "full", 0, 1, 1.0)
+    found = products_error(module, inputs_N, "full", Share(0, 1, 20), 1.0)
     assert found is not None
     single = entk.KernelOperator(module, inputs_N) @ torch.eye(200)
     double = entk.KernelOperator(module.double(), inputs_N.double()) @ torch.eye(200, dtype=torch.float64)
@@ -278,7 +278,7 @@ def _at_the_first_checkpoint(root: Path, workload: Workload, act: Callable[[], N
 def _rank(number: int) -> int:
     """The id of a rank that this process has started."""
     children = Path(f"/proc/self/task/{threading.main_thread().native_id}/children").read_text().split()
-    (found,) = [int(pid) for pid in children if Path(f"/proc/{pid}/comm").read_text() == f"rank {number}\n"]
+    (found,) = [int(pid) for pid in children if Path(f"/proc/{pid}/comm").read_text().strip() == f"rank {number}"]
     return found
 
 
