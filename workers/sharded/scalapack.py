@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from workers.errors import ConfigError, Diverged, Garbled, Interrupted, ProcessLost
+from workers.sharded.pool_worker import versions
 from workers.sharded.scalapack_library import CHOICE, INSTALL, MOST_ELEMENTS, shape_of
 from workers.sharded.scalapack_rank import EIGENVALUES, EIGENVECTORS, Job, Report, no_memory
 
@@ -34,7 +35,7 @@ LOG_LINES = 15
 ITEM_BYTES = {"float64": 8, "float32": 4}
 # OpenBLAS ends its process with these words
 NO_BUFFER = "Memory allocation still failed"
-_FAULTS: Mapping[str, type[Exception]] = {"Diverged": Diverged, "Garbled": Garbled, "MemoryError": MemoryError}
+_FAULTS: Mapping[str, type[Exception]] = {"Diverged": Diverged, "Garbled": Garbled, "MemoryError": MemoryError, "ConfigError": ConfigError}
 # Python, NumPy, MPI and the libraries, as measured with Debian 12's
 RANK_BYTES = 46 * 2**20
 _RANK = ("-P", "-m", "workers.sharded.scalapack_rank")
@@ -136,9 +137,9 @@ def solve(
     and LAPACK's vectors of that go back (p?ormtr); p?syevd computes all where more than R / ranks are asked for, of many blocks.
     EIGENSWEEP_SCALAPACK names another library, or the folder of MKL's. `rank_gib`: all that a rank may have; none: no limit.
 
-    ConfigError where MPI or ScaLAPACK is absent, or for sizes that cannot be; Diverged for a kernel that is not finite, with its tile;
-    Garbled for a file that is no tile; MemoryError where a rank needs more than it may have; Interrupted once `stopping` is true;
-    ProcessLost with the end of the log where a rank dies.
+    ConfigError where MPI or ScaLAPACK is absent, for sizes that cannot be, or where a node has another source or Python; Diverged for a
+    kernel that is not finite, with its tile; Garbled for a file that is no tile; MemoryError where a rank needs more than it may have;
+    Interrupted once `stopping` is true; ProcessLost with the end of the log where a rank dies.
     """
     count = _count(tiles.num_rows, vectors)
     block = (VECTORS_BLOCK if count else BLOCK) if block is None else block
@@ -183,6 +184,7 @@ def _job(tiles: Tiles, ranks: int, folder: Path, count: int, block: int, rank_gi
         whole=_takes_whole(tiles.num_rows, count, ranks, block),
         tiles=[(i, j, str(tiles.path(i, j).resolve())) for i in range(panels) for j in range(i, panels)],
         rank_gib=rank_gib,
+        versions=versions(),
     )
 
 

@@ -8,13 +8,14 @@ import json
 import os
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workers.errors import ConfigError, Diverged, EigensweepError, Garbled
 from workers.processes import die_with
-from workers.sharded.pool_worker import set_up
+from workers.sharded.pool_worker import set_up, versions
+from workers.sharded.ray_node import mismatch
 from workers.sharded.scalapack_band import band_eigenvalues, band_of
 from workers.sharded.scalapack_library import (
     CHOICE,
@@ -51,6 +52,7 @@ class Job:
     whole: bool
     tiles: list[tuple[int, int, str]]
     rank_gib: float | None = None  # all that a rank may have; none: no limit
+    versions: dict[str, str] = field(default_factory=dict)  # of the process that waits; none: they are not compared
 
     def save(self, path: Path) -> None:
         """Write it for `load`."""
@@ -87,6 +89,8 @@ def main(argument: str) -> int:
         return _check()
     die_with(os.getppid())
     job = Job.load(Path(argument))
+    if job.versions and (wrong := mismatch(job.versions, versions())):
+        return _refuse(job, f"node {wrong}: all nodes must have the same environment and source; the tiles stay")
     grid = Grid.start(Library.load(job.library))
     if job.rank_gib is not None:
         _reserve(grid.library)
@@ -110,6 +114,14 @@ def main(argument: str) -> int:
     )
     Report.path(Path(job.folder), grid.rank).write_text(json.dumps(asdict(report)))
     return 1 if isinstance(fault, MemoryError) else 0  # at which mpirun ends the others, that wait for this one
+
+
+def _refuse(job: Job, fault: str) -> int:
+    """Say so before MPI begins: its launcher then ends the others."""
+    rank = int(os.environ.get("OMPI_COMM_WORLD_RANK", "0"))
+    report = Report(seconds=0.0, cpu_seconds=0.0, memory_bytes=0, library=job.library, fault=fault, kind="ConfigError")
+    Report.path(Path(job.folder), rank).write_text(json.dumps(asdict(report)))
+    return 1
 
 
 def _reserve(library: Library) -> None:

@@ -404,6 +404,15 @@ def test_a_rank_that_finds_no_memory_above_its_share_says_so_and_ends_the_others
     wait_for(lambda: ranks_of(tmp_path / "solve") == [], "the end of the ranks")
 
 
+def test_a_node_with_another_source_is_refused_by_name(possible, tmp_path, small, monkeypatch):
+    here = scalapack.versions()
+    monkeypatch.setattr(scalapack, "versions", lambda: {**here, "host": "login1", "code": "0123"})
+    said = r"node \S+ has code \w+, not 0123 as login1: all nodes must have the same environment and source; the tiles stay"
+    with pytest.raises(ConfigError, match=said):
+        scalapack.solve(small, ranks=2, folder=tmp_path / "solve")
+    wait_for(lambda: ranks_of(tmp_path / "solve") == [], "the end of the ranks")
+
+
 def test_a_share_of_the_memory_that_is_foretold_is_enough(possible, tmp_path):
     tiles = in_tiles(tmp_path / "tiles", kernel_of(1000), 500)
     for vectors in (0, 20):
