@@ -2,7 +2,8 @@
 
 A CNN on Fashion-MNIST, its full kernel in single precision, in tiles of the default size, by two workers of one thread each. Every run is
 a whole command in a store of its own, and computes the same tiles by the same function. A worker has one call at a time, so that what a
-call takes beyond the function is seen; in use our pools have two, which hides it. `make bench-ray` installs dask in build/bench.
+call takes beyond the function is seen; in use our pools have two, which hides it. loky replaces a worker that has grown by 300 MB, and with
+it the engine that this has. `make bench-ray` installs dask in build/bench.
 """
 
 import os

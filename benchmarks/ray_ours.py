@@ -61,6 +61,8 @@ def pool_of(kind: str) -> Iterator[Pool]:
 def main(kind: str, order: dict[str, Any]) -> None:
     """What is asked for."""
     if kind == "ranks":
+        import torch  # noqa: F401  (as in a task, of which ranks begin as copies)
+
         about = files.read(Path(order["order"]))
         ready = time.monotonic()
         shares = {"shares": order["shares"], "memory_gib": about["memory_gib"]}
