@@ -10,8 +10,8 @@ from workers.workload import Layer, Resources
 
 # N samples of the probe set; R rows of the kernel; K eigenvalues; V eigenvectors; C outputs; P parameters
 
-# of a rank, for activations and gradients: as a rule, and at least
-ENGINE_GIB, LEAST_ENGINE_GIB = 0.5, 0.05
+# of a rank, for activations and gradients: as a rule, and at least. On a CPU more is slower, for convolutions by half: caches are small
+ENGINE_GIB, LEAST_ENGINE_GIB = 0.1, 0.05
 # through the network for each vector, as of a forward pass: two in a backward pass, two in a forward pass with tangents
 PASSES_OF_A_VECTOR = 4
 # double precision is there too, for the error of single
@@ -75,16 +75,18 @@ class Spectrum:
 
     def usual_gib(self, resources: Resources) -> float:
         """As `least_gib`, with room for more vectors at once, which is faster."""
-        engine = max(ENGINE_GIB, 4 * self._least_engine_gib())
+        engine = max(ENGINE_GIB, 4 * self._vector_gib())
         return self._without_engines() + ranks_of(resources) * (self._process_gib() + engine)
 
     def engine_gib(self, resources: Resources) -> float:
-        """What a rank may use for activations and gradients."""
-        return (resources.memory_gib - self._without_engines()) / ranks_of(resources) - self._process_gib()
+        """What a rank uses for activations and gradients: what there is, on CPUs up to what a block of vectors takes."""
+        if resources.gpus or self.layers is None:
+            return self._share_gib(resources)
+        return min(self._share_gib(resources), max(ENGINE_GIB, cost.BLOCK * self._vector_gib()))
 
     def rank_gib(self, resources: Resources) -> tuple[float, float]:
         """All that a rank may have, and the first one, which keeps the basis."""
-        own = self._process_gib() + self.engine_gib(resources)
+        own = self._process_gib() + self._share_gib(resources)
         return own, own + self._vectors_gib()
 
     def obstacle(self, resources: Resources) -> str:
@@ -116,9 +118,16 @@ class Spectrum:
     def _process_gib(self) -> float:
         return BASE_GIB + self.data_bytes / GIB
 
+    def _share_gib(self, resources: Resources) -> float:
+        """What there is for activations and gradients of a rank."""
+        return (resources.memory_gib - self._without_engines()) / ranks_of(resources) - self._process_gib()
+
     def _least_engine_gib(self) -> float:
+        return max(LEAST_ENGINE_GIB, self._vector_gib())
+
+    def _vector_gib(self) -> float:
         """Two gradients, and as much again for activations."""
-        return max(LEAST_ENGINE_GIB, 4 * NUMBER_BYTES * num_parameters(self.layers or ()) / GIB)
+        return 4 * NUMBER_BYTES * num_parameters(self.layers or ()) / GIB
 
 
 def num_parameters(layers: Sequence[Layer]) -> int:

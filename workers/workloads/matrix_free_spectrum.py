@@ -134,6 +134,7 @@ class MatrixFreeSpectrum(Workload):
             "every_seconds": self.checkpoint_every_seconds,
         }
         residuals_NC, probe_loss = self._look(context, order["memory_gib"])
+        context.progress(0, 0, "eigenvalues by block Lanczos, without the kernel")
         rank_gib, first_gib = demand.rank_gib(resources)
         ranks = ranks_of(resources)
         found = answered(context, matrix_free.answer, order, ranks_per_node=ranks, rank_gib=rank_gib, first_gib=first_gib)
