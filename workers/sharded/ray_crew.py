@@ -33,7 +33,7 @@ def orders_for(nodes: Sequence[str], cpus: int | None, gpus: int, memory_gib: fl
     ray_node.place()  # refused here, before anything is started
     return {
         "ip": _own_ip(nodes),
-        "port": _free_port(),
+        "port": ray_node.free_port(),
         "token": secrets.token_hex(32),
         "cpus": cpus or len(os.sched_getaffinity(0)),
         "gpus": gpus,
@@ -54,12 +54,6 @@ def _own_ip(nodes: Sequence[str]) -> str:
             return str(probe.getsockname()[0])
     except OSError as error:
         raise RayUnusable(f"this node finds no way to {others[0]} ({error.strerror}); nothing was started") from error
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])
 
 
 def _is_here(node: str) -> bool:

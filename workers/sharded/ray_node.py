@@ -7,12 +7,14 @@ a session of its own, it lives to clean up after a kill of its starter's process
 import contextlib
 import ctypes
 import fcntl
+import importlib.util
 import json
 import os
 import secrets
 import selectors
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -113,13 +115,23 @@ def command(folder: Path, orders: dict[str, Any]) -> list[str]:
         f"--temp-dir={folder}/s",
     ]  # which Ray opens to all
     words += [f"--num-cpus={orders['cpus']}", f"--num-gpus={orders['gpus']}", f"--object-store-memory={orders['object_store_bytes']}"]
-    words += ["--min-worker-port=0", "--max-worker-port=0"]  # any that are free: others may have a Ray on this node
+    # any ports that are free: others may have a Ray on this node
+    words += ["--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0"]
     if orders["memory_bytes"]:
         words.append(f"--memory={orders['memory_bytes']}")
     if orders["head"]:
-        words += ["--head", f"--node-ip-address={orders['ip']}", f"--port={orders['port']}", "--include-dashboard=false"]
+        words += ["--head", f"--node-ip-address={orders['ip']}", f"--port={orders['port']}", "--include-dashboard=false", "--no-monitor"]
+        if importlib.util.find_spec("grpc"):  # then Ray serves clients from afar too, by itself on the same port for all
+            words.append(f"--ray-client-server-port={free_port()}")
         return [*words, f"--system-config={json.dumps(_HEALTH)}"]
     return [*words, f"--address={orders['ip']}:{orders['port']}"]
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])
 
 
 def variables(token: Path) -> dict[str, str]:

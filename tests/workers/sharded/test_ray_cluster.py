@@ -270,3 +270,13 @@ def test_orders_go_by_the_input_not_by_the_command_line(tmp_path):
     assert "secret" not in json.dumps(words)
     assert "--memory=5" in words and "--include-dashboard=false" in words
     assert not any("--head" in word or "--port" in word for word in ray_node.command(tmp_path, {**orders, "head": False}))
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_no_port_is_one_that_another_ray_of_this_node_has(tmp_path, monkeypatch, there):
+    """Where grpc is installed, Ray serves clients too, on a port of the same number for all."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: there or None)
+    orders = {"head": True, "ip": "127.0.0.1", "port": 1, "cpus": 1, "gpus": 0, "memory_bytes": 0, "object_store_bytes": 1}
+    ports = [[word for word in ray_node.command(tmp_path, orders) if "client-server-port" in word] for _ in range(2)]
+    assert [len(found) for found in ports] == [int(there)] * 2
+    assert not there or int(ports[0][0].partition("=")[2]) != 10001
