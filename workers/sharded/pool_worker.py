@@ -93,10 +93,18 @@ def set_up(path: list[str], data_bytes: int | None = None) -> None:
     """
     sys.path[:] = path
     if data_bytes is not None:
-        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-        reserved, used = (1024 * int(status[name].split()[0]) for name in ("VmData", "RssAnon"))
-        limit = data_bytes + max(0, reserved - used)
+        limit = data_bytes + max(0, _status_bytes("VmData") - used_bytes())
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
+def used_bytes() -> int:
+    """Resident memory of this process that is no mapped file."""
+    return _status_bytes("RssAnon")
+
+
+def _status_bytes(name: str) -> int:
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return 1024 * int(status[name].split()[0])
 
 
 def import_path() -> list[str]:

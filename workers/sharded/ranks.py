@@ -1,6 +1,7 @@
 """Ranks of a task that do one thing: what they are told stands in a file, and what they refuse comes back as the error it is."""
 
 import contextlib
+import functools
 import os
 import signal
 import sys
@@ -16,7 +17,8 @@ from workers.context import Context
 from workers.errors import ConfigError, DiskFull, EigensweepError
 from workers.execute import classify, peak_memory_mib
 from workers.launch import fork
-from workers.sharded.pool_worker import set_up, versions
+from workers.sharded.memory import BASE_GIB
+from workers.sharded.pool_worker import set_up, used_bytes, versions
 from workers.sharded.ray_node import mismatch
 from workers.taskdir import Task
 
@@ -66,7 +68,9 @@ def run_ranks(
     if len(context.nodes) > 1 or context.device.startswith("cuda"):
         status = context.launch([sys.executable, "-P", "-m", work.__module__, str(path)], ranks_per_node, env=_ENVIRONMENT)
     else:
-        status = fork(lambda rank: _be_rank(work, path, rank, ranks_per_node), ranks_per_node, stopping=lambda: context.stopping)
+        inherited_gib = max(0.0, used_bytes() / 2**30 - BASE_GIB)
+        act = functools.partial(_be_rank, work, path, num_ranks=ranks_per_node, inherited_gib=inherited_gib)
+        status = fork(act, ranks_per_node, stopping=lambda: context.stopping)
     told = {name: files.read(context.folder / name) for name in files.names(context.folder) if name.startswith(f"{path.stem}-")}
     for name, one in told.items():
         if name.startswith(f"{path.stem}-failure-"):
@@ -82,8 +86,8 @@ def as_rank(work: Work) -> None:
     _be_rank(work, Path(sys.argv[1]), int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
 
 
-def _be_rank(work: Work, path: Path, rank: int, num_ranks: int) -> None:
-    """On one core."""
+def _be_rank(work: Work, path: Path, rank: int, num_ranks: int, inherited_gib: float = 0.0) -> None:
+    """On one core. `inherited_gib`: of tasks that this process did before it was copied, which the copies share and do not pay for."""
     stop = threading.Event()
     signal.signal(signal.SIGUSR2, lambda number, frame: stop.set())  # before torch is loaded: the warning comes once
     order = files.read(path)
@@ -92,7 +96,7 @@ def _be_rank(work: Work, path: Path, rank: int, num_ranks: int) -> None:
         _refuse_other_versions(order["versions"])
         context = context_of(order, _device(order["context"]["device"]))
         context.stop = stop
-        _prepare(limit, context.device)
+        _prepare(None if limit is None else limit + inherited_gib, context.device)
         work(context, order, rank, num_ranks)
         with contextlib.suppress(OSError, DiskFull):  # what counts is published
             files.publish(path.with_name(f"{path.stem}-ended-{rank}.json"), files.encode(_taken()))
