@@ -13,6 +13,8 @@ from workers.workload import Resources
 GIB = 2**30
 # of a process: its interpreter with torch, and what that takes beside its tensors
 BASE_GIB = 0.3
+# what differences of such numbers may be off by
+ROUNDING_GIB = 1e-6
 # at most for rows of the Jacobian that a kernel is compared with
 EXACT_GIB = 2.25
 # numbers of nodes that are tried: powers of two
@@ -75,7 +77,7 @@ def engine_gib(engine: str, question: Question, panels: Panels, dtype: str, reso
     if engine == "whole":
         few = question.num_eigenvalues is None and question.takes_few(rows)
         copies = COPIES_WHOLE if few else max(COPIES_WHOLE, COPIES_WITH_VECTORS)
-        return 2 * BASE_GIB + copies * 8 * rows**2 / GIB
+        return 2 * BASE_GIB + copies * 8 * rows**2 / GIB + ROUNDING_GIB
     own = BASE_GIB if ranks * resources.nodes > 1 else 0.0  # one rank is the task's own process
     asking = own + first_gib(engine, question, panels, dtype, resources) + (ranks - 1) * other_gib(panels, dtype, resources)
     if engine == "lanczos":

@@ -1,5 +1,6 @@
 """The cost of tiles on paper: operations as the engine itself counts them, and bytes as they lie on disk."""
 
+import dataclasses
 import re
 
 import pytest
@@ -61,3 +62,77 @@ def test_where_no_number_of_nodes_would_do_the_memory_that_would_is_said() -> No
     least = memory.least_gib(question, panels, "float32", given, "lanczos")
     assert f"no number of nodes of this memory would do, resources.memory_gib={least:g} would" in told
     assert not memory.eigenvalues_obstacle(question, panels, "float32", Resources(memory_gib=least), "lanczos")
+
+
+def crossing(nodes: int, per_node: int) -> tuple[int, float, float]:
+    """What goes between nodes for one block: its copies along a binomial tree, and blocks of sums around a ring and then to the first."""
+    total, distance, copies = nodes * per_node, 1, 0
+    while distance < total:
+        distance *= 2
+    while distance > 1:
+        distance //= 2
+        pairs = [(rank, rank + distance) for rank in range(0, total, 2 * distance) if rank + distance < total]
+        copies += sum(one // per_node != other // per_node for one, other in pairs)
+    ring = sum((total - 1) / total for rank in range(total) if rank // per_node != (rank + 1) % total // per_node)
+    return copies, ring, sum(1 / total for rank in range(total) if rank // per_node)
+
+
+@pytest.mark.parametrize("nodes", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("per_node", [1, 2, 4])
+def test_bytes_between_nodes_are_those_of_a_tree_and_a_ring_of_ranks(nodes: int, per_node: int) -> None:
+    copies, ring, gathered = crossing(nodes, per_node)
+    found = cost.sent_bytes_of_a_product(1000, "float32", cost.Ranks(nodes, per_node))
+    assert found == pytest.approx(1000 * (4 * copies + 8 * (ring + gathered)))
+
+
+QUESTION, PANELS = Question(num_eigenvalues=None, num_vectors=100), Panels(20480, 2560)
+
+
+@pytest.mark.parametrize("engine", ["lanczos", "scalapack"])
+def test_ranks_share_work_but_what_the_first_does_alone_takes_as_long_on_any_number_of_nodes(engine: str) -> None:
+    def parts(nodes: int) -> dict[str, cost.Part]:
+        found = cost.eigenvalues_parts(engine, QUESTION, PANELS, "float32", Resources(nodes=nodes))
+        return {part.name: part for part in found}
+
+    one, four = parts(1), parts(4)
+    assert all(four[name].alone == one[name].alone for name in one)
+    assert four["products with vectors"].flops == one["products with vectors"].flops
+    share = cost.slowest_share(PANELS, 4)
+    fast = dataclasses.replace(cost.CORE, network_bytes=float("inf"), carried_bytes=float("inf"))
+    assert 0.25 <= share < 0.3
+    assert four["products with vectors"].seconds(share, fast) > share * one["products with vectors"].seconds(1.0, fast)
+    assert four["products with vectors"].sent_bytes > 0 == one["products with vectors"].sent_bytes
+
+
+def test_few_eigenvectors_of_a_whole_spectrum_are_counted_as_those_of_lanczos() -> None:
+    few, many = QUESTION, Question(num_eigenvalues=None, num_vectors=2000)
+
+    def names(question: Question, engine: str) -> set[str]:
+        return {part.name for part in cost.eigenvalues_parts(engine, question, PANELS, "float32", Resources(nodes=2))}
+
+    assert {"band", "chase", "basis"} < names(few, "scalapack") and "dense" not in names(few, "scalapack")
+    assert "dense" in names(many, "scalapack") and not {"band", "basis"} & names(many, "scalapack")
+    assert "basis" in names(few, "whole") and "basis" not in names(many, "whole")
+
+
+@pytest.mark.parametrize("engine", ["whole", "scalapack", "lanczos"])
+@pytest.mark.parametrize("vectors", [100, 2000])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_least_memory_is_enough_and_less_is_refused(engine: str, vectors: int, dtype: str) -> None:
+    question = Question(num_eigenvalues=vectors if engine == "lanczos" else None, num_vectors=vectors)
+    given = Resources(nodes=2, cpus=2)
+    least = memory.least_gib(question, PANELS, dtype, given, engine)
+    assert not memory.eigenvalues_obstacle(question, PANELS, dtype, dataclasses.replace(given, memory_gib=least), engine)
+    told = memory.eigenvalues_obstacle(question, PANELS, dtype, dataclasses.replace(given, memory_gib=least - 0.02), engine)
+    assert f"memory_gib={least:g}" in told
+
+
+def test_files_of_an_answer_hold_vectors_and_eigenvalues() -> None:
+    of_all = cost.answer_bytes("whole", QUESTION, 20480, "float32")
+    assert of_all == 8 * 20480 * 100 + cost.BYTES_PER_EIGENVALUE * 20480
+    few = cost.answer_bytes("lanczos", Question(num_eigenvalues=100, num_vectors=100), 20480, "float32")
+    assert few == 8 * 20480 * 100 + cost.BYTES_PER_EIGENVALUE * 100
+    many = Question(num_eigenvalues=None, num_vectors=2000)  # ScaLAPACK's own file of them, and a copy, in the kernel's precision
+    assert cost.answer_bytes("scalapack", many, 20480, "float64") == 2 * cost.answer_bytes("scalapack", many, 20480, "float32") - (
+        cost.BYTES_PER_EIGENVALUE * 20480
+    )
