@@ -14,6 +14,8 @@ from workers.workload import Layer, Resources
 ENGINE_GIB, LEAST_ENGINE_GIB = 0.1, 0.05
 # through the network for each vector, as of a forward pass: two in a backward pass, two in a forward pass with tangents
 PASSES_OF_A_VECTOR = 4
+# operations of a core in them per second, in single precision: as benchmarks/bench_matrix_free.py finds them
+DENSE, CONVOLVED = 120e9, 23e9
 # double precision is there too, for the error of single
 NUMBER_BYTES = 8
 
@@ -45,24 +47,28 @@ class Spectrum:
     def flops(self) -> float | None:
         """Operations; None: nobody knows."""
         products = self._products()
-        return None if products is None else products + sum(part.flops for part in self._alone())
+        return None if products is None else sum(products) + sum(part.flops for part in self._alone())
 
     def seconds(self, resources: Resources) -> float | None:
         """Of clock, roughly: the ranks share the products, and the first one does the rest alone."""
         products = self._products()
         if products is None:
             return None
-        speed, ranks = cost.GPU if resources.gpus else cost.CORE, min(self.num_samples, resources.nodes * ranks_of(resources))
-        shared = cost.ITEM_BYTES[self.dtype] / 4 * products / speed.passes / ranks
-        return 2 * speed.start + shared + sum(part.alone for part in self._alone())
+        dense, convolved = (cost.GPU.passes, cost.GPU.passes) if resources.gpus else (DENSE, CONVOLVED)
+        start = (cost.GPU if resources.gpus else cost.CORE).start
+        ranks = min(self.num_samples, resources.nodes * ranks_of(resources))
+        shared = cost.ITEM_BYTES[self.dtype] / 4 * (products[0] / dense + products[1] / convolved) / ranks
+        return 2 * start + shared + sum(part.alone for part in self._alone())
 
-    def _products(self) -> float | None:
-        """Operations of all products with vectors; one with a kernel that is traced goes through the network for each output."""
+    def _products(self) -> tuple[float, float] | None:
+        """Operations of all products with vectors, in dense layers and in convolutions; for a traced kernel each output is a pass."""
         if self.layers is None:
             return None
         vectors = cost.lanczos_vectors(self.count, self.num_probes) * (self.num_outputs // self.rows_per_sample)
-        forward = 2.0 * sum(layer.positions * layer.fan_in * layer.num_outputs for layer in self.layers)
-        return PASSES_OF_A_VECTOR * vectors * self.num_samples * forward
+        each = [(layer.positions > 1, 2.0 * layer.positions * layer.fan_in * layer.num_outputs) for layer in self.layers]
+        dense, convolved = (sum(flops for where, flops in each if where is many) for many in (False, True))
+        passes = PASSES_OF_A_VECTOR * vectors * self.num_samples
+        return passes * dense, passes * convolved
 
     def _alone(self) -> tuple[cost.Part, ...]:
         return cost.basis_parts(self.num_rows, self.count, self.num_probes, cost.lanczos_vectors(self.count, self.num_probes))
