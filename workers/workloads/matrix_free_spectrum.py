@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from workers.errors import ConfigError
 from workers.sharded import matrix_free_cost
 from workers.sharded.memory import ranks_of, up
-from workers.snapshots import check_snapshot, probe_batch, snapshot_file, snapshot_step
+from workers.snapshots import check_probe, check_snapshot, probe_batch, snapshot_file, snapshot_step
 from workers.workload import CostEstimate, Resources, Row, Rows, Workload, setting
 from workers.workloads.tiled_gram import IMAGES_AT_ONCE, NUM_CLASSES, PROBE
 from workers.workloads.train import Train
@@ -53,8 +53,9 @@ class MatrixFreeSpectrum(Workload):
     checkpoint_every_seconds: float = setting(60.0, low=0, identity=False, unit="s", help="0: after every block of vectors")
 
     def check(self) -> None:
-        """A snapshot that the training keeps, and not more eigenvalues than rows."""
+        """A snapshot that the training keeps, not more images than the test set has, and not more eigenvalues than rows."""
         check_snapshot(self.train, self.snapshot)
+        check_probe(self.train, self.probe_size)
         if self.num_eigenvalues > self.num_rows():
             raise ConfigError(f"num_eigenvalues must be at most {self.num_rows()}, the rows of the kernel, got {self.num_eigenvalues}")
 
