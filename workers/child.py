@@ -175,7 +175,7 @@ class Child:
 
 @dataclass(slots=True)
 class _Reporter:
-    """Passes a task's messages on: checkpoints all, progress once a second."""
+    """Passes a task's messages on: checkpoints all, progress once a second, one without a total, which names what has begun, at once."""
 
     child: Child
     attempt: str
@@ -184,7 +184,7 @@ class _Reporter:
     def __call__(self, message: dict[str, Any]) -> None:
         if "checkpoint" in message:
             self.child.send({"event": "checkpoint", "attempt": self.attempt, **message})
-        elif "progress" in message and time.monotonic() - self.last >= PROGRESS_SECONDS:
+        elif "progress" in message and (not message["progress"][1] or time.monotonic() - self.last >= PROGRESS_SECONDS):
             self.last = time.monotonic()
             done, total = message["progress"]
             self.child.send({"event": "progress", "attempt": self.attempt, "done": done, "total": total, "words": message.get("words", "")})

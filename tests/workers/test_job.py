@@ -9,11 +9,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from batches import PYTHONPATH, TOKEN, Batch, act, is_gone, key, noop, own_slots, pretends_gpus, wait_for  # noqa: F401
 
 from workers import files, limits, taskdir
+from workers.child import _Reporter
 from workers.execute import execute
 
 pytestmark = pytest.mark.usefixtures("own_slots")
@@ -237,6 +239,7 @@ def test_memory_of_a_task_s_own_processes_counts(root, how):
 WRONG_LIMIT = """
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from workers import job, limits
 limits.make_group = lambda name, size: limits._make(limits.hierarchy(), name, 2 * size)
 sys.exit(job.main(Path(sys.argv[1]), sys.argv[2]))
@@ -294,6 +297,14 @@ def test_told_to_stop_tasks_end_as_interrupted_and_nothing_more_starts(root, num
     batch.wait()
     assert batch.outcomes() == {key(0): "interrupted", key(1): "interrupted"}
     assert batch.over == "warned"
+
+
+def test_progress_is_passed_on_once_a_second_and_what_has_begun_at_once():
+    sent = []
+    reporter = _Reporter(SimpleNamespace(send=sent.append), "a")
+    for done, total, words in ((1, 9, "1 of 9 tiles checked"), (2, 9, "2 of 9 tiles checked"), (0, 0, "eigenvalues by block Lanczos")):
+        reporter({"progress": [done, total], "words": words})
+    assert [event["words"] for event in sent] == ["1 of 9 tiles checked", "eigenvalues by block Lanczos"]
 
 
 def test_ctrl_c_lets_a_task_checkpoint(root):

@@ -134,6 +134,15 @@ def test_ranks_with_too_little_memory_for_scalapack_are_told_so():
         choose(Question(num_eigenvalues=None, num_vectors=10), 20480, "float64", Machine(4, 0.5, 2.0), "auto")
 
 
+def test_it_is_told_what_an_eigensolve_is_at(root):
+    told = []
+    task = dataclasses.replace(task_of(TiledSpectrum(gram=TILED, num_eigenvalues=9, engine="lanczos")), resources=RESOURCES)
+    execute(root, task, attempt="first", code="test", reraise=True, report=told.append)
+    words = [message["words"] for message in told if "progress" in message]
+    assert words[:2] == ["0 of 10 tiles checked", "1 of 10 tiles checked"] and words[9] == "9 of 10 tiles checked"
+    assert words[10] == "eigenvalues by block Lanczos"
+
+
 def test_no_more_eigenvalues_than_rows():
     with pytest.raises(ConfigError, match="num_eigenvalues must be at most 70, the rows of the kernel, got 71"):
         TiledSpectrum(gram=TILED, num_eigenvalues=71)
