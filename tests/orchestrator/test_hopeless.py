@@ -13,6 +13,7 @@ import pytest
 from batches import PYTHONPATH
 
 from orchestrator import submit
+from orchestrator.launchers.ray import Ray
 from orchestrator.plan import plan
 from orchestrator.status import Status
 from orchestrator.store import Store
@@ -56,10 +57,22 @@ def test_a_ray_that_nobody_is_at_is_refused_before_anything_is_written(store: St
 
 @needs_ray
 def test_a_ray_that_does_not_answer_is_refused_when_its_time_is_over(store: Store, mute: int) -> None:
-    words = ["workload=noop", "name=n", "launcher=ray", f"launcher.address=127.0.0.1:{mute}", "launcher.answer_seconds=8"]
-    with pytest.raises(ConfigError, match=rf"the Ray at 127\.0\.0\.1:{mute} gives no answer within 8 s; nothing was submitted"):
+    words = ["workload=noop", "name=n", "launcher=ray", f"launcher.address=127.0.0.1:{mute}", "launcher.answer_seconds=2"]
+    with pytest.raises(ConfigError, match=rf"the Ray at 127\.0\.0\.1:{mute} gives no answer within 2 s; nothing was submitted"):
         submit.submit(words, store)
     assert not written(store)
+
+
+@needs_ray
+def test_resume_refuses_a_ray_that_nobody_is_at_any_more(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as there:
+        there.setattr(submit, "tick", lambda *arguments: None)
+        there.setattr(Ray, "check_jobs", lambda *arguments, submitting: "")
+        submit.submit(["workload=noop", "name=n", "launcher=ray", "launcher.address=127.0.0.1:1"], store, detach=True)
+    before = written(store)
+    with pytest.raises(ConfigError, match=r"no Ray answers at '127\.0\.0\.1:1'"):
+        submit.resume("n", store, detach=True)
+    assert written(store) == before
 
 
 @needs_ray
