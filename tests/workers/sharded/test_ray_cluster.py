@@ -18,6 +18,7 @@ from batches import PYTHONPATH, is_gone, wait_for
 from ray_here import Held, held, hold, needs_ray, ray_here  # noqa: F401
 
 from workers.errors import ConfigError
+from workers.execute import classify
 from workers.sharded import ray_crew, ray_node
 from workers.sharded.ray_cluster import ray_cluster
 from workers.sharded.ray_crew import RayUnusable
@@ -218,8 +219,10 @@ def test_a_node_that_cannot_be_reached_is_named_before_anything_starts():
 def test_a_node_from_which_nothing_is_heard_is_named(seconds, words):
     with ray_crew.Crew(time.monotonic() + seconds) as crew:
         crew._begin("n7", {}, ["false"])
-        with pytest.raises(RayUnusable, match=words):
+        with pytest.raises(RayUnusable, match=words) as caught:
             crew.wait_for(lambda: False)
+    # another job has other nodes
+    assert classify(caught.value, progressed=False, told_to_stop=False) == "killed"
 
 
 @pytest.mark.parametrize("path", ["/a/folder/with/much/too/long/a/name", "relative"])
