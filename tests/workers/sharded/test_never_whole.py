@@ -62,6 +62,7 @@ def test_a_kernel_and_its_largest_eigenvalues(tmp_path, data):
     for commit in (made, solved):
         assert len(peaks(tmp_path, commit)) == 2
         assert max(peaks(tmp_path, commit)) < KERNEL_BYTES
+        assert commit.peak_memory_mib * 2**20 < KERNEL_BYTES  # of the task, which waits for them
 
 
 @pytest.mark.slow
