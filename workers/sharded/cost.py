@@ -112,13 +112,13 @@ class Speed:
 
 # one core of a Xeon with AVX-512, by benchmarks/bench_tile_cost.py; disk and network are assumed
 CORE = Speed(
-    products=115e9, outer=150e9, passes=45e9, elements=140e6, exact_weights=90e6, vectors=58e9, basis=16e9, probes=7e9, dense=38e9,
+    products=115e9, outer=150e9, passes=45e9, elements=140e6, exact_weights=90e6, vectors=58e9, basis=11e9, probes=4.5e9, dense=38e9,
     pairs=30e9, chase=7e9, band=85e9, panel=10e9, tridiagonal=18e9, hash_bytes=1.4e9, carried_bytes=0.5e9, image_bytes=0.2e9,
     disk_bytes=0.8e9, network_bytes=1e9, start=1.3, mpi_start=0.4,
 )  # fmt: skip
 # assumed, not measured: an H100 with float32 products in TF32, and 100 Gbit/s between nodes
 GPU = Speed(
-    products=150e12, outer=20e12, passes=20e12, elements=300e9, exact_weights=90e6, vectors=5e12, basis=16e9, probes=7e9,
+    products=150e12, outer=20e12, passes=20e12, elements=300e9, exact_weights=90e6, vectors=5e12, basis=11e9, probes=4.5e9,
     dense=0.5e12, pairs=0.5e12, chase=7e9, band=0.5e12, panel=10e9, tridiagonal=0.5e12, hash_bytes=1.4e9, carried_bytes=0.5e9,
     image_bytes=0.2e9, disk_bytes=2e9, network_bytes=10e9, start=10.0, mpi_start=0.4,
 )  # fmt: skip
@@ -372,9 +372,10 @@ def _scalapack_parts(rows: int, vectors: int, dtype: str, ranks: Ranks) -> tuple
 
 
 def scalapack_sent_bytes(rows: int, vectors: int, dtype: str, ranks: Ranks) -> float:
-    """Bytes between nodes. For a band a panel and its product with the kernel, of each block of columns, are summed around a ring, twice.
+    """Bytes between nodes. For a band a panel and its product with the kernel, of each block of columns, are summed for all ranks.
 
-    For eigenvectors as measured on grids of 1 x 2 and 2 x 2 ranks of a node each; several of one node send less than this.
+    Open MPI halves and doubles what it sums (R. Rabenseifner, ICCS 2004); nodes beyond a power of two hand theirs over first. For
+    eigenvectors as measured on grids of 1 x 2 and 2 x 2 ranks of a node each; several of one node send less than this.
     """
     if ranks.nodes == 1:
         return 0.0
@@ -382,4 +383,5 @@ def scalapack_sent_bytes(rows: int, vectors: int, dtype: str, ranks: Ranks) -> f
     if vectors:
         height, width = scalapack_library.shape_of(ranks.total)
         return size * (2.9 * (width - 1) + 2.5 * (height - 1))
-    return ranks.nodes * 2 * (ranks.total - 1) / ranks.total * size
+    halving = 1 << ranks.nodes.bit_length() - 1
+    return size * (2 * (halving - 1) + 2.5 * (ranks.nodes - halving))

@@ -85,6 +85,26 @@ def test_bytes_between_nodes_are_those_of_a_tree_and_a_ring_of_ranks(nodes: int,
     assert found == pytest.approx(1000 * (4 * copies + 8 * (ring + gathered)))
 
 
+def halved_and_doubled(nodes: int) -> float:
+    """What all send, in lengths of what they sum: a rank beyond a power of two shares the sum of its pair, and is sent the result."""
+    power = 1
+    while 2 * power <= nodes:
+        power *= 2
+    sent = sum(0.5 + 0.5 + 0.5 + 1.0 for _ in range(nodes - power))
+    distance, length = 1, 1.0
+    while distance < power:
+        length /= 2
+        sent += 2 * power * length  # to sum it, and to tell the sum
+        distance *= 2
+    return sent
+
+
+@pytest.mark.parametrize("nodes", [2, 3, 4, 5, 8])
+def test_bytes_of_a_band_between_nodes_are_those_of_sums_that_are_halved_and_doubled(nodes: int) -> None:
+    sums = 1000**2 * 4  # of a panel and a product for each block of columns: half of the kernel, twice
+    assert cost.scalapack_sent_bytes(1000, 0, "float32", cost.Ranks(nodes, 1)) == pytest.approx(sums * halved_and_doubled(nodes))
+
+
 QUESTION, PANELS = Question(num_eigenvalues=None, num_vectors=100), Panels(20480, 2560)
 
 
