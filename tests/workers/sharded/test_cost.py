@@ -13,6 +13,8 @@ from workers.sharded import cost, memory
 from workers.sharded.engines import Question
 from workers.sharded.panels import Panels
 from workers.workload import Model, Resources
+from workers.workloads.tiled_gram import TiledGram
+from workers.workloads.train import Train
 
 SHAPE = (1, 12, 12)
 
@@ -156,3 +158,16 @@ def test_files_of_an_answer_hold_vectors_and_eigenvalues() -> None:
     assert cost.answer_bytes("scalapack", many, 20480, "float64") == 2 * cost.answer_bytes("scalapack", many, 20480, "float32") - (
         cost.BYTES_PER_EIGENVALUE * 20480
     )
+
+
+def test_weights_and_the_exact_rows_of_single_precision_count_as_memory_of_tiles() -> None:
+    def needed(width: int, dtype: str, cpus: int = 2) -> float:
+        gram = TiledGram(train=Train(model=Mlp(width=width)), dtype=dtype)
+        return gram.estimate(Resources(cpus=cpus, memory_gib=1000.0)).memory_gib
+
+    num_weights = sum((layer.fan_in + layer.bias) * layer.num_outputs for layer in Mlp(width=4096).layers((1, 8, 8), 10))
+    more = needed(4096, "float64") - needed(1, "float64")
+    assert more == pytest.approx(3 * 4 * 8 * num_weights / memory.GIB, rel=0.01)  # four copies in each of two ranks and of the task
+    exact = 2.25 * 32 * 8 * num_weights / memory.GIB
+    assert needed(4096, "float32") - needed(1, "float32") == pytest.approx(more / 2 + exact, rel=0.01)
+    assert needed(1, "float64", 2) - needed(1, "float64", 1) > needed(1, "float64", 1)  # one rank is the task's own process

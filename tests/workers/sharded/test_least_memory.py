@@ -4,6 +4,7 @@ This process has done other tasks before, as a warm child has: what its copies, 
 """
 
 import dataclasses
+import re
 
 import pytest
 from task_runs import committed, last, task_of
@@ -67,9 +68,10 @@ def test_tiles_complete_with_the_least_memory_that_a_plan_accepts(tmp_path, mode
         pytest.param("scalapack", None, 600, marks=pytest.mark.skipif(bool(available()), reason=available())),
     ],
 )
-def test_eigenvalues_complete_with_the_least_memory_that_a_plan_accepts(tmp_path, engine, count, vectors):
+def test_eigenvalues_complete_with_the_least_memory_that_a_plan_accepts(tmp_path, capfd, engine, count, vectors):
     kernel = gram(Mlp(width=16), probe_size=200, panel_rows=500, dtype="float64")
     committed(tmp_path, kernel.train)
     execute(tmp_path, task_of(kernel), attempt="first", code="test", reraise=True)
     found = complete(tmp_path, TiledSpectrum(gram=kernel, num_eigenvalues=count, num_eigenvectors=vectors, engine=engine))
     assert len(taskdir.read_rows(tmp_path, found, "spectra")["eigenvalue"]) == (count or 2000)
+    assert re.search(r"took [\d,]+ products of the kernel with a vector", capfd.readouterr().out)
