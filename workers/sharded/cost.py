@@ -34,7 +34,8 @@ BYTES_PER_EIGENVALUE = 40
 class Part:
     """A step of a task. Seconds of a core, or of a GPU: `shared` by the ranks, `each` of every rank, `alone` of one while others wait.
 
-    `written_bytes`: to disk; `sent_bytes`: between nodes, in all; `link_bytes`: of them, those of the busiest node.
+    `cores`: of the first node, which share what is done alone. `written_bytes`: to disk; `sent_bytes`: between nodes, in all; `link_bytes`:
+    of them, those of the busiest node.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Part:
     shared: float = 0.0
     each: float = 0.0
     alone: float = 0.0
+    cores: int = 1
     written_bytes: float = 0.0
     sent_bytes: float = 0.0
     link_bytes: float = 0.0
@@ -53,7 +55,7 @@ class Part:
     def seconds(self, share: float, speed: "Speed") -> float:
         """Of clock, where the slowest rank has this share of what is shared."""
         waited = share * self.written_bytes / speed.disk_bytes + self.link_bytes / speed.network_bytes
-        return share * self.shared + self.each + self.alone + waited
+        return share * self.shared + self.each + self.alone / self.cores + waited
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +264,7 @@ def eigenvalues_parts(
     "auto" counts as Lanczos. `products`: of the kernel with one vector that Lanczos takes, if that is known.
     """
     rows, speed, ranks = panels.num_rows, GPU if resources.gpus else CORE, Ranks.of(resources)
-    check = Part("check of the tiles", alone=tile_bytes(panels, dtype) / speed.hash_bytes)
+    check = Part("check of the tiles", alone=tile_bytes(panels, dtype) / speed.hash_bytes, cores=ranks.per_node)
     if engine == "whole":
         cores = resources.cpus if resources.nodes == 1 else 1
         return (check, _starts(Ranks(1, 1), speed), *_whole_parts(question, rows, dtype, cores, products))

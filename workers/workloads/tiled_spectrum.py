@@ -115,7 +115,7 @@ class TiledSpectrum(Workload):
         machine = Machine(len(context.nodes) * ranks, free_gib / ranks, free_gib - BASE_GIB, scalapack.available())
         choice = choose(question, tiles.num_rows, tiles.dtype, machine, self.engine)
         context.log(f"engine {choice.engine}: {choice.reason}")
-        moved = self._mended(context, gram, tiles)
+        moved = self._mended(context, gram, tiles, ranks)
         often = self.checkpoint_every_seconds
         found = solve(context, gram.file(INDEX), moved, question, choice, ranks_per_node=ranks, every_seconds=often)
         values_K = found.pop("eigenvalues")
@@ -127,16 +127,19 @@ class TiledSpectrum(Workload):
         for name, value in (numbers | {"num_tiles_mended": len(moved)}).items():
             yield Row(step=self.gram.step(), name=name, value=value)
 
-    def _mended(self, context: "Context", gram: "Input", tiles: Any) -> dict[tuple[int, int], Path]:
-        """Damaged tiles, computed again as parts of this task."""
+    def _mended(self, context: "Context", gram: "Input", tiles: Any, num_cores: int) -> dict[tuple[int, int], Path]:
+        """Damaged tiles, computed again as parts of this task; so many at once are looked at."""
+        from concurrent.futures import ThreadPoolExecutor
+
         from workers.sharded.making import publish
         from workers.sharded.tiles import tile_name
 
         damaged, pairs = [], list(tiles.panels.pairs())
-        for number, pair in enumerate(pairs):
-            context.progress(number, len(pairs), f"{number} of {len(pairs)} tiles checked")
-            if not tiles.is_intact(pair):
-                damaged.append(pair)
+        with ThreadPoolExecutor(num_cores) as pool:
+            for number, is_intact in enumerate(pool.map(tiles.is_intact, pairs)):
+                context.progress(number, len(pairs), f"{number} of {len(pairs)} tiles checked")
+                if not is_intact:
+                    damaged.append(pairs[number])
         if not damaged:
             return {}
         context.log(f"{len(damaged)} tiles are not what was published: {damaged[:5]}; they are computed again")
