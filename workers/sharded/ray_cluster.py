@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib
-import importlib.util
 import signal
 import socket
 import subprocess
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from workers.errors import ConfigError
+from workers.extras import ray_missing
 from workers.sharded.ray_crew import Crew, forget_token, orders_for
 
 CONNECT_SECONDS = 10.0
@@ -31,10 +31,8 @@ class RayCluster:
 
 def load_ray() -> Any:
     """The module ray; ConfigError where there is none."""
-    if importlib.util.find_spec("ray") is None:
-        raise ConfigError(
-            "this needs the extra eigensweep[ray]: pip install 'eigensweep[ray]', also on the nodes; without Ray the same runs in processes"
-        )
+    if missing := ray_missing():
+        raise ConfigError(missing)
     return importlib.import_module("ray")
 
 
