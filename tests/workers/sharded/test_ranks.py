@@ -12,6 +12,7 @@ from workers import files
 from workers.context import Context
 from workers.errors import ConfigError
 from workers.execute import classify
+from workers.sharded.memory import BASE_GIB
 from workers.sharded.ranks import rank_versions, run_ranks
 from workers.taskdir import Task
 
@@ -71,11 +72,13 @@ def test_what_is_wrong_with_a_rank_is_wrong_with_the_task(context, error, outcom
 
 
 @pytest.mark.usefixtures("in_this_process")
-def test_the_first_rank_may_have_more(context, monkeypatch):
+@pytest.mark.parametrize("kept_gib", [0.0, 0.75])
+def test_the_first_rank_may_have_more_and_no_rank_pays_for_what_its_process_kept_before(context, monkeypatch, kept_gib):
     limits = []
+    monkeypatch.setattr("workers.sharded.ranks.used_bytes", lambda: int((BASE_GIB + kept_gib) * 2**30))
     monkeypatch.setattr("workers.sharded.ranks.set_up", lambda path, count: limits.append(count / 2**30))
     run_ranks(context, rank_acts.raise_, {}, ranks_per_node=2, rank_gib=1.5, first_gib=4.0)
-    assert limits == [4.0, 1.5]
+    assert limits == pytest.approx([4.0 + kept_gib, 1.5 + kept_gib])
 
 
 @pytest.mark.usefixtures("in_this_process")
