@@ -7,7 +7,7 @@ BLAS are needed: each rank holds the panel of the moment whole, R x width.
 
 import ctypes
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,8 @@ from workers.sharded.scalapack_library import Library, Matrix, letter, tridiagon
 
 if TYPE_CHECKING:
     import numpy as np
+
+    AddUp = Callable[[np.ndarray], None]
 
 # R rows of the kernel; B width of the band; M rows below the panel; L local rows and C local columns of the rank, below and right of it
 
@@ -33,17 +35,17 @@ def band_of(kernel: Matrix, num_rows: int) -> "np.ndarray":
     """
     import numpy as np
 
-    width = kernel.block
+    width, add_up = kernel.block, kernel.grid.sums()
     band = np.zeros((width + 1, num_rows), order="F")
     for first in range(0, num_rows, width):
         end = min(first + width, num_rows)
-        panel = _panel(kernel, first, end, num_rows)
+        panel = _panel(kernel, first, end, num_rows, add_up)
         below = panel[end - first :]
         if len(below):
             reflectors_MB, triangle, factor_BB = _reflectors(kernel.grid.library, below)
             below[:] = 0
             below[: len(triangle)] = triangle
-            _apply(_Trailing.of(kernel, end, num_rows), reflectors_MB, factor_BB, kernel)
+            _apply(_Trailing.of(kernel, end, num_rows), reflectors_MB, factor_BB, kernel, add_up)
         for column in range(end - first):
             kept = panel[column : column + width + 1, column]
             band[: len(kept), first + column] = kept
@@ -85,7 +87,7 @@ def _checked(library: Library, name: str, *arguments: Any) -> None:
         raise RuntimeError(f"{name} refused argument {-failed.value}")
 
 
-def _panel(kernel: Matrix, first: int, end: int, num_rows: int) -> "np.ndarray":
+def _panel(kernel: Matrix, first: int, end: int, num_rows: int, add_up: "AddUp") -> "np.ndarray":
     """Columns `first` to `end` from row `first` on, on all ranks."""
     import numpy as np
 
@@ -95,7 +97,7 @@ def _panel(kernel: Matrix, first: int, end: int, num_rows: int) -> "np.ndarray":
         rows, columns = grid.rows(num_rows, kernel.block), grid.columns(num_rows, kernel.block)
         row, column = int(rows.searchsorted(first)), int(columns.searchsorted(first))
         panel[rows[row:] - first] = kernel.part[row : len(rows), column : column + end - first]
-    grid.add_up(panel)
+    add_up(panel)
     return panel
 
 
@@ -141,9 +143,9 @@ class _Trailing:
             yield chunk, int(self.rows.searchsorted(first)), int(self.rows.searchsorted(last, side="right"))
 
 
-def _apply(trailing: _Trailing, reflectors_MB: "np.ndarray", factor_BB: "np.ndarray", kernel: Matrix) -> None:
+def _apply(trailing: _Trailing, reflectors_MB: "np.ndarray", factor_BB: "np.ndarray", kernel: Matrix, add_up: "AddUp") -> None:
     """Q^T A Q of the lower triangle A below and right of the panel: A - V W^T - W V^T, where W = A V T - V (T^T V^T A V T) / 2."""
-    product_MB = _times(trailing, kernel, reflectors_MB)
+    product_MB = _times(trailing, kernel, reflectors_MB, add_up)
     small_BB = factor_BB.T @ (reflectors_MB.T @ product_MB) @ factor_BB
     other_BM = factor_BB.T @ product_MB.T - (small_BB.T / 2) @ reflectors_MB.T
     left, right = _picked((reflectors_MB.T, other_BM), trailing.rows), _picked((other_BM, reflectors_MB.T), trailing.columns)
@@ -152,7 +154,7 @@ def _apply(trailing: _Trailing, reflectors_MB: "np.ndarray", factor_BB: "np.ndar
         _add_product(kernel.grid.library, target[: len(trailing.rows) - first], left[first:], right[chunk], -1.0, b"N", b"T")
 
 
-def _times(trailing: _Trailing, kernel: Matrix, vectors_MB: "np.ndarray") -> "np.ndarray":
+def _times(trailing: _Trailing, kernel: Matrix, vectors_MB: "np.ndarray", add_up: "AddUp") -> "np.ndarray":
     """A V (M, B), on all ranks, of a symmetric matrix whose lower triangle A is."""
     import numpy as np
 
@@ -169,7 +171,7 @@ def _times(trailing: _Trailing, kernel: Matrix, vectors_MB: "np.ndarray") -> "np
     found_BM = np.zeros(vectors_MB.shape[::-1], vectors_MB.dtype)
     found_BM[:, trailing.rows] = to_rows.T
     found_BM[:, trailing.columns] += to_columns.T
-    kernel.grid.add_up(found_BM)
+    add_up(found_BM)
     return found_BM.T
 
 

@@ -5,11 +5,13 @@ Routines are named as in the ScaLAPACK Users' Guide (Blackford et al., SIAM 1997
 
 import ctypes
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workers.errors import ConfigError, Diverged
+from workers.sharded.scalapack_node import Meeting, Node
 
 if TYPE_CHECKING:
     import numpy as np
@@ -119,16 +121,19 @@ class Grid:
     rank: int
     shape: tuple[int, int]
     place: tuple[int, int]
+    node: Node
 
     @classmethod
     def start(cls, library: Library) -> "Grid":
         """All ranks that were started together; starts MPI."""
+        meeting = Meeting.begin()
         rank, count, context = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
         library.call("blacs_pinfo", rank, count)
         shape = shape_of(count.value)
         library.call("blacs_get", -1, 0, context)
         library.call("blacs_gridinit", context, b"R", *shape)
-        return cls(library, context.value, rank.value, shape, divmod(rank.value, shape[1]))
+        library.call("blacs_barrier", context, b"A")
+        return cls(library, context.value, rank.value, shape, divmod(rank.value, shape[1]), meeting.met())
 
     def end(self) -> None:
         """Ends MPI; no rank is left behind."""
@@ -142,6 +147,13 @@ class Grid:
     def columns(self, num_columns: int, block: int) -> "np.ndarray":
         """Which columns of a matrix are this rank's."""
         return owned(num_columns, block, self.place[1], self.shape[1])
+
+    def sums(self) -> "Callable[[np.ndarray], None]":
+        """What adds up arrays of all ranks in place, where nothing else is done between them from here to the last sum."""
+        if self.node.size < self.shape[0] * self.shape[1]:
+            return self.add_up
+        self.library.call("blacs_barrier", self.context, b"A")  # until then a message of BLACS may be under way
+        return self.node.add_up
 
     def add_up(self, array: "np.ndarray", scope: bytes = b"A", to: tuple[int, int] = (-1, -1)) -> None:
         """Sum over all ranks (or those of a "C"olumn), in place; for all of them, or for the one at `to`."""

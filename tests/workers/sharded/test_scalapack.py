@@ -18,7 +18,9 @@ from workers.errors import ConfigError, Diverged, Garbled, Interrupted, ProcessL
 from workers.sharded import scalapack
 from workers.sharded.scalapack_band import band_eigenvalues
 from workers.sharded.scalapack_library import Grid, Matrix, all_pairs, owned, shape_of, tridiagonal_eigenvalues, tridiagonal_eigenvectors
+from workers.sharded.scalapack_node import Node
 
+ALONE = Node(0, 1, [])
 NEEDED = bool(os.environ.get("CI") or os.environ.get("EIGENSWEEP_NEED_MPI"))
 
 
@@ -268,7 +270,7 @@ def test_no_convergence_is_a_result_of_the_kernel(routine, said):
     ("routine", "said"),
     [
         (solve_all, "pdsyevd refused argument 7 on [(]1, 1[)] ranks in blocks of 64"),
-        (lambda failing: Matrix.zeros(Grid(failing, 0, 0, (1, 1), (0, 0)), (3, 3), "float64", 2), "descinit refused argument 7"),
+        (lambda failing: Matrix.zeros(Grid(failing, 0, 0, (1, 1), (0, 0), ALONE), (3, 3), "float64", 2), "descinit refused argument 7"),
         (lambda failing: band_eigenvalues(failing, np.zeros((3, 9))), "dsbtrd refused argument 7"),
         (lambda failing: band_eigenvalues(failing, np.zeros((3, 99))), "dsytrd_sb2st refused argument 7"),
     ],
