@@ -53,7 +53,7 @@ demo: setup
 slurm:
 	@$(PYTHON) slurm/dev/cluster install || echo "note: without these, the tests that need a SLURM cluster are skipped"
 
-# A note, not an error: without these, the tests of eigensolves by MPI ranks are skipped (in CI they fail).
+# A note, not an error: without these, the tests of eigensolves by MPI ranks are skipped (in CI they fail). The extra of this name adds numba.
 MPI_PACKAGES := openmpi-bin libscalapack-openmpi2.2 libopenblas0
 .PHONY: mpi
 mpi: setup

@@ -26,6 +26,7 @@ from workers.sharded import cost
 from workers.sharded.cost import Part
 
 GIB = 2**30
+MPI_PARTS = ("MPI ranks", "band", "chase", "eigenvalues of the tridiagonal matrix", "dense")
 # predicted over measured
 SPEEDS, BYTES, MEMORY = (0.5, 2.0), (0.95, 1.05), (0.5, 2.0)
 CASES = (
@@ -99,7 +100,7 @@ def _core_seconds(found: Measured, parts: dict[str, Part]) -> Iterator[tuple[str
         alone = parts["basis"].core_seconds(nodes) + parts["probes"].core_seconds(nodes)
         yield "basis and probes", alone, ranks[0].cpu_seconds - others
     if found.case.part == "scalapack":
-        own = [part.core_seconds(nodes) for name, part in parts.items() if name in ("MPI ranks", "band", "chase", "dense")]
+        own = [part.core_seconds(nodes) for name, part in parts.items() if name in MPI_PARTS]
         yield "ScaLAPACK", sum(own), found.cpu_seconds(runs.MPI)
 
 

@@ -6,7 +6,7 @@ The model, and what was and was not checked of it, are in `docs/kernel_cost.md`.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from workers.sharded import scalapack, scalapack_library
+from workers.sharded import scalapack, scalapack_band, scalapack_library
 from workers.sharded.engines import Question
 from workers.sharded.panels import Panels
 from workers.workload import Layer, Resources
@@ -112,16 +112,18 @@ class Speed:
     mpi_start: float
 
 
+# of the way from a band to eigenvalues: LAPACK's speed, and the time that the tridiagonal matrix takes, on one core
+LAPACK_CHASE, ROTATIONS_SHARE = 0.75, 0.2
 # one core of a Xeon with AVX-512, by benchmarks/bench_tile_cost.py; disk and network are assumed
 CORE = Speed(
     products=115e9, outer=150e9, passes=45e9, elements=140e6, exact_weights=90e6, vectors=58e9, basis=11e9, probes=4.5e9, dense=38e9,
-    pairs=30e9, chase=7e9, band=85e9, panel=10e9, tridiagonal=18e9, hash_bytes=1.4e9, carried_bytes=0.5e9, image_bytes=0.2e9,
+    pairs=30e9, chase=10e9, band=85e9, panel=10e9, tridiagonal=18e9, hash_bytes=1.4e9, carried_bytes=0.5e9, image_bytes=0.2e9,
     disk_bytes=0.8e9, network_bytes=1e9, start=1.3, mpi_start=0.4,
 )  # fmt: skip
 # assumed, not measured: an H100 with float32 products in TF32, and 100 Gbit/s between nodes
 GPU = Speed(
     products=150e12, outer=20e12, passes=20e12, elements=300e9, exact_weights=90e6, vectors=5e12, basis=11e9, probes=4.5e9,
-    dense=0.5e12, pairs=0.5e12, chase=7e9, band=0.5e12, panel=10e9, tridiagonal=0.5e12, hash_bytes=1.4e9, carried_bytes=0.5e9,
+    dense=0.5e12, pairs=0.5e12, chase=10e9, band=0.5e12, panel=10e9, tridiagonal=0.5e12, hash_bytes=1.4e9, carried_bytes=0.5e9,
     image_bytes=0.2e9, disk_bytes=2e9, network_bytes=10e9, start=10.0, mpi_start=0.4,
 )  # fmt: skip
 
@@ -367,7 +369,11 @@ def _scalapack_parts(rows: int, vectors: int, dtype: str, ranks: Ranks) -> tuple
             sent_bytes=sent,
             link_bytes=link,
         )
-        return (start, band, Part("chase", flops=chased, alone=chased / CORE.chase))
+        if rows < scalapack_band.FEWEST_CHASED:
+            return (start, band, Part("chase", flops=chased, alone=chased / (LAPACK_CHASE * CORE.chase)))
+        cores, seconds = min(ranks.per_node, scalapack_band.CHASING_THREADS), chased / CORE.chase
+        rotations = Part("eigenvalues of the tridiagonal matrix", alone=ROTATIONS_SHARE * seconds)
+        return (start, band, Part("chase", flops=chased, alone=(1 - ROTATIONS_SHARE) * seconds, cores=cores), rotations)
     back = 4.0 * rows**3 if vectors * total > rows else 2.0 * rows**2 * vectors
     seconds = slower * (reduced / CORE.tridiagonal + back / (2 * CORE.pairs))
     return (start, Part("dense", flops=reduced + back, shared=seconds, sent_bytes=sent, link_bytes=link))

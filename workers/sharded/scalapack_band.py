@@ -7,6 +7,7 @@ BLAS are needed: each rank holds the panel of the moment whole, R x width.
 
 import ctypes
 import functools
+import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,12 @@ CHUNK = 256
 LAPACK_BLOCK = 64
 # of the reflectors, in float64 in the processor's cache
 ROWS_AT_ONCE = 2048
+# for fewer rows LAPACK takes less than a second more than numba, which takes half a second to load, and four where it compiles
+FEWEST_CHASED = 8192
+# more would wait for Python's lock
+CHASING_THREADS = 8
+# numba while it compiles, and this process beside it
+NUMBA_BYTES = 250 * 2**20
 
 
 def band_of(kernel: Matrix, num_rows: int) -> "np.ndarray":
@@ -52,14 +59,19 @@ def band_of(kernel: Matrix, num_rows: int) -> "np.ndarray":
     return band
 
 
-def band_eigenvalues(library: Library, band: "np.ndarray") -> "np.ndarray":
+def band_eigenvalues(library: Library, band: "np.ndarray", *, num_threads: int = 1, memory_gib: float | None = None) -> "np.ndarray":
     """All eigenvalues (R), ascending, of a symmetric band (B + 1, R), lower: of the tridiagonal matrix that it becomes.
 
-    By Householder's reflections of a few columns at once (dsytrd_sb2st, LAPACK 3.7), twice as fast as by rotations (dsbtrd).
+    A large one by `bulge_chasing`, where numba is installed and `memory_gib` leaves room for it; else by LAPACK on one thread, which takes
+    twice as long: by Householder's reflections (dsytrd_sb2st, LAPACK 3.7), or, for twice of that, by rotations (dsbtrd).
     """
     import numpy as np
 
     height, num_rows = band.shape
+    if _chases_itself(band, memory_gib):
+        from workers.sharded.bulge_chasing import tridiagonal
+
+        return tridiagonal_eigenvalues(library, *tridiagonal(band, min(num_threads, CHASING_THREADS)))
     diagonal, off_diagonal = np.empty(num_rows), np.empty(max(1, num_rows - 1))
     matrix = b"L", num_rows, height - 1, np.asfortranarray(band), height, diagonal, off_diagonal
     if library.has("dsytrd_sb2st") and num_rows > 4 * height:
@@ -67,6 +79,11 @@ def band_eigenvalues(library: Library, band: "np.ndarray") -> "np.ndarray":
     else:
         _checked(library, "dsbtrd", b"N", *matrix, np.empty(1), 1, np.empty(num_rows))
     return tridiagonal_eigenvalues(library, diagonal, off_diagonal[: num_rows - 1])
+
+
+def _chases_itself(band: "np.ndarray", memory_gib: float | None) -> bool:
+    fits = memory_gib is None or 4 * band.nbytes + NUMBA_BYTES < memory_gib * 2**30
+    return band.shape[1] >= FEWEST_CHASED and fits and importlib.util.find_spec("numba") is not None
 
 
 def _by_reflections(library: Library, matrix: tuple[Any, ...]) -> None:

@@ -99,9 +99,10 @@ def main(argument: str) -> int:
     fault: Exception | None = None
     try:
         fault, band = _attempt(job, grid)
-        grid.end()  # a rank that waits for another keeps a core busy, and what is left is the first one's
+        grid.end()  # a rank that waits for another keeps a core busy; what is left is the first one's, which takes the cores of its node's
         if band is not None and grid.rank == 0:
-            np.save(Path(job.folder) / EIGENVALUES, band_eigenvalues(grid.library, band))
+            values_R = band_eigenvalues(grid.library, band, num_threads=grid.node.size, memory_gib=job.rank_gib)
+            np.save(Path(job.folder) / EIGENVALUES, values_R)
     except (Diverged, MemoryError) as error:
         fault = error
     report = Report(

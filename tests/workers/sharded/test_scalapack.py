@@ -282,30 +282,37 @@ def test_an_argument_that_is_refused_is_our_mistake(routine, said):
 
 # a process of its own: the libraries share their symbols with all that it loads
 BANDS = """
+import sys
 import numpy as np
+from workers.sharded import scalapack_band
 from workers.sharded.scalapack_band import band_eigenvalues
 from workers.sharded.scalapack_library import Library
 
-class Old:
-    def __init__(self, library):
-        self.library = library
+class Without:
+    def __init__(self, library, *names):
+        self.library, self.names = library, names
     def has(self, name):
-        return False
+        return name not in self.names
     def call(self, name, *arguments):
-        assert name != "dsytrd_sb2st"
+        assert name not in self.names
         return self.library.call(name, *arguments)
 
 new, worst = Library.load(), 0.0
-random = np.random.default_rng(0)
-for size, width in [(1, 0), (2, 1), (9, 2), (30, 64), (130, 31), (131, 1), (257, 64), (333, 64), (700, 16), (1000, 2)]:
-    band = random.standard_normal((width + 1, size))
-    whole = np.zeros((size, size))
-    for below in range(min(width + 1, size)):
-        band[below, size - below :] = 0
-        whole += np.diag(band[below, : size - below], -below)
-    expected = np.linalg.eigvalsh(whole)
-    for library in (new, Old(new)):
-        worst = max(worst, abs(band_eigenvalues(library, band.copy()) - expected).max() / abs(expected).max())
+old, chased = Without(new, "dsytrd_sb2st"), Without(new, "dsytrd_sb2st", "dsbtrd")
+CASES = [(new, 8192, None), (old, 8192, None), (new, 0, 0.2), (chased, 0, None), (chased, 0, 0.5)]
+for library, fewest_chased, memory_gib in CASES:
+    scalapack_band.FEWEST_CHASED = fewest_chased
+    random = np.random.default_rng(0)
+    for size, width in [(1, 0), (2, 1), (9, 2), (30, 64), (130, 31), (131, 1), (257, 64), (333, 64), (700, 16), (1000, 2)]:
+        band = random.standard_normal((width + 1, size))
+        whole = np.zeros((size, size))
+        for below in range(min(width + 1, size)):
+            band[below, size - below :] = 0
+            whole += np.diag(band[below, : size - below], -below)
+        expected = np.linalg.eigvalsh(whole)
+        found = band_eigenvalues(library, band.copy(), num_threads=2, memory_gib=memory_gib)
+        worst = max(worst, abs(found - expected).max() / abs(expected).max())
+    assert ("workers.sharded.bulge_chasing" in sys.modules) == (library is chased)
 print(worst)
 """
 
