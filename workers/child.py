@@ -5,7 +5,6 @@ lists of events. A closed socket means that the job is gone.
 """
 
 import contextlib
-import ctypes
 import faulthandler
 import json
 import os
@@ -20,6 +19,7 @@ from typing import Any
 
 from workers import gpu_check, limits
 from workers.execute import execute, flushed_output
+from workers.processes import die_with
 from workers.taskdir import Task
 
 PROGRESS_SECONDS = 1.0
@@ -29,13 +29,12 @@ WARNING = signal.SIGUSR2
 STOP = signal.SIGTERM
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-_PR_SET_PDEATHSIG = 1
 
 
 def main(descriptor: int, job: int) -> int:
     """Serve the job with process id `job` until it closes the socket."""
     os.set_inheritable(descriptor, False)
-    _die_with(job)
+    die_with(job)
     child = Child(socket.socket(fileno=descriptor))
     child.listen_to_signals()
     setup = child.receive()
@@ -54,14 +53,6 @@ def main(descriptor: int, job: int) -> int:
             break
     child.flush()
     return 0
-
-
-def _die_with(job: int) -> None:
-    """Have the kernel kill this process when its job dies, however that dies."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != job:
-        sys.exit(0)
 
 
 @dataclass(slots=True)

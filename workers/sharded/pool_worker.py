@@ -4,7 +4,6 @@ It reads lines of JSON from one pipe and writes them to another. When the first 
 """
 
 import contextlib
-import ctypes
 import faulthandler
 import functools
 import hashlib
@@ -23,27 +22,19 @@ from pathlib import Path
 from typing import Any
 
 from workers.execute import flushed_output, peak_memory_mib
-
-_PR_SET_PDEATHSIG = 1
+from workers.processes import die_with
 
 
 def main(reading: int, writing: int, parent: int) -> int:
     """Serve the pool that holds the other ends of the pipes; `parent`: the process to die with, 0: its pipe alone tells."""
     if parent:
-        _die_with(parent)
+        die_with(parent)
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)  # sent to the whole job; the pool decides what they mean
     with os.fdopen(reading, encoding="utf-8") as orders, os.fdopen(writing, "w", encoding="utf-8") as answers:
         _Worker(answers).serve(iter(orders.readline, ""))
     return 0
-
-
-def _die_with(parent: int) -> None:
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        sys.exit(0)
 
 
 class _Worker:
