@@ -1,7 +1,6 @@
 """Eigenvalues of a sharded kernel by the ranks of a task, which waits for them."""
 
 import contextlib
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from workers import files
 from workers.context import Context
 from workers.errors import ProcessLost
-from workers.launch import STILL
 from workers.sharded import answers, memory, scalapack
 from workers.sharded.engines import Choice, Question
 from workers.sharded.findings import ANSWER, VECTORS
@@ -18,14 +16,13 @@ from workers.sharded.panels import Pair
 from workers.sharded.ranks import Work, run_ranks
 from workers.sharded.resumable import RESUMED
 from workers.sharded.tiles import TileSet
+from workers.sharded.watching import looking
 from workers.workload import Resources
 
 if TYPE_CHECKING:
     import numpy as np
 
     Array = np.ndarray[Any, Any]
-
-LOOK_SECONDS = 0.5
 
 
 def solve(
@@ -135,20 +132,10 @@ def _by_scalapack(context: Context, tiles: TileSet, question: Question, ranks_pe
 @contextlib.contextmanager
 def _checkpoints_told(context: Context) -> Iterator[None]:
     """Report the checkpoints of the first rank as those of the task: one that is killed then counts as one that made progress."""
-    ended = threading.Event()
-
-    def watch() -> None:
-        while not ended.wait(LOOK_SECONDS):
-            with STILL:
-                _tell_checkpoints(context)
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
     try:
-        yield
+        with looking(lambda: _tell_checkpoints(context)):
+            yield
     finally:
-        ended.set()
-        thread.join()
         _tell_checkpoints(context)
 
 

@@ -1,9 +1,9 @@
-"""How far a kernel is while processes publish its tiles: shown as progress, marked as progress of the attempt, logged as throughput."""
+"""What the processes of a task publish, looked at while they work: for a kernel's tiles progress, marks of it, and throughput."""
 
 import contextlib
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from workers import files
@@ -17,16 +17,16 @@ MOST_LOOKING = 0.05
 
 
 @contextlib.contextmanager
-def watched(context: Context, names: Sequence[str], total: int) -> Iterator[None]:
-    """While the block runs, tell how many of the tiles `names` are published, the last that were missing of `total`."""
-    count, ended = _Count(context, frozenset(f"{name}.part.json" for name in names), total), threading.Event()
+def looking(look: Callable[[], None]) -> Iterator[None]:
+    """While the block runs, a thread looks every half second, and more rarely where a look takes long."""
+    ended = threading.Event()
 
     def watch() -> None:
         wait = LOOK_SECONDS
         while not ended.wait(wait):
             began = time.monotonic()
             with STILL:
-                count.look()
+                look()
             wait = max(LOOK_SECONDS, (time.monotonic() - began) / MOST_LOOKING)
 
     thread = threading.Thread(target=watch, daemon=True)
@@ -36,6 +36,16 @@ def watched(context: Context, names: Sequence[str], total: int) -> Iterator[None
     finally:
         ended.set()
         thread.join()
+
+
+@contextlib.contextmanager
+def watched(context: Context, names: Sequence[str], total: int) -> Iterator[None]:
+    """While the block runs, tell how many of the tiles `names` are published, the last that were missing of `total`."""
+    count = _Count(context, frozenset(f"{name}.part.json" for name in names), total)
+    try:
+        with looking(count.look):
+            yield
+    finally:
         count.look(is_last=True)
 
 
