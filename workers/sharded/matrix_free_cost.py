@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from workers.sharded import cost
-from workers.sharded.memory import BASE_GIB, GIB, lanczos_vectors_held, ranks_of, up
+from workers.sharded.memory import BASE_GIB, GIB, lanczos_vectors_held, ranks_obstacle, ranks_of
 from workers.workload import Layer, Resources
 
 # N samples of the probe set; R rows of the kernel; K eigenvalues; V eigenvectors; C outputs; P parameters
@@ -21,7 +21,7 @@ NUMBER_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spectrum:
+class Demand:
     """The largest `count` eigenvalues of `num_samples` samples' kernel with `rows_per_sample` rows each, and the entropy from `num_probes`.
 
     `layers`: None where model or data do not say what they are made of. `data_bytes`: of the images that each process reads, and the
@@ -97,19 +97,8 @@ class Spectrum:
 
     def obstacle(self, resources: Resources) -> str:
         """Why the memory is too small, and what would do; "": it is not."""
-        ranks, needed = ranks_of(resources), self.least_gib(resources)
-        if needed <= resources.memory_gib:
-            return ""
-        remedies = [f"resources.memory_gib={up(needed):g}"]
-        fewer = int((resources.memory_gib - self._without_engines()) / (self._process_gib() + self._least_engine_gib()))
-        if fewer > 0:
-            kind, nodes = "gpus" if resources.gpus else "cpus", -(-resources.nodes * ranks // fewer)
-            remedies.append(f"resources.{kind}={fewer}" + (f" (on resources.nodes={nodes} as many ranks as now)" if nodes > 1 else ""))
-        what = "ranks" if ranks > 1 else "rank"
-        return (
-            f"resources.memory_gib must be at least {up(needed):.2f} for {ranks} {what} of a node and a basis of {self.num_rows:,} rows, "
-            f"got {resources.memory_gib:g}; any of these would do: {', '.join(remedies)}"
-        )
+        rank_gib = self._process_gib() + self._least_engine_gib()
+        return ranks_obstacle(self._without_engines(), rank_gib, resources, f"and a basis of {self.num_rows:,} rows")
 
     def disk_bytes(self, num_vectors: int) -> int:
         """Of the eigenvectors, and of the two checkpoints that are kept."""

@@ -1,7 +1,7 @@
 """Memory of a node that tiles and their eigenvalues need, and what would do where it is too little."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from workers.errors import ConfigError
@@ -33,28 +33,34 @@ def ranks_of(resources: Resources) -> int:
     return resources.gpus or resources.cpus
 
 
+def ranks_obstacle(own_gib: float, rank_gib: float, resources: Resources, beside: str, others: Sequence[str] = ()) -> str:
+    """Why a node's memory is too small for ranks that need `rank_gib` each beside the task's `own_gib`, and what would do, or `others`."""
+    ranks = ranks_of(resources)
+    needed = own_gib + ranks * rank_gib
+    if needed <= resources.memory_gib:
+        return ""
+    remedies = [f"resources.memory_gib={up(needed):g}"]
+    fewer = int((resources.memory_gib - own_gib) / rank_gib)
+    if fewer > 0:
+        kind, nodes = "gpus" if resources.gpus else "cpus", -(-resources.nodes * ranks // fewer)
+        remedies.append(f"resources.{kind}={fewer}" + (f" (on resources.nodes={nodes} as many ranks as now)" if nodes > 1 else ""))
+    what = "ranks" if ranks > 1 else "rank"
+    return (
+        f"resources.memory_gib must be at least {up(needed):.2f} for {ranks} {what} of a node {beside}, got {resources.memory_gib:g}; "
+        f"any of these would do: {', '.join([*remedies, *others])}"
+    )
+
+
 # -- tiles --------------------------------------------------------------------------------------------------------------------
 
 
 def tiles_obstacle(own_gib: float, rank_gib: Callable[[int], float], panel_rows: int, least_rows: int, resources: Resources) -> str:
-    """Why a node's memory is too small for ranks that need `rank_gib(panel_rows)` each beside the task's `own_gib`, and what would do."""
-    ranks = ranks_of(resources)
-    needed = own_gib + ranks * rank_gib(panel_rows)
-    if needed <= resources.memory_gib:
-        return ""
-    what = "ranks" if ranks > 1 else "rank"
-    given = f"for {ranks} {what} of a node with tiles of {panel_rows:,} rows, got {resources.memory_gib:g}"
-    remedies = [f"resources.memory_gib={up(needed):g}"]
-    fewer = int((resources.memory_gib - own_gib) / rank_gib(panel_rows))
-    if fewer > 0:
-        kind, nodes = "gpus" if resources.gpus else "cpus", -(-resources.nodes * ranks // fewer)
-        remedies.append(f"resources.{kind}={fewer}" + (f" (on resources.nodes={nodes} as many ranks as now)" if nodes > 1 else ""))
+    """As `ranks_obstacle`, of ranks that need `rank_gib(panel_rows)` each; smaller tiles may do, too."""
     smaller = panel_rows // 2
-    while smaller >= max(least_rows, 256) and own_gib + ranks * rank_gib(smaller) > resources.memory_gib:
+    while smaller >= max(least_rows, 256) and own_gib + ranks_of(resources) * rank_gib(smaller) > resources.memory_gib:
         smaller //= 2
-    if smaller >= max(least_rows, 256):
-        remedies.append(f"panel_rows={smaller}")
-    return f"resources.memory_gib must be at least {up(needed):.2f} {given}; any of these would do: {', '.join(remedies)}"
+    others = [f"panel_rows={smaller}"] if smaller >= max(least_rows, 256) else []
+    return ranks_obstacle(own_gib, rank_gib(panel_rows), resources, f"with tiles of {panel_rows:,} rows", others)
 
 
 def up(gib: float) -> float:
