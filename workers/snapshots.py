@@ -9,9 +9,9 @@ from workers.workloads.train import Train, snapshot_name
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
+    from torch import Tensor, nn
 
-    from workers.context import Input
+    from workers.context import Context, Input
 
 
 def check_snapshot(train: Train, snapshot: str) -> None:
@@ -61,3 +61,12 @@ def probe_batch(train: Train, size: int, device: str, dtype: "torch.dtype") -> "
     index_N = probe(len(images.test_labels), size)
     inputs_N = torch.from_numpy(images.test_images[index_N]).to(device, dtype)
     return inputs_N, torch.from_numpy(images.test_labels[index_N]).to(device), torch.from_numpy(index_N)
+
+
+def network_and_probe(context: "Context", train: Train, step: int, size: int, dtype: str) -> "tuple[nn.Module, Tensor, Tensor, Tensor]":
+    """The network of a snapshot of the input `train`, and a `probe_batch`, on the task's device."""
+    import torch
+
+    precision = getattr(torch, dtype)
+    module = train.load_snapshot(snapshot_file(context.input("train"), step)).to(context.device, precision)
+    return module, *probe_batch(train, size, context.device, precision)

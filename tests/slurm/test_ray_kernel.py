@@ -15,6 +15,8 @@ from tests.slurm.test_kernel_spectrum import (
     SWEEP,
     assert_eigenvalues,
     attempts_of,
+    cut_a_node,
+    kill_the_task,
     made,
     nodes,
     published,
@@ -83,21 +85,9 @@ def _kill_a_raylet(scene: Scene, number: int) -> None:
     scene.cluster.on(node, "kill", "-9", pid)
 
 
-def power(scene: Scene) -> None:
-    """Of another node is cut."""
-    scene.cluster.kill_node(nodes(scene)[1])
-
-
-def driver(scene: Scene) -> None:
-    """SIGKILL to the task's process, which Ray's driver is."""
-    node = nodes(scene)[0]
-    (pid,) = pids(scene, node, "[-]m workers.child ")
-    scene.cluster.on(node, "kill", "-9", pid)
-
-
 @pytest.mark.parametrize(
     ("kill", "words", "most_attempts"),
-    [(actor, (), 1), (raylet, (), 1), (first_raylet, (), 2), (driver, (), 2), (power, (), 2), (power, SURVIVES, 1)],
+    [(actor, (), 1), (raylet, (), 1), (first_raylet, (), 2), (kill_the_task, (), 2), (cut_a_node, (), 2), (cut_a_node, SURVIVES, 1)],
     ids=["an_actor", "a_raylet", "the_first_raylet", "the_driver", "power_of_a_node", "power_of_a_node_that_may_go"],
 )
 def test_what_is_killed_costs_the_tiles_in_work(scene: Scene, kill: Callable[[Scene], None], words: tuple[str, ...], most_attempts: int):

@@ -97,10 +97,11 @@ class JacobianShare:
 def answer(context: Context, order: dict[str, Any], rank: int, num_ranks: int) -> None:
     """What one rank does: holds its share of the samples; the first one asks, and publishes what it finds."""
     from workers.execute import rebuild
+    from workers.snapshots import network_and_probe
 
     workload: Any = rebuild(context.task)
     question = Question(**order["question"])
-    module, inputs_N, *_ = workload.network_and_probe(context)
+    module, inputs_N, *_ = network_and_probe(context, workload.train, workload.step(), workload.probe_size, workload.dtype)
     share = Share(rank, min(num_ranks, len(inputs_N)), len(inputs_N))
     if rank >= share.num_ranks:  # no sample is left for it
         return

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from workers.snapshots import check_probe, check_snapshot, probe_batch, snapshot_file, snapshot_step
+from workers.snapshots import check_probe, check_snapshot, network_and_probe, snapshot_step
 from workers.workload import Resources, Row, Workload, setting
 from workers.workloads.train import Train
 
@@ -63,9 +63,7 @@ class Gram(Workload):
         from workers import entk
         from workers.losses import loss_per_unit, residual
 
-        dtype = getattr(torch, self.dtype)
-        module = self.train.load_snapshot(snapshot_file(context.input("train"), self.step())).to(context.device, dtype)
-        inputs_N, labels_N, index_N = probe_batch(self.train, self.probe_size, context.device, dtype)
+        module, inputs_N, labels_N, index_N = network_and_probe(context, self.train, self.step(), self.probe_size, self.dtype)
         with torch.no_grad():
             outputs_NC = module(inputs_N)
             loss_N = loss_per_unit(self.train.loss, outputs_NC, labels_N)

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from workers.errors import ConfigError
 from workers.sharded import matrix_free_cost
 from workers.sharded.memory import ranks_of, up
-from workers.snapshots import check_probe, check_snapshot, probe_batch, snapshot_file, snapshot_step
+from workers.snapshots import check_probe, check_snapshot, network_and_probe, snapshot_step
 from workers.workload import CostEstimate, Resources, Row, Rows, Workload, setting
-from workers.workloads.tiled_gram import IMAGES_AT_ONCE, NUM_CLASSES, PROBE
+from workers.workloads.tiled_gram import NUM_CLASSES, publish_probe
 from workers.workloads.train import Train
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import Tensor, nn
 
     from workers.context import Context
     from workers.sharded.engines import Question
@@ -101,9 +100,9 @@ class MatrixFreeSpectrum(Workload):
     def _rows_per_image(self) -> int:
         return NUM_CLASSES if self.outputs == "full" else 1
 
-    def _demand(self) -> matrix_free_cost.Spectrum:
+    def _demand(self) -> matrix_free_cost.Demand:
         shapes = self.train.data.shapes()
-        return matrix_free_cost.Spectrum(
+        return matrix_free_cost.Demand(
             num_samples=self.probe_size,
             rows_per_sample=self._rows_per_image(),
             num_outputs=NUM_CLASSES,
@@ -118,12 +117,9 @@ class MatrixFreeSpectrum(Workload):
 
     def run(self, context: "Context") -> Iterator[Row | Rows]:
         """The table `spectra`, and rows that certify it."""
-        import numpy as np
-
         from workers.sharded import matrix_free
-        from workers.sharded.findings import VECTORS
         from workers.sharded.solving import answered
-        from workers.workloads.tiled_spectrum import spectra, weights_of
+        from workers.workloads.tiled_spectrum import rows_of
 
         resources = Resources(**context.task.resources) if context.task.resources else self.resources()
         demand = self._demand()
@@ -141,39 +137,12 @@ class MatrixFreeSpectrum(Workload):
         found = answered(context, matrix_free.answer, order, ranks_per_node=ranks, rank_gib=rank_gib, first_gib=first_gib)
         if self.dtype == "float32":
             context.adopt(matrix_free.ERROR)
-        vectors_RV, values_K = np.load(context.folder / VECTORS, mmap_mode="r"), found.pop("eigenvalues")
-        weights_K = np.full(len(values_K), np.nan)
-        weights_K[-vectors_RV.shape[1] :] = weights_of(vectors_RV, residuals_NC)
-        yield spectra(self.step(), len(vectors_RV), values_K, weights_K)
-        numbers = {name: float(value) for name, value in found.items()} | {"probe_loss": probe_loss}
-        numbers |= {"num_rows": len(vectors_RV), "num_units": residuals_NC.shape[0], "num_outputs": residuals_NC.shape[1]}
-        for name, value in numbers.items():
-            yield Row(step=self.step(), name=name, value=value)
-
-    def network_and_probe(self, context: "Context") -> "tuple[nn.Module, Tensor, Tensor, Tensor]":
-        """The network, images (N, channels, H, W), labels and indices (N,)."""
-        import torch
-
-        dtype = getattr(torch, self.dtype)
-        module = self.train.load_snapshot(snapshot_file(context.input("train"), self.step())).to(context.device, dtype)
-        return module, *probe_batch(self.train, self.probe_size, context.device, dtype)
+        yield from rows_of(context, self.step(), found, residuals_NC, probe_loss=probe_loss)
 
     def _look(self, context: "Context", memory_gib: float) -> "tuple[Array, float]":
         """Residuals (N, C) and the mean loss on the probe set, which is published; a network or memory that will not do is refused."""
-        import numpy as np
-        import torch
-
         from workers import entk
-        from workers.losses import loss_per_unit, residual
 
-        module, inputs_N, labels_N, index_N = self.network_and_probe(context)
+        module, inputs_N, labels_N, index_N = network_and_probe(context, self.train, self.step(), self.probe_size, self.dtype)
         entk.KernelOperator(module, inputs_N[:FIRST_IMAGES], self.outputs, memory_gib=memory_gib)
-        with torch.no_grad():
-            outputs_NC = torch.cat([module(part) for part in inputs_N.split(IMAGES_AT_ONCE)])
-            loss_N = loss_per_unit(self.train.loss, outputs_NC, labels_N)
-        residuals_NC = residual(self.train.loss, outputs_NC, labels_N)
-        tensors = {"outputs": outputs_NC, "residuals": residuals_NC, "labels": labels_N, "index": index_N}
-        arrays = {name: value.cpu().numpy() for name, value in tensors.items()}
-        with context.file(PROBE) as path, path.open("wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
-        return arrays["residuals"], float(loss_N.mean())
+        return publish_probe(context, self.train.loss, module, inputs_N, labels_N, index_N)

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from workers.losses import loss_per_unit
-from workers.snapshots import check_probe, check_snapshot, probe_batch, snapshot_file, snapshot_step
+from workers.snapshots import check_probe, check_snapshot, network_and_probe, snapshot_step
 from workers.workload import Resources, Row, Workload, setting
 from workers.workloads.train import Train
 
@@ -54,13 +54,10 @@ class Position(Workload):
 
     def run(self, context: "Context") -> Iterator[Row]:
         """Each number of `workers.entk.lnp` as a row, and `<name>/<parameter>` of the layers."""
-        import torch
-
         from workers.entk.position import lnp
 
-        step, dtype = snapshot_step(self.train, self.snapshot), getattr(torch, self.dtype)
-        module = self.train.load_snapshot(snapshot_file(context.input("train"), step)).to(context.device, dtype)
-        inputs_N, labels_N, _ = probe_batch(self.train, self.probe_size, context.device, dtype)
+        step = snapshot_step(self.train, self.snapshot)
+        module, inputs_N, labels_N, _ = network_and_probe(context, self.train, step, self.probe_size, self.dtype)
         found = lnp(
             module,
             partial(loss_per_unit, self.train.loss),

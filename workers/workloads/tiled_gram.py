@@ -5,23 +5,26 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from workers.errors import ConfigError
 from workers.extras import ray_missing
 from workers.sharded import cost
 from workers.sharded.memory import BASE_GIB, EXACT_GIB, GIB, ranks_of, tiles_obstacle, up
 from workers.sharded.panels import Panels
-from workers.snapshots import check_probe, check_snapshot, probe_batch, snapshot_file, snapshot_step
+from workers.snapshots import check_probe, check_snapshot, network_and_probe, snapshot_step
 from workers.workload import CostEstimate, Layer, Resources, Row, Workload, setting
 from workers.workloads.train import Train
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor, nn
 
     from workers.context import Context
     from workers.entk import Estimate, KernelTiles
     from workers.sharded.tiles import TileSet
+
+    Array = np.ndarray[Any, Any]
 
 PROBE = "probe.npz"
 NUM_CLASSES = 10
@@ -162,9 +165,6 @@ class TiledGram(Workload):
 
         In single precision `kernel_error` too, ||kernel - exact||_F, and its standard error.
         """
-        import torch
-
-        from workers.losses import loss_per_unit, residual
         from workers.sharded.making import Workforce, make_tiles
 
         ranks, engine_gib = self._ranks(context)
@@ -175,19 +175,14 @@ class TiledGram(Workload):
             ray=self.ray,
             ray_address=self.ray_address,
         )
-        module, inputs_N, labels_N, index_N = self._probe(context)
-        with torch.no_grad():
-            outputs_NC = torch.cat([module(part) for part in inputs_N.split(IMAGES_AT_ONCE)])
-            loss_N = loss_per_unit(self.train.loss, outputs_NC, labels_N)
-        self._save_probe(
-            context, outputs=outputs_NC, residuals=residual(self.train.loss, outputs_NC, labels_N), labels=labels_N, index=index_N
-        )
+        module, inputs_N, labels_N, index_N = network_and_probe(context, self.train, self.step(), self.probe_size, self.dtype)
+        residuals_NC, probe_loss = publish_probe(context, self.train.loss, module, inputs_N, labels_N, index_N)
         with self.kernel_tiles(context, engine_gib) as engine:  # refuses a model or a memory before any rank starts
             context.log(f"a tile on the diagonal:\n{engine.plan(0, 0)}")
             panels = Panels(len(inputs_N) * engine.rows_per_sample, engine.panel * engine.rows_per_sample)
         tiles = make_tiles(context, panels, self.dtype, workforce)
-        values = {"trace": tiles.trace / tiles.num_rows, "frobenius": tiles.frobenius, "probe_loss": loss_N.mean().item()}
-        values |= {"num_units": len(inputs_N), "num_outputs": outputs_NC.shape[1], "num_rows": tiles.num_rows}
+        values = {"trace": tiles.trace / tiles.num_rows, "frobenius": tiles.frobenius, "probe_loss": probe_loss}
+        values |= {"num_units": residuals_NC.shape[0], "num_outputs": residuals_NC.shape[1], "num_rows": tiles.num_rows}
         values["num_tiles"] = len(tiles.facts)
         if self.dtype == "float32":
             error = self._error(module, inputs_N, tiles)
@@ -207,7 +202,7 @@ class TiledGram(Workload):
 
         from workers import entk
 
-        module, inputs_N, *_ = self._probe(context)
+        module, inputs_N, *_ = network_and_probe(context, self.train, self.step(), self.probe_size, self.dtype)
         with torch.no_grad():
             rows = module(inputs_N[:1]).shape[1] if self.outputs == "full" else 1
         with entk.kernel_tiles(
@@ -224,14 +219,6 @@ class TiledGram(Workload):
         engine_gib = (resources.memory_gib - self._own_gib(resources)) / ranks - self._rank_gib(0.0)
         return ranks, engine_gib
 
-    def _probe(self, context: "Context") -> "tuple[nn.Module, Tensor, Tensor, Tensor]":
-        """The network, images (N, channels, H, W), labels and indices (N,)."""
-        import torch
-
-        dtype = getattr(torch, self.dtype)
-        module = self.train.load_snapshot(snapshot_file(context.input("train"), self.step())).to(context.device, dtype)
-        return module, *probe_batch(self.train, self.probe_size, context.device, dtype)
-
     def _error(self, module: "nn.Module", inputs_N: "Tensor", tiles: "TileSet") -> "Estimate":
         """||kernel - exact||_F from sampled tiles in float64."""
         from workers import entk
@@ -239,8 +226,21 @@ class TiledGram(Workload):
 
         return entk.kernel_error(TileElements(tiles), entk.double_tiles(module.cpu(), inputs_N.cpu(), self.outputs))
 
-    def _save_probe(self, context: "Context", **arrays: "Tensor") -> None:
-        import numpy as np
 
-        with context.file(PROBE) as path, path.open("wb") as file:
-            np.savez(file, allow_pickle=False, **{name: value.cpu().numpy() for name, value in arrays.items()})
+def publish_probe(
+    context: "Context", loss: str, module: "nn.Module", inputs_N: "Tensor", labels_N: "Tensor", index_N: "Tensor"
+) -> "tuple[Array, float]":
+    """Residuals (N, C) and the mean loss on the probe set; both, with the outputs, labels and indices, are published."""
+    import numpy as np
+    import torch
+
+    from workers.losses import loss_per_unit, residual
+
+    with torch.no_grad():
+        outputs_NC = torch.cat([module(part) for part in inputs_N.split(IMAGES_AT_ONCE)])
+        loss_N = loss_per_unit(loss, outputs_NC, labels_N)
+    tensors = {"outputs": outputs_NC, "residuals": residual(loss, outputs_NC, labels_N), "labels": labels_N, "index": index_N}
+    arrays = {name: value.cpu().numpy() for name, value in tensors.items()}
+    with context.file(PROBE) as path, path.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+    return arrays["residuals"], loss_N.mean().item()

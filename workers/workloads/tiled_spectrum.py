@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from workers import taskdir
 from workers.errors import ConfigError
-from workers.sharded.memory import BASE_GIB
+from workers.sharded.memory import machine_of, ranks_of
 from workers.workload import CostEstimate, Resources, Row, Rows, Workload, setting
 from workers.workloads.tiled_gram import PROBE, TiledGram
 
@@ -85,11 +85,11 @@ class TiledSpectrum(Workload):
             obstacle=obstacle,
         )
 
-    def question(self) -> "Question":
-        """What is asked of the kernel, whose error is not known yet."""
+    def question(self, num_rows: int | None = None) -> "Question":
+        """What is asked of the kernel, of `num_rows` if it is there, whose error is not known yet."""
         from workers.sharded.engines import Question
 
-        vectors = min(self.num_eigenvectors, self.num_eigenvalues or self.gram.num_rows())
+        vectors = min(self.num_eigenvectors, self.num_eigenvalues or num_rows or self.gram.num_rows())
         return Question(num_eigenvalues=self.num_eigenvalues, num_vectors=vectors, num_probes=self.num_probes)
 
     def run(self, context: "Context") -> Iterator[Row | Rows]:
@@ -97,8 +97,7 @@ class TiledSpectrum(Workload):
         import numpy as np
 
         from workers.sharded import scalapack
-        from workers.sharded.engines import Machine, Question, choose
-        from workers.sharded.findings import VECTORS
+        from workers.sharded.engines import choose
         from workers.sharded.solving import solve
         from workers.sharded.tiles import INDEX, TileSet
 
@@ -107,25 +106,16 @@ class TiledSpectrum(Workload):
         with np.load(gram.file(PROBE)) as arrays:
             residuals_NC = arrays["residuals"]
         resources = Resources(**context.task.resources) if context.task.resources else self.resources()
-        ranks, free_gib = resources.gpus or resources.cpus, resources.memory_gib - BASE_GIB
-        vectors = min(self.num_eigenvectors, self.num_eigenvalues or tiles.num_rows)
+        ranks = ranks_of(resources)
         told = dict(zip(*(gram.rows()[column] for column in ("name", "value"))))
         error = (told.get("kernel_error", 0.0), told.get("kernel_error_standard_error", 0.0))
-        question = Question(num_eigenvalues=self.num_eigenvalues, num_vectors=vectors, num_probes=self.num_probes, error=error)
-        machine = Machine(len(context.nodes) * ranks, free_gib / ranks, free_gib - BASE_GIB, scalapack.available())
-        choice = choose(question, tiles.num_rows, tiles.dtype, machine, self.engine)
+        question = dataclasses.replace(self.question(tiles.num_rows), error=error)
+        choice = choose(question, tiles.num_rows, tiles.dtype, machine_of(resources, scalapack.available()), self.engine)
         context.log(f"engine {choice.engine}: {choice.reason}")
         moved = self._mended(context, gram, tiles, ranks)
         often = self.checkpoint_every_seconds
         found = solve(context, gram.file(INDEX), moved, question, choice, ranks_per_node=ranks, every_seconds=often)
-        values_K = found.pop("eigenvalues")
-        weights_K = np.full(len(values_K), np.nan)
-        weights_K[-vectors:] = weights_of(np.load(context.folder / VECTORS, mmap_mode="r"), residuals_NC)
-        yield spectra(self.gram.step(), tiles.num_rows, values_K, weights_K)
-        numbers = {name: float(value) for name, value in found.items()}
-        numbers |= {"num_rows": tiles.num_rows, "num_units": residuals_NC.shape[0], "num_outputs": residuals_NC.shape[1]}
-        for name, value in (numbers | {"num_tiles_mended": len(moved)}).items():
-            yield Row(step=self.gram.step(), name=name, value=value)
+        yield from rows_of(context, self.gram.step(), found, residuals_NC, num_tiles_mended=len(moved))
 
     def _mended(self, context: "Context", gram: "Input", tiles: Any, num_cores: int) -> dict[tuple[int, int], Path]:
         """Damaged tiles, computed again as parts of this task; so many at once are looked at."""
@@ -154,8 +144,25 @@ class TiledSpectrum(Workload):
         return {pair: context.folder / tile_name(pair) for pair in damaged}
 
 
-def spectra(step: int, num_rows: int, values_K: "Array", weights_K: "Array") -> Rows:
-    """The rows of the table `spectra` for the largest eigenvalues (K,), ascending, with their weights (K,)."""
+def rows_of(context: "Context", step: int, found: "dict[str, Array]", residuals_NC: "Array", **numbers: float) -> Iterator[Row | Rows]:
+    """The table `spectra`, with the weights of those eigenvalues whose vectors are published, and what was found and `numbers` as rows."""
+    import numpy as np
+
+    from workers.sharded.findings import VECTORS
+
+    vectors_RV, values_K = np.load(context.folder / VECTORS, mmap_mode="r"), found["eigenvalues"]
+    num_rows, num_vectors = vectors_RV.shape
+    weights_K = np.full(len(values_K), np.nan)
+    weights_K[-num_vectors:] = _weights(vectors_RV, residuals_NC)
+    yield _spectra(step, num_rows, values_K, weights_K)
+    told = {name: float(value) for name, value in found.items() if name != "eigenvalues"}
+    told |= {"num_rows": num_rows, "num_units": residuals_NC.shape[0], "num_outputs": residuals_NC.shape[1], **numbers}
+    for name, value in told.items():
+        yield Row(step=step, name=name, value=value)
+
+
+def _spectra(step: int, num_rows: int, values_K: "Array", weights_K: "Array") -> Rows:
+    """For the largest eigenvalues (K,), ascending, with their weights (K,)."""
     size = len(values_K)
     columns = {
         "step": [step] * size,
@@ -166,7 +173,7 @@ def spectra(step: int, num_rows: int, values_K: "Array", weights_K: "Array") -> 
     return Rows(table="spectra", columns=columns)
 
 
-def weights_of(vectors_RV: "Array", residuals_NC: "Array") -> "Array":
+def _weights(vectors_RV: "Array", residuals_NC: "Array") -> "Array":
     """gamma_k^2 (V,): of the full kernel's rows n C + c, or summed over outputs for the traced one (D1)."""
     starts_RS = residuals_NC.reshape(len(vectors_RV), -1).astype(float)
     found: Array = ((vectors_RV.T @ starts_RS) ** 2).sum(1) / (starts_RS**2).sum()

@@ -15,14 +15,13 @@ import numpy as np
 import pytest
 import torch
 from batches import wait_for
-from safetensors.torch import load_file, save_file
 from task_runs import committed, last, rows, task_of
 
 from orchestrator import show
 from orchestrator.gather import observed
 from orchestrator.plan import plan
 from orchestrator.store import Store
-from tests.workers.sharded.test_tiled_gram import TILED, TRAIN
+from tests.workers.sharded.test_tiled_gram import TILED, TRAIN, make_not_finite
 from workers import entk, files, taskdir
 from workers.errors import ConfigError
 from workers.execute import Ended, execute
@@ -286,12 +285,7 @@ def _rank(number: int) -> int:
 
 
 def test_a_network_that_is_not_finite_ends_with_the_name_of_the_weight(root):
-    path = taskdir.payload_path(root, taskdir.read_commit(root, task_of(TRAIN).commit_name), "snapshot-20.safetensors")
-    tensors = load_file(path)
-    name = next(iter(tensors))
-    tensors[name].view(-1)[0] = float("nan")
-    path.unlink()
-    save_file(tensors, path)
+    name = make_not_finite(root)
     attempt(root, FREE)
     commit = commit_of(root, FREE)
     assert commit.status == "diverged" and "1 entries that are not finite" in commit.message and name in commit.message

@@ -167,13 +167,19 @@ def test_a_damaged_tile_of_an_earlier_attempt_is_computed_again(root):
     assert (second / name).read_bytes() != bytes(body)
 
 
-def test_a_network_that_is_not_finite_ends_with_its_name(root):
+def make_not_finite(root: Path) -> str:
+    """A weight of the trained network, whose name is returned."""
     path = taskdir.payload_path(root, taskdir.read_commit(root, task_of(TRAIN).commit_name), "snapshot-20.safetensors")
     tensors = load_file(path)
     name = next(iter(tensors))
     tensors[name].view(-1)[0] = float("nan")
     path.unlink()
     save_file(tensors, path)
+    return name
+
+
+def test_a_network_that_is_not_finite_ends_with_its_name(root):
+    name = make_not_finite(root)
     attempt(root)
     commit = commit_of(root)
     assert commit.status == "diverged" and "1 entries that are not finite" in commit.message and name in commit.message
