@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # width of a band, and of blocks of a matrix whose eigenvectors are wanted: the fastest of 16, 32, 48, 64 and 128
 BLOCK, VECTORS_BLOCK = 64, 32
-# of p?syevd, for each column of the grid of ranks
+# of p?stedc, for each column of the grid of ranks
 FEWEST_BLOCKS = 4
 POLL_SECONDS = 0.05
 END_SECONDS = 5.0
@@ -114,7 +114,7 @@ def _count(num_rows: int, vectors: int | bool) -> int:
 def _takes_whole(num_rows: int, count: int, ranks: int, block: int = VECTORS_BLOCK) -> bool:
     """Whether all eigenvectors are computed: each rank would hold too many of the tridiagonal matrix.
 
-    Not for kernels of few blocks, on which p?syevd waits for ever or gives wrong vectors: 121 rows in blocks of 64 on 2 ranks or 6.
+    Not for kernels of few blocks, on which p?stedc waits for ever or gives wrong vectors: 121 rows in blocks of 64 on 2 ranks or 6.
     """
     return count * ranks > num_rows >= FEWEST_BLOCKS * block * shape_of(ranks)[1]
 
@@ -134,7 +134,7 @@ def solve(
 
     `ranks` processes of one thread each, on `nodes` of this SLURM job, which all see `folder` and the tiles; else on this machine. For
     eigenvalues alone the kernel becomes a band of width `block` (see `scalapack_band`), for vectors too it becomes tridiagonal (p?sytrd),
-    and LAPACK's vectors of that go back (p?ormtr); p?syevd computes all where more than R / ranks are asked for, of many blocks.
+    and LAPACK's vectors of that go back (p?ormtr); p?stedc computes all where more than R / ranks are asked for, of many blocks.
     EIGENSWEEP_SCALAPACK names another library, or the folder of MKL's. `rank_gib`: all that a rank may have; none: no limit.
 
     ConfigError where MPI or ScaLAPACK is absent, for sizes that cannot be, or where a node has another source or Python; Diverged for a

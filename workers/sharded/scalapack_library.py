@@ -242,12 +242,16 @@ def transform_back(kernel: Matrix, factors: "np.ndarray", vectors: Matrix, num_r
 
 
 def all_pairs(kernel: Matrix, vectors: Matrix, num_rows: int) -> "np.ndarray":
-    """All eigenvalues (R), ascending, in float64; `vectors` (R, R) becomes their eigenvectors, the kernel is lost: p?syevd."""
+    """All eigenvalues (R), ascending, in float64; `vectors` (R, R) becomes their eigenvectors, the kernel is lost.
+
+    By the three routines that p?syevd calls: MKL's takes half as long again as they do.
+    """
     import numpy as np
 
-    eigenvalues_R = np.zeros(num_rows, kernel.part.dtype)
-    arguments = b"V", b"L", num_rows, *kernel.arguments, eigenvalues_R, *vectors.arguments
-    _solve("syevd", kernel, *arguments, integers=True)
+    diagonal, off_diagonal, factors = tridiagonal(kernel, num_rows)
+    eigenvalues_R, rest = diagonal.astype(kernel.part.dtype), np.append(off_diagonal, 0.0).astype(kernel.part.dtype)
+    _solve("stedc", kernel, b"I", num_rows, eigenvalues_R, rest, *vectors.arguments, integers=True)
+    transform_back(kernel, factors, vectors, num_rows, num_rows)
     return eigenvalues_R.astype(np.float64)
 
 

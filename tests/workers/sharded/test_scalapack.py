@@ -256,7 +256,7 @@ def solve_all(failing: Failing) -> None:
 @pytest.mark.parametrize(
     ("routine", "said"),
     [
-        (solve_all, "pdsyevd did not converge [(]info 5[)]; is the kernel very badly scaled?"),
+        (solve_all, "pdsytrd did not converge [(]info 5[)]; is the kernel very badly scaled?"),
         (lambda failing: tridiagonal_eigenvalues(failing, np.ones(3), np.ones(2)), "dsterf did not converge [(]info 5[)]"),
         (lambda failing: tridiagonal_eigenvectors(failing, np.ones(3), np.ones(2), 2), "dstemr found 0 of 2 eigenvectors [(]info 5[)]"),
     ],
@@ -269,7 +269,7 @@ def test_no_convergence_is_a_result_of_the_kernel(routine, said):
 @pytest.mark.parametrize(
     ("routine", "said"),
     [
-        (solve_all, "pdsyevd refused argument 7 on [(]1, 1[)] ranks in blocks of 64"),
+        (solve_all, "pdsytrd refused argument 7 on [(]1, 1[)] ranks in blocks of 64"),
         (lambda failing: Matrix.zeros(Grid(failing, 0, 0, (1, 1), (0, 0), ALONE), (3, 3), "float64", 2), "descinit refused argument 7"),
         (lambda failing: band_eigenvalues(failing, np.zeros((3, 9))), "dsbtrd refused argument 7"),
         (lambda failing: band_eigenvalues(failing, np.zeros((3, 99))), "dsytrd_sb2st refused argument 7"),
