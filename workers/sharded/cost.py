@@ -292,6 +292,11 @@ def answer_bytes(engine: str, question: Question, num_rows: int, dtype: str) -> 
     return item * num_rows * question.num_vectors + BYTES_PER_EIGENVALUE * count
 
 
+def checkpoint_bytes(num_rows: int, count: int) -> int:
+    """Of the two checkpoints of block Lanczos that are kept at once."""
+    return 2 * 8 * num_rows * basis_size(num_rows, count)
+
+
 def _product_parts(rows: int, vectors: float, dtype: str, panels: Panels, ranks: Ranks, speed: Speed) -> tuple[Part, ...]:
     """Products of the tiles with vectors, which the ranks share, and their blocks on the network."""
     flops, slower = 2.0 * rows**2 * vectors, ITEM_BYTES[dtype] / 4

@@ -102,7 +102,7 @@ class Demand:
 
     def disk_bytes(self, num_vectors: int) -> int:
         """Of the eigenvectors, and of the two checkpoints that are kept."""
-        return 8 * self.num_rows * (num_vectors + 2 * cost.basis_size(self.num_rows, self.count))
+        return 8 * self.num_rows * num_vectors + cost.checkpoint_bytes(self.num_rows, self.count)
 
     def _without_engines(self) -> float:
         return self._process_gib() + self._vectors_gib()

@@ -94,8 +94,9 @@ class TiledGram(Workload):
     def estimate(self, resources: Resources) -> CostEstimate:
         """What the tiles take on these resources, and whether they fit."""
         panels, work = self.panels(), self._work()
+        count = cost.num_tiles(panels)
         return CostEstimate(
-            what=f"{panels.num_rows:,} rows in {cost.num_tiles(panels):,} tiles of {self.dtype}",
+            what=f"{panels.num_rows:,} rows in {count:,} tile{'s' if count > 1 else ''} of {self.dtype}",
             memory_gib=self._own_gib(resources) + ranks_of(resources) * self._rank_gib(LEAST_ENGINE_GIB),
             disk_bytes=cost.tile_bytes(panels, self.dtype),
             flops=work.flops if work else None,

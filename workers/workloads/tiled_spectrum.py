@@ -76,12 +76,16 @@ class TiledSpectrum(Workload):
         engine = self.engine if obstacle else memory.fitting_engine(question, panels, dtype, resources, self.engine).engine
         parts, speed = cost.eigenvalues_parts(engine, question, panels, dtype, resources), cost.GPU if resources.gpus else cost.CORE
         asked = "all" if self.num_eigenvalues is None else f"the {self.num_eigenvalues:,} largest"
+        seconds = cost.seconds(parts, panels, cost.Ranks.of(resources).total, speed)
+        disk_bytes = cost.answer_bytes(engine, question, panels.num_rows, dtype)
+        if engine == "lanczos" and seconds > self.checkpoint_every_seconds:
+            disk_bytes += cost.checkpoint_bytes(panels.num_rows, self.num_eigenvalues or question.num_vectors)
         return CostEstimate(
             what=f"{asked} of {panels.num_rows:,} eigenvalues: {engine}",
             memory_gib=memory.engine_gib(engine, question, panels, dtype, resources),
-            disk_bytes=cost.answer_bytes(engine, question, panels.num_rows, dtype),
+            disk_bytes=disk_bytes,
             flops=sum(part.flops for part in parts),
-            seconds=cost.seconds(parts, panels, cost.Ranks.of(resources).total, speed),
+            seconds=seconds,
             obstacle=obstacle,
         )
 

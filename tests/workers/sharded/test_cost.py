@@ -14,6 +14,7 @@ from workers.sharded.engines import Question
 from workers.sharded.panels import Panels
 from workers.workload import Model, Resources
 from workers.workloads.tiled_gram import TiledGram
+from workers.workloads.tiled_spectrum import TiledSpectrum
 from workers.workloads.train import Train
 
 SHAPE = (1, 12, 12)
@@ -171,3 +172,20 @@ def test_weights_and_the_exact_rows_of_single_precision_count_as_memory_of_tiles
     exact = 2.25 * 32 * 8 * num_weights / memory.GIB
     assert needed(4096, "float32") - needed(1, "float32") == pytest.approx(more / 2 + exact, rel=0.01)
     assert needed(1, "float64", 2) - needed(1, "float64", 1) > needed(1, "float64", 1)  # one rank is the task's own process
+
+
+def test_checkpoints_of_lanczos_are_in_the_disk_where_it_takes_longer_than_the_time_between_them():
+    resources = Resources(memory_gib=100.0)
+    often, never = (
+        TiledSpectrum(num_eigenvalues=20, engine="lanczos", checkpoint_every_seconds=seconds).estimate(resources).disk_bytes
+        for seconds in (0.0, 1e9)
+    )
+    rows = TiledGram().num_rows()
+    assert often - never == cost.checkpoint_bytes(rows, 20) == 2 * 8 * rows * cost.basis_size(rows, 20)
+    whole = TiledSpectrum(num_eigenvalues=20, engine="whole", checkpoint_every_seconds=0.0).estimate(resources)
+    assert whole.disk_bytes == never
+
+
+def test_one_tile_is_not_said_to_be_many():
+    said = [TiledGram(probe_size=256, panel_rows=rows).estimate(Resources()).what for rows in (2560, 1280)]
+    assert said == ["2,560 rows in 1 tile of float32", "2,560 rows in 3 tiles of float32"]
