@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch  # noqa: TID253  (imported by the models' `build` alone)
 from torch import Tensor, nn  # noqa: TID253
@@ -13,24 +14,66 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "gelu": nn.G
 
 @dataclass(frozen=True, slots=True)
 class Law:
-    """How the layers of a network are initialised: "standard" or "ntk", with or without biases, from one stream of draws."""
+    """How the layers of a network are initialised and learn, with or without biases, from one stream of draws.
+
+    "standard": variance 1 / fan_in, LeCun's. "ntk": variance 1, and inputs are multiplied by 1 / sqrt(fan_in), which is the same function.
+    "mup" (Yang et al., arXiv 2203.03466, table 8): as "standard" at `growth` 1, the width over that of the base model; the readout keeps
+    the base model's variance under a multiplier 1 / growth, and learning rates follow the width as `rates` says.
+    """
 
     parameterisation: str
     bias: bool
     generator: torch.Generator
+    growth: float = 1.0
 
-    def multiplier(self, fan_in: int) -> float:
-        """What the inputs of a layer are multiplied by."""
+    def multiplier(self, fan_in: int, grows: tuple[bool, bool]) -> float:
+        """What the inputs of a layer are multiplied by; `grows`: whether its inputs and its outputs are more in a wider network."""
+        if self.parameterisation == "mup" and grows == (True, False):
+            return 1.0 / self.growth
         return 1.0 / math.sqrt(fan_in) if self.parameterisation == "ntk" else 1.0
 
-    def weight(self, shape: tuple[int, ...], fan_in: int) -> nn.Parameter:
-        """Normal draws of variance 1 / fan_in, or 1 under the multiplier of "ntk"."""
+    def weight(self, shape: tuple[int, ...], fan_in: int, grows: tuple[bool, bool]) -> nn.Parameter:
+        """Normal draws."""
         draws = torch.randn(shape, generator=self.generator)
-        return nn.Parameter(draws if self.parameterisation == "ntk" else draws / math.sqrt(fan_in))
+        if self.parameterisation == "ntk":
+            return nn.Parameter(draws)
+        is_of_base = self.parameterisation == "mup" and grows == (True, False)
+        return nn.Parameter(draws / math.sqrt(fan_in / self.growth if is_of_base else fan_in))
 
     def zeros(self, size: int) -> nn.Parameter | None:
         """The biases, where there are any."""
         return nn.Parameter(torch.zeros(size)) if self.bias else None
+
+    def rates(self, grows: tuple[bool, bool]) -> "Rates":
+        """Factors of the learning rate of a layer's weights and biases."""
+        if self.parameterisation != "mup":
+            return Rates()
+        ins, outs = grows
+        return Rates(
+            weight=(self.growth if ins != outs else 1.0, 1.0 / self.growth if ins and outs else 1.0),
+            bias=(self.growth if outs else 1.0, 1.0),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Factors of the learning rate for gradients as they are, and for gradients of which only the signs and ratios count (Adam's)."""
+
+    weight: tuple[float, float] = (1.0, 1.0)
+    bias: tuple[float, float] = (1.0, 1.0)
+
+
+def parameter_groups(module: nn.Module, *, normalised: bool) -> list[dict[str, Any]]:
+    """All parameters, in groups of one factor of the learning rate, `rate_factor`; `normalised`: of an optimiser such as Adam."""
+    factors: dict[nn.Parameter, float] = {}
+    for layer in module.modules():
+        rates = getattr(layer, "rates", Rates())
+        for name, parameter in layer.named_parameters(recurse=False):
+            factors.setdefault(parameter, getattr(rates, name, (1.0, 1.0))[normalised])
+    return [
+        {"params": [parameter for parameter, own in factors.items() if own == factor], "rate_factor": factor}
+        for factor in dict.fromkeys(factors.values())
+    ]
 
 
 class Erf(nn.Module):
@@ -41,16 +84,15 @@ class Erf(nn.Module):
 
 
 class Dense(nn.Module):
-    """A linear layer (N, fan_in) -> (N, fan_out).
+    """A linear layer (N, fan_in) -> (N, fan_out), initialised by a `Law`. Biases begin at zero and have no multiplier.
 
-    "standard": LeCun's normal initialisation, variance 1 / fan_in. "ntk": N(0, 1), and the input is multiplied by 1 / sqrt(fan_in).
-    Both are one function at initialisation for equal draws. Biases begin at zero and have no multiplier.
+    `grows`: whether its inputs and its outputs are more in a wider network.
     """
 
-    def __init__(self, fan_in: int, fan_out: int, law: Law) -> None:
+    def __init__(self, fan_in: int, fan_out: int, law: Law, grows: tuple[bool, bool]) -> None:
         super().__init__()
-        self.multiplier = law.multiplier(fan_in)
-        self.weight = law.weight((fan_out, fan_in), fan_in)
+        self.multiplier, self.rates = law.multiplier(fan_in, grows), law.rates(grows)
+        self.weight = law.weight((fan_out, fan_in), fan_in, grows)
         self.bias = law.zeros(fan_out)
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -60,11 +102,11 @@ class Dense(nn.Module):
 class Conv(nn.Module):
     """A 3 x 3 convolution (N, channels, H, W) that keeps H and W; initialised as `Dense`, with fan_in = 9 channels."""
 
-    def __init__(self, channels: int, num_filters: int, law: Law) -> None:
+    def __init__(self, channels: int, num_filters: int, law: Law, grows: tuple[bool, bool]) -> None:
         super().__init__()
         fan_in = 9 * channels
-        self.multiplier = law.multiplier(fan_in)
-        self.weight = law.weight((num_filters, channels, 3, 3), fan_in)
+        self.multiplier, self.rates = law.multiplier(fan_in, grows), law.rates(grows)
+        self.weight = law.weight((num_filters, channels, 3, 3), fan_in, grows)
         self.bias = law.zeros(num_filters)
 
     def forward(self, inputs: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from workers.workload import Optimizer, setting
 
@@ -12,9 +13,12 @@ SHAPES = ("constant", "cosine", "linear")
 class ScheduledOptimizer(Optimizer):
     """A learning rate with its warm-up and decay; abstract, for the optimisers in `workers/optimizers/`.
 
-    The rate is the same at every width and for every parameter (D8). With parameterisation "ntk" the function then learns
-    equally fast at every width; with "standard" the kernel grows in proportion to the width, and so does the speed.
+    The rate is the same at every width and for every parameter (D8), but with parameterisation "mup". With "ntk" the function then learns
+    equally fast at every width; with "standard" the kernel grows in proportion to the width, and so does the speed. `normalised`: its
+    steps do not grow with the gradient.
     """
+
+    normalised: ClassVar[bool] = False
 
     learning_rate: float = setting(0.1, above=0)
     weight_decay: float = setting(0.0, low=0)

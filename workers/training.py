@@ -25,7 +25,7 @@ def update(
     num_at_once: int | None = None,
     look: "Callable[[Tensor], None] | None" = None,
 ) -> None:
-    """One step along the gradient of the mean loss; nothing is read back from the device.
+    """One step along the gradient of the mean loss; nothing is read back from the device. `rate` is times a group's `rate_factor`.
 
     `num_at_once`: samples that are computed together, whose gradients add up to the same but for rounding; None: all. `look` gets the
     outputs when the gradients are there and the weights are still as they were; with their graph, where all samples are one pass.
@@ -33,7 +33,7 @@ def update(
     import torch
 
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("rate_factor", 1.0)
     optimizer.zero_grad(set_to_none=True)
     at_once = num_at_once or len(inputs_N)
     whole, kept = at_once >= len(inputs_N), []

@@ -21,10 +21,11 @@ class Cnn(Model):
     depth: int = setting(2, low=1, help="stages, each halves the image")
     activation: str = setting("relu", choices=("relu", "gelu", "tanh", "erf"))
     bias: bool = True
-    parameterisation: str = setting("standard", choices=("standard", "ntk"))
+    parameterisation: str = setting("standard", choices=("standard", "ntk", "mup"))
     pooling: str = setting("average", choices=("average", "max"))
     input_pooling: int = setting(1, low=1, help="the image is first averaged over squares of that side")
     readout: str = setting("flatten", choices=("flatten", "mean"), help="of all pixels of the last stage, or of their mean")
+    base_width: int = setting(8, low=1, added=True, help="mup: the width at which it is the standard one")
 
     def build(self, input_shape: tuple[int, ...], num_outputs: int, seed: int) -> "nn.Module":
         """Maps (N, channels, H, W) to (N, num_outputs); on the CPU in float32, initialised from `seed` alone."""
@@ -34,16 +35,16 @@ class Cnn(Model):
         from workers.layers import ACTIVATIONS, Conv, Dense, Law
 
         channels, height, width = self._image(input_shape)
-        law = Law(self.parameterisation, self.bias, torch.Generator().manual_seed(seed))
+        law = Law(self.parameterisation, self.bias, torch.Generator().manual_seed(seed), self.width / self.base_width)
         layers: list[nn.Module] = [nn.AvgPool2d(self.input_pooling)] if self.input_pooling > 1 else []
         for stage in range(self.depth):
             num_filters = self.width * 2**stage
-            layers += [Conv(channels, num_filters, law), ACTIVATIONS[self.activation]()]
+            layers += [Conv(channels, num_filters, law, (stage > 0, True)), ACTIVATIONS[self.activation]()]
             layers += [nn.AvgPool2d(2) if self.pooling == "average" else nn.MaxPool2d(2)]
             channels, height, width = num_filters, height // 2, width // 2
         if self.readout == "mean":
             layers, height, width = [*layers, nn.AdaptiveAvgPool2d(1)], 1, 1
-        return nn.Sequential(*layers, nn.Flatten(), Dense(channels * height * width, num_outputs, law))
+        return nn.Sequential(*layers, nn.Flatten(), Dense(channels * height * width, num_outputs, law, (True, False)))
 
     def layers(self, input_shape: tuple[int, ...], num_outputs: int) -> tuple[Layer, ...]:
         """The convolutions, and the readout."""

@@ -12,13 +12,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Mlp(Model):
-    """`depth` hidden layers of `width` units and a linear readout; the parameterisation is that of `workers.layers.Dense`."""
+    """`depth` hidden layers of `width` units and a linear readout; parameterisations are those of `workers.layers.Law`."""
 
     width: int = setting(32, low=1)
     depth: int = setting(1, low=0, help="hidden layers; 0: linear in the inputs")
     activation: str = setting("relu", choices=("relu", "gelu", "tanh", "erf"))
     bias: bool = True
-    parameterisation: str = setting("standard", choices=("standard", "ntk"))
+    parameterisation: str = setting("standard", choices=("standard", "ntk", "mup"))
+    base_width: int = setting(32, low=1, added=True, help="mup: the width at which it is the standard one")
 
     def build(self, input_shape: tuple[int, ...], num_outputs: int, seed: int) -> "nn.Module":
         """Maps (N, *input_shape) to (N, num_outputs); on the CPU in float32, initialised from `seed` alone."""
@@ -27,11 +28,11 @@ class Mlp(Model):
 
         from workers.layers import ACTIVATIONS, Dense, Law
 
-        law = Law(self.parameterisation, self.bias, torch.Generator().manual_seed(seed))
+        law = Law(self.parameterisation, self.bias, torch.Generator().manual_seed(seed), self.width / self.base_width)
         sizes = [math.prod(input_shape), *[self.width] * self.depth, num_outputs]
         layers: list[nn.Module] = [nn.Flatten()]
-        for fan_in, fan_out in zip(sizes, sizes[1:]):
-            layers += [Dense(fan_in, fan_out, law), ACTIVATIONS[self.activation]()]
+        for index, (fan_in, fan_out) in enumerate(zip(sizes, sizes[1:])):
+            layers += [Dense(fan_in, fan_out, law, (index > 0, index < self.depth)), ACTIVATIONS[self.activation]()]
         return nn.Sequential(*layers[:-1])
 
     def layers(self, input_shape: tuple[int, ...], num_outputs: int) -> tuple[Layer, ...]:

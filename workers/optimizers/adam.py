@@ -1,7 +1,7 @@
 """Adam with decoupled weight decay (AdamW)."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from workers.schedule import ScheduledOptimizer
 from workers.workload import setting
@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Adam(ScheduledOptimizer):
-    """torch's AdamW; without weight decay it is Adam. The same rate at every width, whatever the parameterisation."""
+    """torch's AdamW; without weight decay it is Adam. The decay is multiplied by the rate of each parameter."""
+
+    normalised: ClassVar[bool] = True
 
     learning_rate: float = setting(1e-3, above=0)
     beta_1: float = setting(0.9, low=0, high=1)

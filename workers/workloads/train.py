@@ -116,10 +116,12 @@ class _Run:
     def __init__(self, settings: Train, context: "Context") -> None:
         import torch
 
+        from workers.layers import parameter_groups
+
         self.settings, self.context = settings, context
         images = settings.data.load()
         self.module = settings.build(images).to(context.device)
-        self.optimizer = settings.optimizer.build(self.module.parameters())
+        self.optimizer = settings.optimizer.build(parameter_groups(self.module, normalised=settings.optimizer.normalised))
         chosen = subset(
             *_size("train_size", settings.train_size, len(images.train_labels)), role_seed(settings.seed, "subset", settings.seed_subset)
         )
