@@ -100,17 +100,37 @@ class Dense(nn.Module):
 
 
 class Conv(nn.Module):
-    """A 3 x 3 convolution (N, channels, H, W) that keeps H and W; initialised as `Dense`, with fan_in = 9 channels."""
+    """A convolution (N, channels, H, W) that keeps H and W, or divides them by `stride`; as `Dense`, with fan_in = kernel^2 channels."""
 
-    def __init__(self, channels: int, num_filters: int, law: Law, grows: tuple[bool, bool]) -> None:
+    def __init__(self, channels: int, num_filters: int, law: Law, grows: tuple[bool, bool], *, kernel: int = 3, stride: int = 1) -> None:
         super().__init__()
-        fan_in = 9 * channels
+        fan_in = kernel**2 * channels
         self.multiplier, self.rates = law.multiplier(fan_in, grows), law.rates(grows)
-        self.weight = law.weight((num_filters, channels, 3, 3), fan_in, grows)
+        self.weight = law.weight((num_filters, channels, kernel, kernel), fan_in, grows)
         self.bias = law.zeros(num_filters)
+        self.stride, self.padding = stride, kernel // 2
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return functional.conv2d(_times(inputs, self.multiplier), self.weight, self.bias, padding=1)
+        return functional.conv2d(_times(inputs, self.multiplier), self.weight, self.bias, stride=self.stride, padding=self.padding)
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """Batch normalisation of `size` channels, which are more in a wider network."""
+
+    def __init__(self, size: int, law: Law) -> None:
+        super().__init__(size)
+        self.rates = law.rates((False, True))
+
+
+class Residual(nn.Module):
+    """skip(x) + share branch(x)."""
+
+    def __init__(self, branch: nn.Module, skip: nn.Module, share: float) -> None:
+        super().__init__()
+        self.branch, self.skip, self.share = branch, skip, share
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.skip(inputs) + _times(self.branch(inputs), self.share)  # type: ignore[no-any-return]
 
 
 def _times(inputs: Tensor, multiplier: float) -> Tensor:

@@ -50,9 +50,11 @@ def update(
 def evaluate(
     module: "nn.Module", loss: str, inputs_N: "Tensor", labels_N: "Tensor", *, num_at_once: int = NUM_EVALUATED_AT_ONCE
 ) -> tuple[float, float]:
-    """Mean loss per unit and the fraction of largest outputs that are the label, summed in float64."""
+    """Mean loss per unit and the fraction of largest outputs that are the label, summed in float64; in the module's evaluation mode."""
     import torch
 
+    was_training = module.training
+    module.eval()
     total = torch.zeros(2, dtype=torch.float64, device=inputs_N.device)
     with torch.no_grad():
         for start in range(0, len(inputs_N), num_at_once):
@@ -60,6 +62,7 @@ def evaluate(
             outputs_NC, labels = module(inputs_N[start:stop]), labels_N[start:stop]
             total[0] += loss_per_unit(loss, outputs_NC, labels).sum(dtype=torch.float64)
             total[1] += (outputs_NC.argmax(-1) == labels).sum()
+    module.train(was_training)
     mean_loss, accuracy = (total / len(inputs_N)).tolist()
     return mean_loss, accuracy
 
@@ -87,7 +90,10 @@ def count_flops(module: "nn.Module", loss: str, inputs_N: "Tensor", labels_N: "T
     """Floating point operations of the products in one forward and backward pass (a multiplication and an addition are two)."""
     from torch.utils.flop_counter import FlopCounterMode
 
+    was_training = module.training
+    module.eval()
     with FlopCounterMode(display=False) as counter:
         loss_per_unit(loss, module(inputs_N), labels_N).mean().backward()
+    module.train(was_training)
     module.zero_grad(set_to_none=True)
     return int(counter.get_total_flops())

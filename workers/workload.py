@@ -121,6 +121,11 @@ class Model(Plugin):
 
     group: ClassVar[str] = "models"
 
+    @property
+    def mixes_samples(self) -> bool:
+        """Whether the output for a sample depends on others of its batch while it is trained."""
+        return False
+
     def build(self, input_shape: tuple[int, ...], num_outputs: int, seed: int) -> Any:
         """A torch module on the CPU in float32, initialised from `seed` alone."""
         raise NotImplementedError

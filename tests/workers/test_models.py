@@ -5,17 +5,28 @@ from dataclasses import replace
 import pytest
 import torch
 from torch.testing import assert_close
+from torch.utils.flop_counter import FlopCounterMode
 
 from workers.errors import ConfigError
+from workers.layers import Conv, Dense
 from workers.models.cnn import Cnn
 from workers.models.mlp import Mlp
+from workers.models.wide_resnet import WideResnet
 
 
 def num_params(module: torch.nn.Module) -> int:
     return sum(weights.numel() for weights in module.parameters())
 
 
-@pytest.mark.parametrize("model", [Mlp(width=16, depth=2), Cnn(width=4, depth=2)], ids=["mlp", "cnn"])
+MODELS = {
+    "mlp": Mlp(width=16, depth=2),
+    "cnn": Cnn(width=4, depth=2),
+    "wide_resnet": WideResnet(width=4, depth=2),
+    "wide_resnet_batch": WideResnet(width=4, normalisation="batch"),
+}
+
+
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
 def test_both_parameterisations_are_one_function_at_initialisation(model):
     inputs_N = torch.randn(3, 1, 8, 8)
     standard = model.build((1, 8, 8), 10, seed=5)
@@ -47,6 +58,48 @@ def test_numbers_of_parameters():
     assert num_params(Mlp(width=7, depth=0, bias=False).build((1, 8, 8), 10, 0)) == 64 * 10
     assert num_params(Cnn(width=2, depth=2).build((1, 8, 8), 10, 0)) == (9 * 2 + 2) + (9 * 2 * 4 + 4) + (2 * 2 * 4 * 10 + 10)
     assert num_params(Cnn(width=2, depth=2, readout="mean").build((1, 8, 8), 10, 0)) == (9 * 2 + 2) + (9 * 2 * 4 + 4) + (4 * 10 + 10)
+
+
+def test_a_wide_resnet_is_the_papers():
+    """WRN-28-10 has 36.5 million weights; its first convolution has 16 filters, ours as many as the first group."""
+    module = WideResnet(width=160, depth=4, normalisation="batch").build((3, 32, 32), 10, 0)
+    more = (160 - 16) * (9 * 3 + 9 * 160 + 2) - 16 * 160  # that convolution, the next one, a normalisation; but no skip there
+    assert num_params(module) - more == 36_479_194
+    convolutions = [layer for layer in module.modules() if isinstance(layer, Conv) and layer.weight.shape[-1] == 3]
+    assert len(convolutions) == 28 - 3  # and three skips
+    assert module(torch.randn(2, 3, 32, 32)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+def test_the_layers_that_are_foretold_are_those_that_are_built(model):
+    for shape in ((1, 8, 8), (3, 9, 12)):
+        module = model.build(shape, 10, 0).eval()
+        foretold = model.layers(shape, 10)
+        own = [layer for layer in module.modules() if isinstance(layer, Conv | Dense)]
+        assert sorted(layer.fan_in * layer.num_outputs for layer in foretold) == sorted(layer.weight.numel() for layer in own)
+        with FlopCounterMode(display=False) as counter:
+            module(torch.randn(1, *shape))
+        assert counter.get_total_flops() == sum(2 * layer.positions * layer.fan_in * layer.num_outputs for layer in foretold)
+
+
+def test_without_normalisation_a_wide_resnet_of_any_depth_stays_bounded():
+    inputs_N = torch.randn(16, 1, 8, 8)
+    sizes = [WideResnet(width=16, depth=depth).build((1, 8, 8), 10, 0)(inputs_N).std().item() for depth in (1, 16)]
+    assert 0.5 < sizes[1] / sizes[0] < 2
+
+
+def test_batch_normalisation_mixes_samples_in_training_alone():
+    module = WideResnet(width=2, normalisation="batch").build((1, 8, 8), 10, 0)
+    inputs_N = torch.randn(8, 1, 8, 8)
+    assert not torch.allclose(module(inputs_N)[:4], module(inputs_N[:4]))
+    module.eval()
+    assert_close(module(inputs_N)[:4], module(inputs_N[:4]))
+    assert WideResnet(normalisation="batch").mixes_samples and not WideResnet().mixes_samples
+
+
+def test_an_image_too_small_for_the_groups_is_refused():
+    with pytest.raises(ConfigError, match=r"a wide_resnet of 5 groups needs images \(channels, H, W\) of at least 16 pixels a side, got"):
+        WideResnet(num_groups=5).build((1, 8, 8), 10, 0)
 
 
 def test_an_image_too_small_for_the_stages_is_refused():

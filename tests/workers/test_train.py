@@ -17,6 +17,7 @@ from workers.execute import execute
 from workers.losses import loss_per_unit, residual
 from workers.models.cnn import Cnn
 from workers.models.mlp import Mlp
+from workers.models.wide_resnet import WideResnet
 from workers.optimizers.adam import Adam
 from workers.optimizers.sgd import Sgd
 from workers.taskdir import Commit
@@ -49,8 +50,10 @@ def contents(root: Path, commit: Commit) -> dict[str, bytes]:
         replace(SHORT, optimizer=Sgd(momentum=0.9, nesterov=True, schedule="cosine", warmup_steps=5)),
         replace(SHORT, optimizer=Adam(weight_decay=0.01), dtype="float64"),
         replace(SHORT, model=Cnn(width=2), optimizer=Adam(schedule="linear"), num_steps=9),
+        replace(SHORT, model=WideResnet(width=2, normalisation="batch"), optimizer=Adam(), num_steps=7),
+        replace(SHORT, model=Mlp(width=64, depth=2, parameterisation="mup"), optimizer=Adam(), num_steps=7),
     ],
-    ids=["sgd", "momentum", "adam", "cnn"],
+    ids=["sgd", "momentum", "adam", "cnn", "batch_norm", "mup"],
 )
 @pytest.mark.parametrize("stops", [(1,), (4,), (2, 3, 1)])
 def test_an_interrupted_run_ends_bit_identical_to_an_uninterrupted_one(tmp_path, workload, stops):

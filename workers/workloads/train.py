@@ -36,7 +36,7 @@ class Train(Workload):
 
     Points that share `seed` share subset and order: a smaller training set is the beginning of a larger one. Bitwise equal on one type
     of device with one number of threads, whether interrupted or not; where a GPU's memory was full, gradients add up from smaller
-    pieces of a batch, equal but for rounding. Files: `snapshot-<step>.safetensors`.
+    pieces of a batch, equal but for rounding; a batch that is normalised stays whole. Files: `snapshot-<step>.safetensors`.
     """
 
     version: ClassVar[int] = 1
@@ -61,6 +61,14 @@ class Train(Workload):
         0, low=0, added=True, help="log-spaced windows of 10 steps with rows chi_loss, chi_net, chi_pos and delta_loss; 0: none"
     )
     checkpoint_every_seconds: float = setting(120.0, above=0, identity=False, unit="s")
+
+    def check(self) -> None:
+        """Spectral position is of samples that do not depend on each other."""
+        if self.model.mixes_samples and self.position_windows_per_decade:
+            raise ConfigError(
+                "position_windows_per_decade must be 0 for a model with batch normalisation, whose samples depend on each other in "
+                f"training, got {self.position_windows_per_decade}; take model.normalisation=none"
+            )
 
     def resources(self) -> Resources:
         """One core; the whole data set is held in memory."""
@@ -89,7 +97,7 @@ class Train(Workload):
 
         module = self.build(self.data.load())
         module.load_state_dict(load_file(path))
-        return module
+        return module.eval()
 
     def run(self, context: "Context") -> Iterator[Row]:
         """Rows `train_loss`, `test_loss`, `test_accuracy` and `images_seen` by step, then sizes and compute.
@@ -167,7 +175,8 @@ class _Run:
         if epoch != self.epoch:
             self.epoch, self.order = epoch, self._order(epoch)
         index = self.order[number * self.batch_size : (number + 1) * self.batch_size]
-        batch, at_once = (self.train_inputs[index], self.train_labels[index]), self.context.micro_batch(self.batch_size)
+        batch, mixes = (self.train_inputs[index], self.train_labels[index]), self.settings.model.mixes_samples
+        at_once = self.batch_size if mixes else self.context.micro_batch(self.batch_size)
         look = None
         if self.position is not None and self.position.measures(step):
             look = partial(self.position.measure, step, self.module, batch, num_at_once=at_once)
