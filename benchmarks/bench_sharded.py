@@ -81,9 +81,9 @@ def rate(found: dict[int, Ran], what: str, bars: Bars) -> None:
 def end_to_end(trained: Path, folder: Path, index: str, asked: argparse.Namespace, bars: Bars) -> None:
     """To all eigenvalues; beside our own engine for one process, in double precision, and LAPACK in single precision."""
     names = {n: f"{n} MPI rank" + "s" * (n > 1) for n in (1, 2, 4)}
-    cases = {name: partial(run, trained, folder, asked, n, "scalapack") for n, name in names.items()}
-    cases[WHOLE] = partial(run, trained, folder, asked, 1, "whole")
-    runs = compare(cases, 1, f"kernel, all {asked.images * 10:,} eigenvalues, {sharded_run.NUM_EIGENVECTORS} vectors, entropy")
+    what = f"kernel, all {asked.images * 10:,} eigenvalues, {sharded_run.NUM_EIGENVECTORS} vectors, entropy"
+    runs = compare({name: partial(run, trained, folder, asked, n, "scalapack") for n, name in names.items()}, asked.all, what)
+    runs |= compare({WHOLE: partial(run, trained, folder, asked, 1, "whole")}, 1, what)
     for name, ran in runs.items():
         say(f"{name}: {ran}")
     rate({n: runs[name] for n, name in names.items()}, "end to end", bars)
@@ -120,7 +120,9 @@ def main() -> int:
     made = parser(__doc__.splitlines()[0], 3)
     made.add_argument("--images", type=int, default=2048, help="of the probe set; ten rows each")
     made.add_argument("--width", type=int, default=16, help="filters of the CNN")
-    made.add_argument("--all", action="store_true", help="all eigenvalues, too, once each")
+    made.add_argument(
+        "--all", type=int, nargs="?", const=1, default=0, metavar="REPETITIONS", help="all eigenvalues, too, 12 minutes and 7 more for each"
+    )
     asked = made.parse_args()
     heading(__doc__.splitlines()[0], asked.folder, ["torch", "numpy", "scipy"])
     torch.set_num_threads(1)
