@@ -122,12 +122,69 @@ class BatchNorm(nn.BatchNorm2d):
         self.rates = law.rates((False, True))
 
 
+class LayerNorm(nn.LayerNorm):
+    """Normalisation of the last axis, of `size` units, which are more in a wider network."""
+
+    def __init__(self, size: int, law: Law) -> None:
+        super().__init__(size)
+        self.rates = law.rates((False, True))
+
+
+class Patches(nn.Module):
+    """Images (N, channels, H, W) as squares of `size` x `size` pixels (N, T, channels size^2)."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        num_samples, channels, height, width = inputs.shape
+        squares = inputs.reshape(num_samples, channels, height // self.size, self.size, width // self.size, self.size)
+        return squares.permute(0, 2, 4, 1, 3, 5).reshape(num_samples, -1, channels * self.size**2)
+
+
+class Positions(nn.Module):
+    """Adds to each of T places (N, T, width) what is learned of it: a weight of fan_in 1."""
+
+    def __init__(self, num_places: int, width: int, law: Law) -> None:
+        super().__init__()
+        self.rates = law.rates((False, True))
+        self.weight = law.weight((num_places, width), 1, (False, True))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs + self.weight
+
+
+class Attention(nn.Module):
+    """Softmax attention (N, T, width) of heads of `head_dim`; a plain product of matrices, which any derivative goes through."""
+
+    def __init__(self, width: int, head_dim: int, law: Law) -> None:
+        super().__init__()
+        self.head_dim = head_dim
+        self.queries_keys_values = Dense(width, 3 * width, law, (True, True))
+        self.output = Dense(width, width, law, (True, True))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        num_samples, num_places, width = inputs.shape
+        heads = self.queries_keys_values(inputs).reshape(num_samples, num_places, 3, -1, self.head_dim)
+        queries, keys, values = heads.permute(2, 0, 3, 1, 4).unbind()
+        weights = (queries @ keys.transpose(-1, -2) / math.sqrt(self.head_dim)).softmax(-1)
+        return self.output((weights @ values).transpose(1, 2).reshape(num_samples, num_places, width))  # type: ignore[no-any-return]
+
+
+class Mean(nn.Module):
+    """Over the places (N, T, width)."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs.mean(1)
+
+
 class Residual(nn.Module):
     """skip(x) + share branch(x)."""
 
-    def __init__(self, branch: nn.Module, skip: nn.Module, share: float) -> None:
+    def __init__(self, branch: nn.Module, skip: nn.Module | None = None, share: float = 1.0) -> None:
         super().__init__()
-        self.branch, self.skip, self.share = branch, skip, share
+        self.branch, self.skip, self.share = branch, skip or nn.Identity(), share
 
     def forward(self, inputs: Tensor) -> Tensor:
         return self.skip(inputs) + _times(self.branch(inputs), self.share)  # type: ignore[no-any-return]

@@ -8,9 +8,10 @@ from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
 from workers.errors import ConfigError
-from workers.layers import Conv, Dense
+from workers.layers import Attention, Conv, Dense, Law, Patches
 from workers.models.cnn import Cnn
 from workers.models.mlp import Mlp
+from workers.models.vit import Vit
 from workers.models.wide_resnet import WideResnet
 
 
@@ -23,6 +24,7 @@ MODELS = {
     "cnn": Cnn(width=4, depth=2),
     "wide_resnet": WideResnet(width=4, depth=2),
     "wide_resnet_batch": WideResnet(width=4, normalisation="batch"),
+    "vit": Vit(width=16, head_dim=8, depth=2, patch_size=1),
 }
 
 
@@ -79,7 +81,8 @@ def test_the_layers_that_are_foretold_are_those_that_are_built(model):
         assert sorted(layer.fan_in * layer.num_outputs for layer in foretold) == sorted(layer.weight.numel() for layer in own)
         with FlopCounterMode(display=False) as counter:
             module(torch.randn(1, *shape))
-        assert counter.get_total_flops() == sum(2 * layer.positions * layer.fan_in * layer.num_outputs for layer in foretold)
+        attended = 4 * foretold[0].positions ** 2 * model.width * model.depth if isinstance(model, Vit) else 0
+        assert counter.get_total_flops() == attended + sum(2 * layer.positions * layer.fan_in * layer.num_outputs for layer in foretold)
 
 
 def test_without_normalisation_a_wide_resnet_of_any_depth_stays_bounded():
@@ -95,6 +98,28 @@ def test_batch_normalisation_mixes_samples_in_training_alone():
     module.eval()
     assert_close(module(inputs_N)[:4], module(inputs_N[:4]))
     assert WideResnet(normalisation="batch").mixes_samples and not WideResnet().mixes_samples
+
+
+def test_patches_are_squares_of_the_image_in_reading_order():
+    image = torch.arange(2 * 4 * 6.0).reshape(1, 2, 4, 6)
+    patches = Patches(2)(image)
+    assert patches.shape == (1, 6, 8)
+    assert_close(patches[0, 4], image[0, :, 2:, 2:4].reshape(-1))
+
+
+def test_attention_is_torchs():
+    ours, theirs = Attention(16, 4, Law("standard", True, torch.Generator())), torch.nn.MultiheadAttention(16, 4, batch_first=True)
+    theirs.in_proj_weight, theirs.in_proj_bias = ours.queries_keys_values.weight, ours.queries_keys_values.bias
+    theirs.out_proj.weight, theirs.out_proj.bias = ours.output.weight, ours.output.bias
+    inputs = torch.randn(3, 5, 16)
+    assert_close(ours(inputs), theirs(inputs, inputs, inputs, need_weights=False)[0])
+
+
+def test_a_vit_refuses_a_width_that_heads_cannot_share_and_images_that_are_not_patches():
+    with pytest.raises(ConfigError, match="width must be a multiple of head_dim=16, got 24"):
+        Vit(width=24)
+    with pytest.raises(ConfigError, match=r"whose sides are multiples of patch_size=4, got \(1, 8, 10\)"):
+        Vit().build((1, 8, 10), 10, 0)
 
 
 def test_an_image_too_small_for_the_groups_is_refused():

@@ -12,6 +12,7 @@ from workers import training
 from workers.layers import Conv, Dense, parameter_groups
 from workers.models.cnn import Cnn
 from workers.models.mlp import Mlp
+from workers.models.vit import Vit
 from workers.models.wide_resnet import WideResnet
 from workers.optimizers.adam import Adam
 from workers.optimizers.sgd import Sgd
@@ -22,6 +23,7 @@ SHAPE, NUM_STEPS, SEEDS = (1, 8, 8), 4, range(3)
 MLPS = tuple(Mlp(width=width, depth=3, base_width=64, bias=True, activation="tanh") for width in (64, 128, 256, 512, 1024))
 CNNS = tuple(Cnn(width=width, depth=2, base_width=8) for width in (8, 16, 32, 64))
 RESNETS = tuple(WideResnet(width=width, num_groups=2, base_width=32, activation="tanh") for width in (32, 64, 128))
+VITS = tuple(Vit(width=width, base_width=32) for width in (32, 64, 128, 256))
 OPTIMIZERS = {"sgd": Sgd(learning_rate=0.1), "adam": Adam(learning_rate=3e-3)}
 
 
@@ -57,7 +59,7 @@ def slopes(models: tuple[Model, ...], optimizer: ScheduledOptimizer) -> np.ndarr
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-@pytest.mark.parametrize("models", [MLPS, CNNS, RESNETS], ids=["mlp", "cnn", "wide_resnet"])
+@pytest.mark.parametrize("models", [MLPS, CNNS, RESNETS, VITS], ids=["mlp", "cnn", "wide_resnet", "vit"])
 def test_activations_change_by_as_much_at_every_width(models, name):
     flat = slopes(tuple(replace(model, parameterisation="mup") for model in models), OPTIMIZERS[name])
     assert abs(flat).max() < 0.12, flat

@@ -56,7 +56,7 @@ class WideResnet(Model):
                 first = Conv(channels, num_filters, law, (True, True), stride=stride)
                 branch = nn.Sequential(*before(channels), first, *before(num_filters), Conv(num_filters, num_filters, law, (True, True)))
                 is_new = stride > 1 or channels != num_filters
-                skip = Conv(channels, num_filters, law, (True, True), kernel=1, stride=stride) if is_new else nn.Identity()
+                skip = Conv(channels, num_filters, law, (True, True), kernel=1, stride=stride) if is_new else None
                 layers.append(Residual(branch, skip, share))
                 channels = num_filters
         readout = Dense(channels, num_outputs, Law(law.parameterisation, True, law.generator, law.growth), (True, False))
