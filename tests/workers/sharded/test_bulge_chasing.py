@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("numba")
 
-from workers.sharded import bulge_chasing
+from workers.sharded import bulge_chasing, scalapack_band
 from workers.sharded.bulge_chasing import tridiagonal
 
 SHAPES = [(1, 0), (1, 3), (2, 1), (3, 2), (5, 1), (9, 0), (10, 3), (30, 64), (64, 64), (65, 64), (130, 31), (257, 64), (333, 16), (1000, 2)]
@@ -88,3 +88,12 @@ def test_where_nothing_can_be_kept_on_disk_it_is_compiled_for_this_process(monke
     monkeypatch.setattr(bulge_chasing.numba, "njit", refusing)
     assert bulge_chasing._compiled(lambda x: x + 1)(2) == 3
     assert asked == [True, False]
+
+
+def test_lapack_is_left_bands_of_few_rows_too_little_memory_or_no_numba(monkeypatch):
+    large, small = np.zeros((65, scalapack_band.FEWEST_CHASED)), np.zeros((65, scalapack_band.FEWEST_CHASED - 1))
+    assert scalapack_band._chases_itself(large, None) and scalapack_band._chases_itself(large, 1.0)
+    assert not scalapack_band._chases_itself(small, None)
+    assert not scalapack_band._chases_itself(large, 0.25)
+    monkeypatch.setattr(scalapack_band.importlib.util, "find_spec", lambda name: None)
+    assert not scalapack_band._chases_itself(large, None)
