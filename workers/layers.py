@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch  # noqa: TID253  (imported by the models' `build` alone)
 from torch import Tensor, nn  # noqa: TID253
@@ -26,19 +26,26 @@ class Law:
     generator: torch.Generator
     growth: float = 1.0
 
+    @classmethod
+    def of(cls, model: Any, seed: int) -> Self:
+        """That of a model's settings `parameterisation`, `bias`, `width` and `base_width`."""
+        return cls(model.parameterisation, model.bias, torch.Generator().manual_seed(seed), model.width / model.base_width)
+
     def multiplier(self, fan_in: int, grows: tuple[bool, bool]) -> float:
         """What the inputs of a layer are multiplied by; `grows`: whether its inputs and its outputs are more in a wider network."""
-        if self.parameterisation == "mup" and grows == (True, False):
-            return 1.0 / self.growth
-        return 1.0 / math.sqrt(fan_in) if self.parameterisation == "ntk" else 1.0
+        if self.parameterisation == "ntk":
+            return 1.0 / math.sqrt(fan_in)
+        return 1.0 / self._growth_of_readout(grows)
 
     def weight(self, shape: tuple[int, ...], fan_in: int, grows: tuple[bool, bool]) -> nn.Parameter:
         """Normal draws."""
         draws = torch.randn(shape, generator=self.generator)
         if self.parameterisation == "ntk":
             return nn.Parameter(draws)
-        is_of_base = self.parameterisation == "mup" and grows == (True, False)
-        return nn.Parameter(draws / math.sqrt(fan_in / self.growth if is_of_base else fan_in))
+        return nn.Parameter(draws / math.sqrt(fan_in / self._growth_of_readout(grows)))
+
+    def _growth_of_readout(self, grows: tuple[bool, bool]) -> float:
+        return self.growth if self.parameterisation == "mup" and grows == (True, False) else 1.0
 
     def zeros(self, size: int) -> nn.Parameter | None:
         """The biases, where there are any."""

@@ -1,6 +1,7 @@
 """The arithmetic of a training run: one update, an evaluation, and the state that a checkpoint holds."""
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from workers.losses import loss_per_unit
@@ -47,22 +48,30 @@ def update(
     optimizer.step()
 
 
+@contextlib.contextmanager
+def evaluating(module: "nn.Module") -> Iterator[None]:
+    """In the module's evaluation mode; afterwards it is in the mode that it was in."""
+    was_training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(was_training)
+
+
 def evaluate(
     module: "nn.Module", loss: str, inputs_N: "Tensor", labels_N: "Tensor", *, num_at_once: int = NUM_EVALUATED_AT_ONCE
 ) -> tuple[float, float]:
     """Mean loss per unit and the fraction of largest outputs that are the label, summed in float64; in the module's evaluation mode."""
     import torch
 
-    was_training = module.training
-    module.eval()
     total = torch.zeros(2, dtype=torch.float64, device=inputs_N.device)
-    with torch.no_grad():
+    with evaluating(module), torch.no_grad():
         for start in range(0, len(inputs_N), num_at_once):
             stop = start + num_at_once
             outputs_NC, labels = module(inputs_N[start:stop]), labels_N[start:stop]
             total[0] += loss_per_unit(loss, outputs_NC, labels).sum(dtype=torch.float64)
             total[1] += (outputs_NC.argmax(-1) == labels).sum()
-    module.train(was_training)
     mean_loss, accuracy = (total / len(inputs_N)).tolist()
     return mean_loss, accuracy
 
@@ -90,10 +99,7 @@ def count_flops(module: "nn.Module", loss: str, inputs_N: "Tensor", labels_N: "T
     """Floating point operations of the products in one forward and backward pass (a multiplication and an addition are two)."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    was_training = module.training
-    module.eval()
-    with FlopCounterMode(display=False) as counter:
+    with evaluating(module), FlopCounterMode(display=False) as counter:
         loss_per_unit(loss, module(inputs_N), labels_N).mean().backward()
-    module.train(was_training)
     module.zero_grad(set_to_none=True)
     return int(counter.get_total_flops())

@@ -29,13 +29,12 @@ class Cnn(Model):
 
     def build(self, input_shape: tuple[int, ...], num_outputs: int, seed: int) -> "nn.Module":
         """Maps (N, channels, H, W) to (N, num_outputs); on the CPU in float32, initialised from `seed` alone."""
-        import torch
         from torch import nn
 
         from workers.layers import ACTIVATIONS, Conv, Dense, Law
 
         channels, height, width = self._image(input_shape)
-        law = Law(self.parameterisation, self.bias, torch.Generator().manual_seed(seed), self.width / self.base_width)
+        law = Law.of(self, seed)
         layers: list[nn.Module] = [nn.AvgPool2d(self.input_pooling)] if self.input_pooling > 1 else []
         for stage in range(self.depth):
             num_filters = self.width * 2**stage

@@ -23,12 +23,11 @@ class Mlp(Model):
 
     def build(self, input_shape: tuple[int, ...], num_outputs: int, seed: int) -> "nn.Module":
         """Maps (N, *input_shape) to (N, num_outputs); on the CPU in float32, initialised from `seed` alone."""
-        import torch
         from torch import nn
 
         from workers.layers import ACTIVATIONS, Dense, Law
 
-        law = Law(self.parameterisation, self.bias, torch.Generator().manual_seed(seed), self.width / self.base_width)
+        law = Law.of(self, seed)
         sizes = [math.prod(input_shape), *[self.width] * self.depth, num_outputs]
         layers: list[nn.Module] = [nn.Flatten()]
         for index, (fan_in, fan_out) in enumerate(zip(sizes, sizes[1:])):

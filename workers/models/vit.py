@@ -35,13 +35,12 @@ class Vit(Model):
 
     def build(self, input_shape: tuple[int, ...], num_outputs: int, seed: int) -> "nn.Module":
         """Maps (N, channels, H, W) to (N, num_outputs); on the CPU in float32, initialised from `seed` alone."""
-        import torch
         from torch import nn
 
         from workers.layers import ACTIVATIONS, Attention, Dense, Law, LayerNorm, Mean, Patches, Positions, Residual
 
         num_patches, patch = self._patches(input_shape)
-        law, both = Law(self.parameterisation, self.bias, torch.Generator().manual_seed(seed), self.width / self.base_width), (True, True)
+        law, both = Law.of(self, seed), (True, True)
         hidden = self.hidden_ratio * self.width
         layers: list[nn.Module] = [Patches(self.patch_size), Dense(patch, self.width, law, (False, True))]
         layers.append(Positions(num_patches, self.width, law))

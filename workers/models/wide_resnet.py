@@ -1,6 +1,6 @@
 """A wide residual network for images (Zagoruyko and Komodakis, arXiv 1605.07146), with batch normalisation or without any."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from workers.errors import ConfigError
@@ -35,13 +35,12 @@ class WideResnet(Model):
 
     def build(self, input_shape: tuple[int, ...], num_outputs: int, seed: int) -> "nn.Module":
         """Maps (N, channels, H, W) to (N, num_outputs); on the CPU in float32, initialised from `seed` alone."""
-        import torch
         from torch import nn
 
         from workers.layers import ACTIVATIONS, BatchNorm, Conv, Dense, Law, Residual
 
         self._check(input_shape)
-        law = Law(self.parameterisation, self.bias, torch.Generator().manual_seed(seed), self.width / self.base_width)
+        law = Law.of(self, seed)
 
         def before(size: int) -> list[nn.Module]:
             return [*([BatchNorm(size, law)] if self.mixes_samples else []), ACTIVATIONS[self.activation]()]
@@ -59,7 +58,7 @@ class WideResnet(Model):
                 skip = Conv(channels, num_filters, law, (True, True), kernel=1, stride=stride) if is_new else None
                 layers.append(Residual(branch, skip, share))
                 channels = num_filters
-        readout = Dense(channels, num_outputs, Law(law.parameterisation, True, law.generator, law.growth), (True, False))
+        readout = Dense(channels, num_outputs, replace(law, bias=True), (True, False))
         return nn.Sequential(*layers, *before(channels), nn.AdaptiveAvgPool2d(1), nn.Flatten(), readout)
 
     def layers(self, input_shape: tuple[int, ...], num_outputs: int) -> tuple[Layer, ...]:
