@@ -6,10 +6,8 @@ as long as one command.
 """
 
 import contextlib
-import ctypes
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -19,12 +17,12 @@ from typing import Any
 
 from workers import files
 from workers.errors import EigensweepError
+from workers.processes import die_with_parent
 from workers.sharded.ray_cluster import attached, load_ray, ray_cluster
 
 NAMESPACE = "eigensweep"
 ANSWER = "answer: "
 ANSWER_SECONDS = 20.0
-_PR_SET_PDEATHSIG = 1
 
 
 class Job:
@@ -49,7 +47,7 @@ class Job:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                preexec_fn=die_with_parent,
             )
 
     def _go_on(self, commands: list[list[str]]) -> None:
@@ -64,11 +62,6 @@ class Job:
         """Send the first command a signal."""
         if self.process.poll() is None:
             self.process.send_signal(number)
-
-
-def _die_with_parent() -> None:
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 # -- orders ---------------------------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ a session of its own, it lives to clean up after a kill of its starter's process
 """
 
 import contextlib
-import ctypes
 import fcntl
 import importlib.util
 import json
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from workers.errors import ConfigError
+from workers.processes import adopt_orphans, die_with_parent
 from workers.sharded.pool_worker import versions
 from workers.sharded.process_pool import cause
 
@@ -34,14 +34,13 @@ PLACE = "EIGENSWEEP_RAY_DIR"
 MOST_PLACE = 28  # characters: names of Unix sockets, some way below, may have 107
 OTHERS = ("RAY_ADDRESS", "RAY_AUTH_TOKEN")  # of another Ray of the user; they would come before ours
 _STARTED = "Ray runtime started"
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 # A node that gives no answer for about half a minute is lost.
 _HEALTH = {"health_check_period_ms": 3000, "health_check_timeout_ms": 5000, "health_check_failure_threshold": 4}
 
 
 def main() -> int:
     """Serve until the input is closed or Ray ends; 0 where it was closed."""
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)  # what loses its parent becomes a child of this process, and is found
+    adopt_orphans()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda number, frame: sys.exit(128 + number))
     orders = json.loads(sys.stdin.readline() or "null")
@@ -67,7 +66,7 @@ def _serve(folder: Path, orders: dict[str, Any]) -> int:
     environment = {name: value for name, value in os.environ.items() if name not in OTHERS} | variables(token)
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command(folder, orders), env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, preexec_fn=_die_with_parent
+            command(folder, orders), env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, preexec_fn=die_with_parent
         )
     is_up = False
     try:
@@ -253,15 +252,6 @@ def _descendants(pid: int) -> list[int]:
         for thread in os.listdir(f"/proc/{pid}/task"):
             children += map(int, Path(f"/proc/{pid}/task/{thread}/children").read_text().split())
     return children + [below for child in children for below in _descendants(child)]
-
-
-def _die_with_parent() -> None:
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _prctl(option: int, value: int) -> None:
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
 
 
 if __name__ == "__main__":
