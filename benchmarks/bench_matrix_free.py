@@ -101,7 +101,7 @@ def main() -> None:
     torch.set_num_threads(1)
     heading("Kernels that are never formed", options.folder, ("torch",))
     data = FashionMnist()
-    images = torch.from_numpy(data.load().test_images)
+    images = torch.from_numpy(data.load().test_inputs)
     products = cost.lanczos_vectors(NUM_EIGENVALUES, NUM_PROBES)
     for name, model in MODELS.items():
         module = model.build(tuple(images.shape[1:]), NUM_OUTPUTS, 0)

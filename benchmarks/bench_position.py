@@ -31,8 +31,8 @@ from workers.entk.norms import norms_by_parameter
 from workers.entk.position_log import PositionLog
 from workers.entk.position_trace import balanced_probes
 from workers.errors import ConfigError
-from workers.images import Images
 from workers.losses import loss_per_unit
+from workers.samples import Samples
 
 # N samples; C outputs; R probes
 
@@ -49,7 +49,7 @@ CASES = {
 Batches = Callable[[], tuple[Tensor, Tensor]]
 
 
-def data(name: str) -> Images:
+def data(name: str) -> Samples:
     """The images; digits where the others are not here."""
     try:
         return (FashionMnist() if name == "fashion_mnist" else Digits()).load()
@@ -58,16 +58,16 @@ def data(name: str) -> Images:
         return Digits().load()
 
 
-def network(images: Images, width: int) -> nn.Module:
+def network(images: Samples, width: int) -> nn.Module:
     """Two hidden layers, ReLU."""
     torch.manual_seed(0)
     size = int(np.prod(images.input_shape))
     return nn.Sequential(nn.Flatten(), nn.Linear(size, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 10))
 
 
-def batches_of(images: Images, size: int) -> Batches:
+def batches_of(images: Samples, size: int) -> Batches:
     """Random training batches."""
-    inputs_N, labels_N, draw = torch.from_numpy(images.train_images), torch.from_numpy(images.train_labels), np.random.default_rng(0)
+    inputs_N, labels_N, draw = torch.from_numpy(images.train_inputs), torch.from_numpy(images.train_targets), np.random.default_rng(0)
 
     def batch() -> tuple[Tensor, Tensor]:
         rows = torch.from_numpy(draw.integers(0, len(labels_N), size))
@@ -83,11 +83,11 @@ def cpu_seconds(work: Callable[[], object]) -> float:
     return time.process_time() - began
 
 
-def overhead(model: nn.Module, images: Images, batches: Batches, bars: Bars, name: str) -> list[str]:
+def overhead(model: nn.Module, images: Samples, batches: Batches, bars: Bars, name: str) -> list[str]:
     """All windows of a run of NUM_STEPS steps, with ten plain updates beside each measured step instead of all between."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, fused=True)
-    probe = torch.from_numpy(images.test_images[:64]), torch.from_numpy(images.test_labels[:64])
-    loss, pool = partial(loss_per_unit, "cross_entropy"), len(images.train_labels)
+    probe = torch.from_numpy(images.test_inputs[:64]), torch.from_numpy(images.test_targets[:64])
+    loss, pool = partial(loss_per_unit, "cross_entropy"), len(images.train_targets)
     log = PositionLog(num_steps=NUM_STEPS, per_decade=PER_DECADE, unit_loss=loss, probe=probe, pool_size=pool)
     updates, measured = [], []
     for step in filter(log.measures, range(NUM_STEPS)):

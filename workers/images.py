@@ -1,37 +1,17 @@
 """Labelled images of a training and a test split, read from idx files or a NumPy archive and normalised once a process."""
 
 import functools
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workers.errors import ConfigError
+from workers.samples import Samples, num_classes
 
 if TYPE_CHECKING:
     import numpy as np
 
 ARCHIVE_NAMES = ("x_train", "y_train", "x_test", "y_test")
 IDX_STEMS = ("train-images", "train-labels", "t10k-images", "t10k-labels")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Images:
-    """Normalised images (N, channels, height, width) float32 with labels (N,) int64 in 0 .. num_classes - 1."""
-
-    train_images: "np.ndarray[Any, Any]"
-    train_labels: "np.ndarray[Any, Any]"
-    test_images: "np.ndarray[Any, Any]"
-    test_labels: "np.ndarray[Any, Any]"
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """(channels, height, width)."""
-        return tuple(self.train_images.shape[1:])
-
-    @property
-    def num_classes(self) -> int:
-        """Number of outputs of a classifier: the largest label of the training split, plus one."""
-        return int(self.train_labels.max()) + 1
 
 
 def image_files(path: Path, cure: str) -> list[Path]:
@@ -44,7 +24,7 @@ def image_files(path: Path, cure: str) -> list[Path]:
 
 
 @functools.lru_cache(maxsize=2)
-def read_images(paths: tuple[Path, ...], mean: float | None = None, std: float | None = None) -> Images:
+def read_images(paths: tuple[Path, ...], mean: float | None = None, std: float | None = None) -> Samples:
     """Images from what `image_files` found. `mean`, `std`: of pixel / 255 for 8-bit images; None: those of the training split."""
     splits = _read_archive(paths[0]) if len(paths) == 1 else tuple(read_idx(path) for path in paths)
     return normalised(*splits, mean=mean, std=std)
@@ -58,7 +38,7 @@ def normalised(
     *,
     mean: float | None = None,
     std: float | None = None,
-) -> Images:
+) -> Samples:
     """Images with zero mean and unit variance over the training split (or the given constants), and a channel axis.
 
     Input images are (N, H, W), or (N, channels, H, W).
@@ -68,11 +48,12 @@ def normalised(
     scale = 255.0 if eight_bit else 1.0
     mean = float(train_images.mean(dtype="float64")) / scale if mean is None else mean
     std = (float(train_images.std(dtype="float64")) / scale if std is None else std) or 1.0
-    return Images(
-        _scaled(train_images, scale, mean, std),
-        train_labels.astype("int64"),
-        _scaled(test_images, scale, mean, std),
-        test_labels.astype("int64"),
+    return Samples(
+        train_inputs=_scaled(train_images, scale, mean, std),
+        train_targets=train_labels.astype("int64"),
+        test_inputs=_scaled(test_images, scale, mean, std),
+        test_targets=test_labels.astype("int64"),
+        num_outputs=num_classes(train_labels),
     )
 
 

@@ -83,6 +83,13 @@ def parameter_groups(module: nn.Module, *, normalised: bool) -> list[dict[str, A
     ]
 
 
+def num_params(module: nn.Module) -> tuple[int, int]:
+    """Parameters, and those that are in no layer with `embeds`: of tokens, of positions, and of the readout of a vocabulary (D7)."""
+    embedding = {weights for layer in module.modules() if getattr(layer, "embeds", False) for weights in layer.parameters()}
+    sizes = {weights: weights.numel() for weights in module.parameters()}
+    return sum(sizes.values()), sum(size for weights, size in sizes.items() if weights not in embedding)
+
+
 class Erf(nn.Module):
     """The error function, whose kernels have closed forms."""
 
@@ -152,6 +159,8 @@ class Patches(nn.Module):
 
 class Positions(nn.Module):
     """Adds to each of T places (N, T, width) what is learned of it: a weight of fan_in 1."""
+
+    embeds = True
 
     def __init__(self, num_places: int, width: int, law: Law) -> None:
         super().__init__()

@@ -2,26 +2,42 @@
 
 from typing import TYPE_CHECKING
 
+from workers.errors import ConfigError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-# N samples; C outputs
+# N samples or, with further axes, units of them; C outputs
 
 NAMES = ("cross_entropy", "mse")
 
 
-def loss_per_unit(name: str, outputs_NC: "Tensor", labels_N: "Tensor") -> "Tensor":
-    """Loss (N,) of each unit: cross entropy in nats, or half the squared distance to the one-hot label ("mse")."""
+def loss_per_unit(name: str, outputs_NC: "Tensor", targets: "Tensor") -> "Tensor":
+    """Loss (N,) of each unit: cross entropy in nats, or half the squared distance to the one-hot label or the value ("mse").
+
+    Outputs of language models (N, T, C) have targets (N, T) and losses (N, T); values as targets are (N, C).
+    """
     from torch.nn import functional
 
     if name == "cross_entropy":
-        return functional.cross_entropy(outputs_NC, labels_N, reduction="none")
-    return 0.5 * residual(name, outputs_NC, labels_N).square().sum(-1)
+        flat_N = functional.cross_entropy(outputs_NC.flatten(0, -2), targets.flatten().long(), reduction="none")
+        return flat_N.view(targets.shape)
+    return 0.5 * residual(name, outputs_NC, targets).square().sum(-1)
 
 
-def residual(name: str, outputs_NC: "Tensor", labels_N: "Tensor") -> "Tensor":
-    """Gradient (N, C) of each unit's loss with respect to its outputs: softmax(f) - e_y, or f - e_y."""
+def residual(name: str, outputs_NC: "Tensor", targets: "Tensor") -> "Tensor":
+    """Gradient (N, C) of each unit's loss with respect to its outputs: softmax(f) - e_y, f - e_y, or f - y."""
+    return (outputs_NC.softmax(-1) if name == "cross_entropy" else outputs_NC) - values(targets, outputs_NC.shape[-1]).to(outputs_NC.dtype)
+
+
+def values(targets: "Tensor", num_outputs: int) -> "Tensor":
+    """Targets as outputs (N, C) could be: values as they are, labels one-hot."""
     from torch.nn import functional
 
-    targets_NC = functional.one_hot(labels_N, outputs_NC.shape[-1]).to(outputs_NC.dtype)
-    return (outputs_NC.softmax(-1) if name == "cross_entropy" else outputs_NC) - targets_NC
+    return targets if targets.is_floating_point() else functional.one_hot(targets.long(), num_outputs)
+
+
+def check_targets(name: str, *, are_values: bool) -> None:
+    """ConfigError for the cross entropy of targets that are values, not labels."""
+    if name == "cross_entropy" and are_values:
+        raise ConfigError("loss=cross_entropy needs labels, and this data set has values as targets; take loss=mse")

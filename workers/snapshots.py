@@ -30,9 +30,9 @@ def check_probe(train: Train, size: int) -> None:
         _refuse_more(size, shapes[1][0])
 
 
-def _refuse_more(size: int, num_images: int) -> None:
-    if size > num_images:
-        raise ConfigError(f"probe_size must be at most {num_images}, the test images of this data set, got {size}")
+def _refuse_more(size: int, num_samples: int) -> None:
+    if size > num_samples:
+        raise ConfigError(f"probe_size must be at most {num_samples}, the test samples of this data set, got {size}")
 
 
 def snapshot_step(train: Train, snapshot: str) -> int:
@@ -53,14 +53,13 @@ def snapshot_file(train: "Input", step: int) -> Path:
 
 
 def probe_batch(train: Train, size: int, device: str, dtype: "torch.dtype") -> "tuple[Tensor, Tensor, Tensor]":
-    """Images (N, channels, H, W), labels (N,) and indices (N,) of the test set, which depend on the data alone."""
+    """Inputs, targets and indices (N,) of the test set, which depend on the data alone (see `workers.samples`)."""
     import torch
 
-    images = train.data.load()
-    _refuse_more(size, len(images.test_labels))
-    index_N = probe(len(images.test_labels), size)
-    inputs_N = torch.from_numpy(images.test_images[index_N]).to(device, dtype)
-    return inputs_N, torch.from_numpy(images.test_labels[index_N]).to(device), torch.from_numpy(index_N)
+    samples = train.data.load()
+    _refuse_more(size, len(samples.test_targets))
+    index_N = probe(len(samples.test_targets), size)
+    return *samples.test(index_N, device, dtype), torch.from_numpy(index_N)
 
 
 def network_and_probe(context: "Context", train: Train, step: int, size: int, dtype: str) -> "tuple[nn.Module, Tensor, Tensor, Tensor]":

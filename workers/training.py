@@ -10,9 +10,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
-# N samples; C outputs
+# N samples, of one unit or of several; C outputs
 
 NUM_EVALUATED_AT_ONCE = 512
+TOKENS_EVALUATED_AT_ONCE = 8192
 
 
 def update(
@@ -21,7 +22,7 @@ def update(
     rate: float,
     loss: str,
     inputs_N: "Tensor",
-    labels_N: "Tensor",
+    targets_N: "Tensor",
     *,
     num_at_once: int | None = None,
     look: "Callable[[Tensor], None] | None" = None,
@@ -39,9 +40,9 @@ def update(
     at_once = num_at_once or len(inputs_N)
     whole, kept = at_once >= len(inputs_N), []
     for start in range(0, len(inputs_N), at_once):
-        outputs_NC, labels = module(inputs_N[start : start + at_once]), labels_N[start : start + at_once]
-        loss_N = loss_per_unit(loss, outputs_NC, labels)
-        (loss_N.mean() if whole else loss_N.sum() / len(inputs_N)).backward(retain_graph=whole and look is not None)
+        outputs_NC, targets = module(inputs_N[start : start + at_once]), targets_N[start : start + at_once]
+        loss_N = loss_per_unit(loss, outputs_NC, targets)
+        (loss_N.mean() if whole else loss_N.sum() / (len(inputs_N) * loss_N[0].numel())).backward(retain_graph=whole and look is not None)
         kept.append(outputs_NC if whole else outputs_NC.detach())
     if look is not None:
         look(kept[0] if whole else torch.cat(kept))
@@ -59,20 +60,30 @@ def evaluating(module: "nn.Module") -> Iterator[None]:
         module.train(was_training)
 
 
+def num_evaluated_at_once(units_per_sample: int) -> int:
+    """Samples of an evaluation that are one forward pass."""
+    return NUM_EVALUATED_AT_ONCE if units_per_sample == 1 else max(1, TOKENS_EVALUATED_AT_ONCE // units_per_sample)
+
+
 def evaluate(
-    module: "nn.Module", loss: str, inputs_N: "Tensor", labels_N: "Tensor", *, num_at_once: int = NUM_EVALUATED_AT_ONCE
+    module: "nn.Module", loss: str, inputs_N: "Tensor", targets_N: "Tensor", *, num_at_once: int = NUM_EVALUATED_AT_ONCE
 ) -> tuple[float, float]:
-    """Mean loss per unit and the fraction of largest outputs that are the label, summed in float64; in the module's evaluation mode."""
+    """Mean loss per unit and the fraction of largest outputs that are the label, summed in float64; in the module's evaluation mode.
+
+    NaN for the fraction where targets are values.
+    """
     import torch
 
-    total = torch.zeros(2, dtype=torch.float64, device=inputs_N.device)
+    total = torch.zeros(3, dtype=torch.float64, device=inputs_N.device)
     with evaluating(module), torch.no_grad():
         for start in range(0, len(inputs_N), num_at_once):
             stop = start + num_at_once
-            outputs_NC, labels = module(inputs_N[start:stop]), labels_N[start:stop]
-            total[0] += loss_per_unit(loss, outputs_NC, labels).sum(dtype=torch.float64)
-            total[1] += (outputs_NC.argmax(-1) == labels).sum()
-    mean_loss, accuracy = (total / len(inputs_N)).tolist()
+            outputs_NC, targets = module(inputs_N[start:stop]), targets_N[start:stop]
+            loss_N = loss_per_unit(loss, outputs_NC, targets)
+            total[0] += loss_N.sum(dtype=torch.float64)
+            total[1] += torch.nan if targets.is_floating_point() else (outputs_NC.argmax(-1) == targets).sum()
+            total[2] += loss_N.numel()
+    mean_loss, accuracy = (total[:2] / total[2]).tolist()
     return mean_loss, accuracy
 
 
@@ -95,11 +106,11 @@ def set_state(module: "nn.Module", optimizer: "Optimizer", tensors: Mapping[str,
     optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
 
 
-def count_flops(module: "nn.Module", loss: str, inputs_N: "Tensor", labels_N: "Tensor") -> int:
+def count_flops(module: "nn.Module", loss: str, inputs_N: "Tensor", targets_N: "Tensor") -> int:
     """Floating point operations of the products in one forward and backward pass (a multiplication and an addition are two)."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with evaluating(module), FlopCounterMode(display=False) as counter:
-        loss_per_unit(loss, module(inputs_N), labels_N).mean().backward()
+        loss_per_unit(loss, module(inputs_N), targets_N).mean().backward()
     module.zero_grad(set_to_none=True)
     return int(counter.get_total_flops())

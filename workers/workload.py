@@ -117,9 +117,13 @@ class Layer:
 
 @dataclass(frozen=True, kw_only=True)
 class Model(Plugin):
-    """A network: `build(input_shape, num_outputs, generator)` gives a torch module (see `workers/models/mlp.py`)."""
+    """A network: `build(input_shape, num_outputs, seed)` gives a torch module (see `workers/models/mlp.py`).
+
+    `reads_tokens`: its inputs are sequences of tokens (N, T), and it has outputs for each of them.
+    """
 
     group: ClassVar[str] = "models"
+    reads_tokens: ClassVar[bool] = False
 
     @property
     def mixes_samples(self) -> bool:

@@ -153,5 +153,5 @@ def test_what_earlier_attempts_have_published_needs_no_room_again(store: Store, 
 
 
 def test_more_probe_images_than_the_test_set_has_are_refused_by_the_plan(store: Store) -> None:
-    with pytest.raises(ConfigError, match="probe_size must be at most 359, the test images of this data set, got 400"):
+    with pytest.raises(ConfigError, match="probe_size must be at most 359, the test samples of this data set, got 400"):
         plan(["workload=tiled_gram", "name=k2", "probe_size=400"], store)

@@ -50,19 +50,19 @@ def archive(tmp_path: Path, arrays: dict[str, np.ndarray]) -> Path:
 
 def test_a_folder_and_an_archive_of_the_same_images_are_equal(idx_folder, archive, arrays):
     one, other = FashionMnist(path=str(idx_folder)).load(), FashionMnist(path=str(archive)).load()
-    for name in ("train_images", "train_labels", "test_images", "test_labels"):
+    for name in ("train_inputs", "train_targets", "test_inputs", "test_targets"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
-    assert one.train_images.shape == (NUM_TRAIN, 1, 4, 5)
-    assert (one.train_images.dtype, one.train_labels.dtype) == (np.float32, np.int64)
-    assert (one.input_shape, one.num_classes) == ((1, 4, 5), 3)
+    assert one.train_inputs.shape == (NUM_TRAIN, 1, 4, 5)
+    assert (one.train_inputs.dtype, one.train_targets.dtype) == (np.float32, np.int64)
+    assert (one.input_shape, one.num_outputs) == ((1, 4, 5), 3)
     slow = (arrays["x_test"][2, 3, 1] / 255 - fashion_mnist.MEAN) / fashion_mnist.STD
-    assert one.test_images[2, 0, 3, 1] == pytest.approx(slow, rel=1e-6)
+    assert one.test_inputs[2, 0, 3, 1] == pytest.approx(slow, rel=1e-6)
 
 
 def test_own_images_are_normalised_by_their_training_split(archive, tmp_path, arrays):
     images = Npz(path=str(archive)).load()
-    assert images.train_images.mean() == pytest.approx(0.0, abs=1e-6)
-    assert images.train_images.std() == pytest.approx(1.0, rel=1e-6)
+    assert images.train_inputs.mean() == pytest.approx(0.0, abs=1e-6)
+    assert images.train_inputs.std() == pytest.approx(1.0, rel=1e-6)
     colour = {**arrays, "x_train": np.random.rand(NUM_TRAIN, 3, 4, 5), "x_test": np.random.rand(NUM_TEST, 3, 4, 5)}
     np.savez(tmp_path / "colour.npz", **colour)
     assert Npz(path=str(tmp_path / "colour.npz")).load().input_shape == (3, 4, 5)
@@ -75,18 +75,18 @@ def test_one_process_reads_a_data_set_once(archive):
 
 def test_digits_have_their_fixed_split():
     images = Digits().load()
-    assert images.train_images.shape == (1438, 1, 8, 8)
-    assert images.test_labels.tolist()[:5] == [4, 9, 4, 9, 4]
-    assert (images.num_classes, len(images.test_labels)) == (10, 359)
+    assert images.train_inputs.shape == (1438, 1, 8, 8)
+    assert images.test_targets.tolist()[:5] == [4, 9, 4, 9, 4]
+    assert (images.num_outputs, len(images.test_targets)) == (10, 359)
 
 
 @pytest.mark.skipif(not fashion_mnist.DEBIAN_FOLDER.is_dir(), reason="the package dataset-fashion-mnist is not installed")
 def test_fashion_mnist_of_the_debian_package():
     images = FashionMnist().load()
-    assert (images.train_images.shape, images.test_images.shape) == ((60000, 1, 28, 28), (10000, 1, 28, 28))
-    assert np.bincount(images.train_labels).tolist() == [6000] * 10
-    assert images.train_images.mean(dtype=np.float64) == pytest.approx(0.0, abs=1e-4)
-    assert images.train_images.std(dtype=np.float64) == pytest.approx(1.0, rel=1e-4)
+    assert (images.train_inputs.shape, images.test_inputs.shape) == ((60000, 1, 28, 28), (10000, 1, 28, 28))
+    assert np.bincount(images.train_targets).tolist() == [6000] * 10
+    assert images.train_inputs.mean(dtype=np.float64) == pytest.approx(0.0, abs=1e-4)
+    assert images.train_inputs.std(dtype=np.float64) == pytest.approx(1.0, rel=1e-4)
 
 
 def test_without_the_package_the_error_says_how_to_install_it(monkeypatch, tmp_path):

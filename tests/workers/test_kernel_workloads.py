@@ -29,9 +29,9 @@ def slow_jacobian(train: Train, root: Path, step: int, num_units: int) -> tuple[
     path = taskdir.payload_path(root, committed(root, train), f"snapshot-{step}.safetensors")
     module, images = train.load_snapshot(path).double(), Digits().load()
     rows, residuals = [], []
-    for index in probe(len(images.test_labels), num_units):
-        outputs_C = module(torch.from_numpy(images.test_images[index : index + 1]).double())[0]
-        residuals.append(outputs_C.softmax(0).detach() - torch.eye(10, dtype=torch.float64)[images.test_labels[index]])
+    for index in probe(len(images.test_targets), num_units):
+        outputs_C = module(torch.from_numpy(images.test_inputs[index : index + 1]).double())[0]
+        residuals.append(outputs_C.softmax(0).detach() - torch.eye(10, dtype=torch.float64)[images.test_targets[index]])
         for output in range(10):
             gradients = torch.autograd.grad(outputs_C[output], list(module.parameters()), retain_graph=True)
             rows.append(torch.cat([gradient.flatten() for gradient in gradients]))
@@ -157,7 +157,7 @@ def vars_of(commit: taskdir.Commit) -> dict:
 
 
 def test_too_large_a_probe_is_refused_at_once_or_where_that_is_not_known_on_the_node(tmp_path, monkeypatch):
-    message = "probe_size must be at most 359, the test images of this data set, got 400"
+    message = "probe_size must be at most 359, the test samples of this data set, got 400"
     with pytest.raises(ConfigError, match=message):
         replace(GRAM, probe_size=400)
     monkeypatch.setattr(type(TRAIN.data), "shapes", lambda data: None)

@@ -31,8 +31,8 @@ def test_a_task_decomposes_the_gradient_of_the_mean_loss(tmp_path, snapshot, ste
     commit = committed(tmp_path, Position(train=train, snapshot=snapshot, probe_size=12, estimator="exact"))
     module = train.load_snapshot(taskdir.payload_path(tmp_path, committed(tmp_path, train), f"snapshot-{step}.safetensors")).double()
     images, index = Digits().load(), probe(359, 12)
-    outputs_NC = module(torch.from_numpy(images.test_images[index]).double())
-    mean_loss = loss_per_unit(loss, outputs_NC, torch.from_numpy(images.test_labels[index])).mean()
+    outputs_NC = module(torch.from_numpy(images.test_inputs[index]).double())
+    mean_loss = loss_per_unit(loss, outputs_NC, torch.from_numpy(images.test_targets[index])).mean()
     gradients = torch.autograd.grad(mean_loss, list(module.parameters()))
     found = last(commit)
     assert {at for _, at in scalars(commit)} == {step}
@@ -50,7 +50,7 @@ def test_a_snapshot_that_is_not_kept_is_refused_when_planned():
 
 
 def test_too_large_a_probe_is_refused():
-    with pytest.raises(ConfigError, match="probe_size must be at most 359, the test images of this data set, got 400"):
+    with pytest.raises(ConfigError, match="probe_size must be at most 359, the test samples of this data set, got 400"):
         Position(train=TRAIN, probe_size=400)
 
 
@@ -88,8 +88,8 @@ def test_the_first_window_is_the_decomposition_of_the_first_batch(tmp_path):
 
     found = scalars(committed(tmp_path, replace(LOGGED, dtype="float64")))
     images = Digits().load()
-    order = subset(len(images.train_labels), 200, role_seed(0, "subset"))[permutation(200, role_seed(0, "order"), 0)[:48]]
-    batch = torch.from_numpy(images.train_images[order]).double(), torch.from_numpy(images.train_labels[order])
+    order = subset(len(images.train_targets), 200, role_seed(0, "subset"))[permutation(200, role_seed(0, "order"), 0)[:48]]
+    batch = torch.from_numpy(images.train_inputs[order]).double(), torch.from_numpy(images.train_targets[order])
     module = LOGGED.build(images).double()
     slow = lnp(module, lambda *pair: loss_per_unit("cross_entropy", *pair), batch, estimator="exact", num_micro_batches=48)
     assert found["chi_loss", 0] == pytest.approx(slow.chi_loss, rel=1e-6)

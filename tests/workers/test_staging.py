@@ -159,7 +159,7 @@ def test_data_sets_are_read_from_the_copy(archive, tmp_path, monkeypatch):
     monkeypatch.setenv(staging.STAGED, str(mapping))
     data = Npz(path=str(archive))
     archive.write_bytes(gzip.compress(b"not an archive"))
-    assert len(data.load().train_images) == 30
+    assert len(data.load().train_inputs) == 30
 
 
 # -- jobs -----------------------------------------------------------------------------------------------------------

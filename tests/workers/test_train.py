@@ -92,8 +92,8 @@ def test_the_loss_rows_are_those_of_the_snapshot(tmp_path):
     commit = committed(tmp_path, SHORT)
     module = SHORT.load_snapshot(taskdir.payload_path(tmp_path, commit, f"snapshot-{SHORT.num_steps}.safetensors"))
     images = Digits().load()
-    outputs_NC = module(torch.from_numpy(images.test_images))
-    labels_N = torch.from_numpy(images.test_labels)
+    outputs_NC = module(torch.from_numpy(images.test_inputs))
+    labels_N = torch.from_numpy(images.test_targets)
     assert last(commit)["test_loss"] == pytest.approx(torch.nn.functional.cross_entropy(outputs_NC, labels_N).item(), rel=1e-5)
     assert last(commit)["test_accuracy"] == pytest.approx((outputs_NC.argmax(1) == labels_N).double().mean().item())
 
@@ -112,8 +112,8 @@ def test_first_updates_are_those_of_plain_gradient_descent(tmp_path):
     from workers.seeds import role_seed
     from workers.subsets import subset
 
-    chosen = subset(len(images.train_labels), 64, role_seed(0, "subset"))
-    inputs_N, labels_N = torch.from_numpy(images.train_images[chosen]).double(), torch.from_numpy(images.train_labels[chosen])
+    chosen = subset(len(images.train_targets), 64, role_seed(0, "subset"))
+    inputs_N, labels_N = torch.from_numpy(images.train_inputs[chosen]).double(), torch.from_numpy(images.train_targets[chosen])
     module = snapshot(0)
     for step in (1, 2, 3):
         loss = 0.5 * (module(inputs_N) - torch.nn.functional.one_hot(labels_N, 10)).square().sum(1).mean()
@@ -184,7 +184,7 @@ def test_a_run_that_diverges_is_committed_with_its_rows_up_to_there(tmp_path):
 def test_more_images_than_there_are_is_refused(tmp_path, field, available):
     ended = attempt(tmp_path, replace(SHORT, **{field: 99999}))
     assert ended.outcome == "user_error"
-    assert f"{field} must be at most {available}, the images of this data set, got 99999" in ended.message
+    assert f"{field} must be at most {available}, the samples of this data set, got 99999" in ended.message
 
 
 @pytest.mark.parametrize("name", ["cross_entropy", "mse"])
@@ -202,6 +202,6 @@ def test_nesterov_without_momentum_is_refused():
 
 def test_the_test_images_are_never_trained_on():
     images = Digits().load()
-    train = {image.tobytes() for image in images.train_images}
-    shared = np.mean([image.tobytes() in train for image in images.test_images])
+    train = {image.tobytes() for image in images.train_inputs}
+    shared = np.mean([image.tobytes() in train for image in images.test_inputs])
     assert shared == 0.0

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workers.errors import ConfigError
-from workers.images import Images, normalised
+from workers.images import normalised
+from workers.samples import Samples
 from workers.staging import local
 from workers.workload import Data
 
@@ -29,13 +30,13 @@ class Digits(Data):
         """(N, 1, 8, 8)."""
         return (NUM_TRAIN, 1, 8, 8), (NUM_TEST, 1, 8, 8)
 
-    def load(self) -> Images:
+    def load(self) -> Samples:
         """Images (1438, 1, 8, 8) and (359, 1, 8, 8); kept in memory by the process."""
         return _read(local(self.files()[0]))
 
 
 @functools.cache
-def _read(path: Path) -> Images:
+def _read(path: Path) -> Samples:
     import numpy as np
 
     # read directly: importing scikit-learn takes a second

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from workers.images import Images, image_files, read_images
+from workers.images import image_files, read_images
+from workers.samples import Samples
 from workers.staging import local
 from workers.workload import Data, setting
 
@@ -29,6 +30,6 @@ class FashionMnist(Data):
         """Those of the package; other files may hold others."""
         return None if self.path else ((60000, 1, 28, 28), (10000, 1, 28, 28))
 
-    def load(self) -> Images:
+    def load(self) -> Samples:
         """Images (60000, 1, 28, 28) and (10000, 1, 28, 28); kept in memory by the process."""
         return read_images(tuple(map(local, self.files())), MEAN, STD)

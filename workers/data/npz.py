@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workers.errors import ConfigError
-from workers.images import Images, image_files, read_images
+from workers.images import image_files, read_images
+from workers.samples import Samples
 from workers.staging import local
 from workers.workload import Data, setting
 
@@ -23,6 +24,6 @@ class Npz(Data):
             raise ConfigError(f"data=npz needs a path; {CURE}")
         return image_files(Path(self.path).expanduser(), CURE)
 
-    def load(self) -> Images:
+    def load(self) -> Samples:
         """The images; kept in memory by the process."""
         return read_images(tuple(map(local, self.files())))

@@ -94,16 +94,16 @@ class Gram(Workload):
         return entk.kernel_error(kernel, entk.double_tiles(module, inputs_N, OUTPUTS[name]))
 
     def _observed(self, kernels: "dict[str, Tensor]", residuals_NC: "Tensor", labels_N: "Tensor") -> dict[str, float]:
-        """What is observed of the kernels themselves (`workers/observables/`); targets are one-hot labels."""
-        from torch.nn import functional
-
+        """What is observed of the kernels themselves (`workers/observables/`); labels are one-hot targets."""
         from workers.kernel_data import observe_kernel
+        from workers.losses import values
 
-        targets_NC = functional.one_hot(labels_N, residuals_NC.shape[1])
+        targets_NC = values(labels_N, residuals_NC.shape[1])
+        labels = None if labels_N.is_floating_point() else labels_N
         found: dict[str, float] = {}
         for kernel in kernels.values():
             without = ("cosine_entropy",) if len(kernel) > MOST_ROWS_DECOMPOSED else ()
-            found |= observe_kernel(kernel, residuals_NC, targets_NC, labels_N, without=without)
+            found |= observe_kernel(kernel, residuals_NC, targets_NC, labels, without=without)
         return found
 
     def _save(self, context: "Context", kernels: "dict[str, Tensor]") -> None:

@@ -1,4 +1,4 @@
-"""Trains a network on images and keeps its snapshots."""
+"""Trains a network on images, tokens or vectors and keeps its snapshots."""
 
 import math
 import time
@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, ClassVar
 from workers.data.digits import Digits
 from workers.errors import ConfigError, Diverged
 from workers.losses import NAMES as LOSSES
-from workers.losses import loss_per_unit
+from workers.losses import check_targets, loss_per_unit
 from workers.models.mlp import Mlp
 from workers.optimizers.sgd import Sgd
+from workers.samples import num_taken
 from workers.schedule import ScheduledOptimizer, log_spaced_steps
 from workers.seeds import role_seed
 from workers.subsets import num_batches, num_seen, permutation, probe, subset
@@ -24,10 +25,9 @@ if TYPE_CHECKING:
 
     from workers.context import Context
     from workers.entk.position_log import PositionLog
-    from workers.images import Images
+    from workers.samples import Samples
 
 PROGRESS_SECONDS = 1.0
-POSITION_PROBE_SIZE = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +45,11 @@ class Train(Workload):
     data: Data = Digits()
     model: Model = Mlp()
     optimizer: ScheduledOptimizer = Sgd()
-    train_size: int | None = setting(512, low=1, help="images of the training set; null: all")
-    test_size: int | None = setting(None, low=1, help="images of the test set that are evaluated; null: all")
+    train_size: int | None = setting(512, low=1, help="samples of the training set (images, sequences); null: all")
+    test_size: int | None = setting(None, low=1, help="samples of the test set that are evaluated; null: all")
     num_steps: int = setting(100, low=1)
     batch_size: int = setting(64, low=1)
-    loss: str = setting("cross_entropy", choices=LOSSES, help="mse: half the squared distance to the one-hot label")
+    loss: str = setting("cross_entropy", choices=LOSSES, help="mse: half the squared distance to the one-hot label, or to the value")
     seed: int = setting(0, low=0, help="of initialisation, subset and order")
     seed_init: int | None = setting(None, low=0, help="null: from seed")
     seed_subset: int | None = setting(None, low=0, help="null: from seed")
@@ -60,6 +60,7 @@ class Train(Workload):
     position_windows_per_decade: int = setting(
         0, low=0, added=True, help="log-spaced windows of 10 steps with rows chi_loss, chi_net, chi_pos and delta_loss; 0: none"
     )
+    position_probe_size: int = setting(64, low=1, added=True, help="samples of the fixed probe set of every second window")
     checkpoint_every_seconds: float = setting(120.0, above=0, identity=False, unit="s")
 
     def check(self) -> None:
@@ -84,12 +85,17 @@ class Train(Workload):
         """Steps whose weights are kept."""
         return log_spaced_steps(self.num_steps, self.num_snapshots)
 
-    def build(self, images: "Images") -> "nn.Module":
+    def build(self, samples: "Samples") -> "nn.Module":
         """The network at initialisation, on the CPU."""
         import torch
 
+        if samples.has_tokens != self.model.reads_tokens:
+            wanted = "tokens, and this data set has none" if self.model.reads_tokens else "numbers, and this data set has tokens"
+            raise ConfigError(f"model={self.model.plugin_name()} reads {wanted} (data={self.data.plugin_name()}); change one of the two")
+        check_targets(self.loss, are_values=samples.train_targets.dtype.kind == "f")
         seed = role_seed(self.seed, "init", self.seed_init)
-        return self.model.build(images.input_shape, images.num_classes, seed).to(getattr(torch, self.dtype))  # type: ignore[no-any-return]
+        module = self.model.build(samples.input_shape, samples.num_outputs, seed)
+        return module.to(getattr(torch, self.dtype))  # type: ignore[no-any-return]
 
     def load_snapshot(self, path: Path) -> "nn.Module":
         """The network of a snapshot file, on the CPU."""
@@ -100,10 +106,10 @@ class Train(Workload):
         return module.eval()
 
     def run(self, context: "Context") -> Iterator[Row]:
-        """Rows `train_loss`, `test_loss`, `test_accuracy` and `images_seen` by step, then sizes and compute.
+        """Rows `train_loss`, `test_loss`, `test_accuracy` and `images_seen` (or `tokens_seen`, ...) by step, then sizes and compute.
 
         With `position_windows_per_decade`, also the loss-network-position decomposition (D3, D6) of the batches of each window at its
-        middle step, `chi_loss` and so on, and in every second window that of a fixed set of test images, `probe_chi_loss` and so on.
+        middle step, `chi_loss` and so on, and in every second window that of a fixed set of test samples, `probe_chi_loss` and so on.
         delta_loss of the windows is ||grad L||^2 of the whole training set, estimated without bias from pairs of samples of a batch.
         """
         run = _Run(self, context)
@@ -127,55 +133,52 @@ class _Run:
         from workers.layers import parameter_groups
 
         self.settings, self.context = settings, context
-        images = settings.data.load()
-        self.module = settings.build(images).to(context.device)
+        self.samples = samples = settings.data.load()
+        self.module = settings.build(samples).to(context.device)
         self.optimizer = settings.optimizer.build(parameter_groups(self.module, normalised=settings.optimizer.normalised))
+        num_train = len(samples.train_targets)
         chosen = subset(
-            *_size("train_size", settings.train_size, len(images.train_labels)), role_seed(settings.seed, "subset", settings.seed_subset)
+            num_train, num_taken("train_size", settings.train_size, num_train), role_seed(settings.seed, "subset", settings.seed_subset)
         )
-        num_test = _size("test_size", settings.test_size, len(images.test_labels))[1]
-        dtype = getattr(torch, settings.dtype)
-        self.train_inputs = torch.from_numpy(images.train_images[chosen]).to(context.device, dtype)
-        self.train_labels = torch.from_numpy(images.train_labels[chosen]).to(context.device)
         # the test set in a fixed order of its own: data sets that are sorted by class have unlike beginnings
-        test = permutation(len(images.test_labels), 0)[:num_test]
-        self.test_inputs = torch.from_numpy(images.test_images[test]).to(context.device, dtype)
-        self.test_labels = torch.from_numpy(images.test_labels[test]).to(context.device)
+        num_test = len(samples.test_targets)
+        test = permutation(num_test, 0)[: num_taken("test_size", settings.test_size, num_test)]
+        self.dtype = getattr(torch, settings.dtype)
+        self.train_inputs, self.train_targets = samples.train(chosen, context.device, self.dtype)
+        self.test_inputs, self.test_targets = samples.test(test, context.device, self.dtype)
         self.batch_size = min(settings.batch_size, len(chosen))
         self.evaluated = frozenset(log_spaced_steps(settings.num_steps, settings.num_evaluations))
         self.kept = frozenset(settings.snapshot_steps())
         self.order_seed = role_seed(settings.seed, "order", settings.seed_order)
-        self.epoch, self.order = -1, self.train_labels
-        self.position = self._position_log(images)
+        self.epoch, self.order = -1, self.train_targets
+        self.position = self._position_log()
         self.checkpointed = self.reported = time.monotonic()
 
-    def _position_log(self, images: "Images") -> "PositionLog | None":
+    def _position_log(self) -> "PositionLog | None":
         per_decade = self.settings.position_windows_per_decade
         if not per_decade:
             return None
-        import torch
-
         from workers.entk.position_log import PositionLog
 
-        index = probe(len(images.test_labels), min(POSITION_PROBE_SIZE, len(images.test_labels)))
-        inputs_N = torch.from_numpy(images.test_images[index]).to(self.train_inputs)
+        num_test = len(self.samples.test_targets)
+        index = probe(num_test, min(self.settings.position_probe_size, num_test))
         return PositionLog(
             num_steps=self.settings.num_steps,
             per_decade=per_decade,
             unit_loss=partial(loss_per_unit, self.settings.loss),
-            probe=(inputs_N, torch.from_numpy(images.test_labels[index]).to(self.context.device)),
-            pool_size=len(self.train_labels),
+            probe=self.samples.test(index, self.context.device, self.dtype),
+            pool_size=len(self.train_targets),
         )
 
     def update(self, step: int) -> Iterator[Row]:
         """The update number `step`; its batch follows from the seed and the number alone. Rows of a window that is complete."""
         from workers import training
 
-        epoch, number = divmod(step, num_batches(len(self.train_labels), self.batch_size))
+        epoch, number = divmod(step, num_batches(len(self.train_targets), self.batch_size))
         if epoch != self.epoch:
             self.epoch, self.order = epoch, self._order(epoch)
         index = self.order[number * self.batch_size : (number + 1) * self.batch_size]
-        batch, mixes = (self.train_inputs[index], self.train_labels[index]), self.settings.model.mixes_samples
+        batch, mixes = (self.train_inputs[index], self.train_targets[index]), self.settings.model.mixes_samples
         at_once = self.batch_size if mixes else self.context.micro_batch(self.batch_size)
         look = None
         if self.position is not None and self.position.measures(step):
@@ -188,7 +191,7 @@ class _Run:
     def _order(self, epoch: int) -> "Tensor":
         import torch
 
-        return torch.from_numpy(permutation(len(self.train_labels), self.order_seed, epoch)).to(self.context.device)
+        return torch.from_numpy(permutation(len(self.train_targets), self.order_seed, epoch)).to(self.context.device)
 
     def look(self, step: int) -> Iterator[Row]:
         """The rows and the snapshot of a step where they are due; Diverged after the rows of a loss that is no number."""
@@ -199,8 +202,10 @@ class _Run:
         train_loss, test_loss, accuracy = self._evaluate()
         yield Row(step=step, name="train_loss", value=train_loss)
         yield Row(step=step, name="test_loss", value=test_loss)
-        yield Row(step=step, name="test_accuracy", value=accuracy)
-        yield Row(step=step, name="images_seen", value=step * self.batch_size)
+        if not self.test_targets.is_floating_point():
+            yield Row(step=step, name="test_accuracy", value=accuracy)
+        for name, count in self.samples.counted().items():
+            yield Row(step=step, name=f"{name}_seen", value=step * self.batch_size * count)
         if not math.isfinite(train_loss) or not math.isfinite(test_loss):
             raise Diverged(f"train_loss is {train_loss}, test_loss {test_loss} at step {step}; try a smaller optimizer.learning_rate")
 
@@ -208,10 +213,11 @@ class _Run:
         """Training loss on as many images of the training set as are tested on, test loss and accuracy."""
         from workers import training
 
-        num_test, at_once = len(self.test_labels), self.context.micro_batch(training.NUM_EVALUATED_AT_ONCE)
-        train = (self.train_inputs[:num_test], self.train_labels[:num_test])
+        num_test = len(self.test_targets)
+        at_once = self.context.micro_batch(training.num_evaluated_at_once(self.samples.units_per_sample))
+        train = (self.train_inputs[:num_test], self.train_targets[:num_test])
         train_loss, _ = training.evaluate(self.module, self.settings.loss, *train, num_at_once=at_once)
-        test_loss, accuracy = training.evaluate(self.module, self.settings.loss, self.test_inputs, self.test_labels, num_at_once=at_once)
+        test_loss, accuracy = training.evaluate(self.module, self.settings.loss, self.test_inputs, self.test_targets, num_at_once=at_once)
         return train_loss, test_loss, accuracy
 
     def _keep(self, step: int) -> None:
@@ -221,15 +227,19 @@ class _Run:
             save_file({name: value.detach().cpu().contiguous() for name, value in self.module.state_dict().items()}, path)
 
     def sizes(self) -> Iterator[Row]:
-        """Rows of size and compute (D7); D is the number of images."""
+        """Rows of size and compute (D7): 6 N D with D all units, such as tokens, and the operations that were counted."""
         from workers import training
+        from workers.layers import num_params
 
         step, seen = self.settings.num_steps, self.settings.num_steps * self.batch_size
-        num_params = sum(parameter.numel() for parameter in self.module.parameters())
-        flops = training.count_flops(self.module, self.settings.loss, self.train_inputs[:1], self.train_labels[:1])
-        yield Row(step=step, name="num_params", value=num_params)
-        yield Row(step=step, name="unique_images", value=num_seen(len(self.train_labels), self.batch_size, step, self.order_seed))
-        yield Row(step=step, name="flops_6nd", value=6 * num_params * seen)
+        count, non_embedding = num_params(self.module)
+        flops = training.count_flops(self.module, self.settings.loss, self.train_inputs[:1], self.train_targets[:1])
+        unique = num_seen(len(self.train_targets), self.batch_size, step, self.order_seed)
+        yield Row(step=step, name="num_params", value=count)
+        yield Row(step=step, name="num_params_non_embedding", value=non_embedding)
+        for name, each in self.samples.counted().items():
+            yield Row(step=step, name=f"unique_{name}", value=unique * each)
+        yield Row(step=step, name="flops_6nd", value=6 * count * seen * self.samples.units_per_sample)
         yield Row(step=step, name="flops_counted", value=flops * seen)
 
     def restore(self) -> int | None:
@@ -266,10 +276,3 @@ class _Run:
 def snapshot_name(step: int) -> str:
     """File of the weights after `step` updates."""
     return f"snapshot-{step}.safetensors"
-
-
-def _size(name: str, size: int | None, available: int) -> tuple[int, int]:
-    """How many images there are and how many of them are taken."""
-    if size is not None and size > available:
-        raise ConfigError(f"{name} must be at most {available}, the images of this data set, got {size}")
-    return available, available if size is None else size

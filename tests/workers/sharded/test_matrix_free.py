@@ -296,7 +296,7 @@ def test_a_network_that_is_not_finite_ends_with_the_name_of_the_weight(root):
     [
         ({"num_eigenvalues": 201}, "num_eigenvalues must be at most 200, the rows of the kernel, got 201"),
         ({"outputs": "traced", "num_eigenvalues": 21}, "num_eigenvalues must be at most 20, the rows of the kernel, got 21"),
-        ({"probe_size": 360}, "probe_size must be at most 359, the test images of this data set, got 360"),
+        ({"probe_size": 360}, "probe_size must be at most 359, the test samples of this data set, got 360"),
         ({"snapshot": "7"}, "snapshot must be one of init, final, got '7'"),
         ({"outputs": "half"}, "outputs must be one of full, traced, got 'half'"),
         ({"num_probes": 3}, "num_probes must be at least 4, got 3"),
