@@ -58,7 +58,7 @@ class Train(Workload):
     num_evaluations: int = setting(8, low=2, help="log-spaced steps with rows; the first and the last always")
     num_snapshots: int = setting(2, low=2, identity=False, help="log-spaced steps with a file; the first and the last always")
     position_windows_per_decade: int = setting(
-        0, low=0, added=True, help="log-spaced windows of 10 steps with rows chi_loss, chi_net, chi_pos and delta_loss; 0: none"
+        0, low=0, added=True, help="log-spaced windows of 10 steps with rows chi_loss, chi_net, chi_pos, delta_loss, batch_loss; 0: none"
     )
     position_probe_size: int = setting(64, low=1, added=True, help="samples of the fixed probe set of every second window")
     checkpoint_every_seconds: float = setting(120.0, above=0, identity=False, unit="s")
@@ -109,8 +109,9 @@ class Train(Workload):
         """Rows `train_loss`, `test_loss`, `test_accuracy` and `images_seen` (or `tokens_seen`, ...) by step, then sizes and compute.
 
         With `position_windows_per_decade`, also the loss-network-position decomposition (D3, D6) of the batches of each window at its
-        middle step, `chi_loss` and so on, and in every second window that of a fixed set of test samples, `probe_chi_loss` and so on.
-        delta_loss of the windows is ||grad L||^2 of the whole training set, estimated without bias from pairs of samples of a batch.
+        middle step, `chi_loss` and so on, with the mean loss of these batches, `batch_loss`; and in every second window that of a fixed
+        set of test samples, `probe_chi_loss` and so on. delta_loss of the windows is ||grad L||^2 of the whole training set, estimated
+        without bias from pairs of samples of a batch.
         """
         run = _Run(self, context)
         start = run.restore()
