@@ -106,6 +106,7 @@ class Dense(nn.Module):
     def __init__(self, fan_in: int, fan_out: int, law: Law, grows: tuple[bool, bool]) -> None:
         super().__init__()
         self.multiplier, self.rates = law.multiplier(fan_in, grows), law.rates(grows)
+        self.is_readout = grows == (True, False)
         self.weight = law.weight((fan_out, fan_in), fan_in, grows)
         self.bias = law.zeros(fan_out)
 
