@@ -89,7 +89,7 @@ class Rotary(nn.Module):
         self.register_buffer("sines", torch.cat((-sines, sines), dim=-1).to(dtype), persistent=False)
 
     def _apply(self, fn: Any, recurse: bool = True) -> "Rotary":
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self._make_tables(self.cosines.dtype, self.cosines.device)
         return self
 
@@ -113,13 +113,15 @@ def causal_attention(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
             pass
     scores = queries @ keys.transpose(-1, -2) / math.sqrt(queries.shape[-1])
     future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
-    return scores.masked_fill(future, -torch.inf).softmax(-1) @ values  # type: ignore[no-any-return]
+    return scores.masked_fill(future, -torch.inf).softmax(-1) @ values
 
 
 class CausalAttention(nn.Module):
     """Heads of `head_dim` (N, T, width) with rotary positions; `num_key_heads` of them have keys and values, None: all."""
 
-    def __init__(self, width: int, head_dim: int, num_places: int, law: Law, *, num_key_heads: int | None = None, base: float = 1e4) -> None:
+    def __init__(
+        self, width: int, head_dim: int, num_places: int, law: Law, *, num_key_heads: int | None = None, base: float = 1e4
+    ) -> None:
         super().__init__()
         self.head_dim, self.num_heads = head_dim, width // head_dim
         self.num_key_heads = num_key_heads or self.num_heads

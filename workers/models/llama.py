@@ -49,7 +49,7 @@ class Llama(Model):
         return self.hidden_multiple * math.ceil(self.hidden_ratio * self.width / self.hidden_multiple - 1e-9)
 
     def build(self, input_shape: tuple[int, ...], num_outputs: int, seed: int) -> "nn.Module":
-        """Maps tokens (N, T), whole numbers below `num_outputs`, to logits (N, T, num_outputs); on the CPU in float32, from `seed` alone."""
+        """Maps tokens (N, T), below `num_outputs`, to logits (N, T, num_outputs); on the CPU in float32, initialised from `seed` alone."""
         from torch import nn
 
         from workers.decoder import Decoder, Embedding, Readout, RmsNorm
