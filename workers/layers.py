@@ -39,10 +39,15 @@ class Law:
 
     def weight(self, shape: tuple[int, ...], fan_in: int, grows: tuple[bool, bool]) -> nn.Parameter:
         """Normal draws."""
-        draws = torch.randn(shape, generator=self.generator)
-        if self.parameterisation == "ntk":
-            return nn.Parameter(draws)
-        return nn.Parameter(draws / math.sqrt(fan_in / self._growth_of_readout(grows)))
+        return nn.Parameter(torch.randn(shape, generator=self.generator) / self._narrowing(fan_in, grows))
+
+    def multiplier_of_unit_weights(self, fan_in: int, grows: tuple[bool, bool]) -> float:
+        """What the inputs of a layer are multiplied by whose weights have variance 1, as it shares them with another."""
+        return self.multiplier(fan_in, grows) / self._narrowing(fan_in, grows)
+
+    def _narrowing(self, fan_in: int, grows: tuple[bool, bool]) -> float:
+        """One over the standard deviation of the weights."""
+        return 1.0 if self.parameterisation == "ntk" else math.sqrt(fan_in / self._growth_of_readout(grows))
 
     def _growth_of_readout(self, grows: tuple[bool, bool]) -> float:
         return self.growth if self.parameterisation == "mup" and grows == (True, False) else 1.0
