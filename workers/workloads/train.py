@@ -169,12 +169,11 @@ class _Run:
         import torch
 
         from workers.frozen import rate_factor
-        from workers.layers import parameter_groups
 
         self.settings, self.context = settings, context
         self.samples = samples = settings.data.load()
         self.module = self.base = settings.build(samples).to(context.device)
-        self.optimizer = settings.optimizer.build(parameter_groups(self.module, normalised=settings.optimizer.normalised))
+        self.optimizer = settings.optimizer.over(self.module)
         self.dtype = getattr(torch, settings.dtype)
         self.train_inputs, self.train_targets = settings.training_set(samples, context.device, self.dtype)
         self.test_inputs, self.test_targets = settings.test_set(samples, context.device, self.dtype)
