@@ -1,21 +1,14 @@
-"""The kernel of infinite width: against integrals, networks of finite width, and the tasks that compare with it."""
+"""The kernel of infinite width: against integrals and against networks of finite width."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
-from task_runs import committed, last
 
 from workers import entk
 from workers.errors import ConfigError
 from workers.infinite_width import ACTIVATIONS, mlp_kernel
-from workers.models.cnn import Cnn
 from workers.models.mlp import Mlp
-from workers.subsets import probe
-from workers.workloads.gram import Gram
-from workers.workloads.infinite_width import InfiniteWidth
-from workers.workloads.train import Train
 
 FUNCTIONS = {"relu": torch.relu, "erf": torch.erf}
 
@@ -65,30 +58,6 @@ def test_without_hidden_layers_it_is_exact_and_a_cross_kernel_is_a_block():
     torch.testing.assert_close(mlp_kernel(deep, inputs()[:2], inputs()[2:]), mlp_kernel(deep, inputs())[:2, 2:])
 
 
-def test_a_task_gives_the_distance_of_its_kernel(tmp_path: Path):
-    model = Mlp(width=256, parameterisation="ntk")
-    task = InfiniteWidth(gram=Gram(train=Train(model=model, num_steps=1), snapshot="init", full=False, probe_size=12))
-    found = last(committed(tmp_path, task))
-    samples = task.gram.train.data.load()
-    x_N = torch.from_numpy(samples.test_inputs[probe(len(samples.test_targets), 12)]).double()
-    limit, kernel = mlp_kernel(model, x_N), entk.gram(task.gram.train.build(samples).double(), x_N, outputs="traced")
-    assert found["relative_kernel_change_traced"] == pytest.approx(float((kernel - limit).norm() / limit.norm()), rel=1e-6)
-    assert found["num_rows"] == 12
-
-
-@pytest.mark.parametrize(
-    ("model", "message"),
-    [
-        (Mlp(), "got model=mlp with standard and relu"),
-        (Mlp(parameterisation="ntk", activation="gelu"), "got model=mlp with ntk and gelu"),
-        (Cnn(), "got model=cnn with standard and relu"),
-    ],
-)
-def test_networks_without_a_closed_form_are_refused_when_planned(model: Mlp | Cnn, message: str):
-    with pytest.raises(ConfigError, match=message):
-        InfiniteWidth(gram=Gram(train=Train(model=model)))
-
-
-def test_the_function_refuses_them_too():
+def test_networks_without_a_closed_form_are_refused():
     with pytest.raises(ConfigError, match="known in closed form for parameterisation=ntk with activation relu or erf"):
         mlp_kernel(Mlp(), inputs())
