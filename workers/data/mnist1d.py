@@ -125,7 +125,8 @@ def _signal(template: "Floats", stream: Stream) -> "Floats":
     size = len(signal)
     signal += _CORRELATED_NOISE * _smoothed(stream.normal(size)) + _NOISE * stream.normal(size)
     signal += _SHEAR * (2.0 * stream.uniform(1) - 1.0) * np.linspace(-0.5, 0.5, size)
-    return np.interp(np.linspace(0, size - 1, LENGTH), np.arange(size), signal)
+    sampled: Floats = np.interp(np.linspace(0, size - 1, LENGTH), np.arange(size), signal)
+    return sampled
 
 
 def _smoothed(noise_L: "Floats") -> "Floats":
@@ -133,6 +134,6 @@ def _smoothed(noise_L: "Floats") -> "Floats":
     import numpy as np
 
     reach = int(4 * _CORRELATION_LENGTH)
-    weights: Floats = np.exp(-0.5 * (np.arange(-reach, reach + 1) / _CORRELATION_LENGTH) ** 2)
+    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / _CORRELATION_LENGTH) ** 2)
     weights /= np.sqrt((weights**2).sum())
     return np.asarray(np.convolve(np.pad(noise_L, reach, mode="wrap"), weights, mode="valid"))

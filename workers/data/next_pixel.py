@@ -26,10 +26,10 @@ _BLOCK = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class NextPixel(Data):
-    """Images row by row, the channels of a pixel one after the other, rounded to the nearest of `levels` equal steps from the darkest to the brightest value.
+    """Images row by row, the channels of a pixel one after the other, each value rounded to one of `levels` grey levels.
 
-    A sequence begins with a token of its own, `levels`, so that all T pixels are targets and the vocabulary is levels + 1. The range of
-    values is that of the first 50,000 training images.
+    The levels are equally spaced between the darkest and the brightest value of the first 50,000 training images. A sequence begins with a
+    token of its own, the number `levels`, so that all T pixels are targets; the vocabulary is levels + 1.
     """
 
     images: Data = Digits()
