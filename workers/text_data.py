@@ -1,6 +1,8 @@
 """What data sets of text share: settings of the tokenizer and of sequences, and tokens that are made once and kept."""
 
 import functools
+import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +31,9 @@ class TextData(Data):
     tokenizer: str = setting("bytes", choices=("bytes", "bpe", "file"), help="bpe: trained on the training split; file: tokenizer_path")
     vocabulary_size: int = setting(4096, low=257, help="of bpe; bytes have 257 tokens, one of them the end of a document")
     tokenizer_path: str | None = setting(None, identity=False, help="a tokenizer.json, for tokenizer=file")
-    tokenizer_mib: float = setting(32.0, above=0, unit="MiB", help="of bpe: how much of the training text it is trained on")
+    tokenizer_mib: float = setting(
+        8.0, above=0, unit="MiB", help="of bpe: about how much of the training text it is trained on, evenly spread"
+    )
     test_every: int = setting(16, low=2, help="every so many-th document is one of the test split")
 
     def sources(self) -> list[Path]:
@@ -95,7 +99,8 @@ def _tokenizer(data: TextData, what: str) -> str:
         return tokenization.read_tokenizer(local(data.files()[-1]))
 
     def train(aside: Path) -> None:
-        max_bytes = round(data.tokenizer_mib * 2**20)
-        aside.write_text(tokenization.trained_bpe(data.documents("train"), data.vocabulary_size, max_bytes))
+        stride = math.ceil(sum(map(len, data.documents("train"))) / (data.tokenizer_mib * 2**20))
+        some = itertools.islice(data.documents("train"), 0, None, max(1, stride))
+        aside.write_text(tokenization.trained_bpe(some, data.vocabulary_size))
 
     return cache.made(f"{what}.tokenizer.json", train).read_text()

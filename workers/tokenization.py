@@ -40,8 +40,8 @@ def bpe_tokens(tokenizer_json: str, documents: Iterable[bytes]) -> "Iterator[Tok
             yield np.array(encoded.ids + end, np.uint32)
 
 
-def trained_bpe(documents: Iterable[bytes], vocabulary_size: int, max_bytes: int) -> str:
-    """A byte-level BPE tokenizer as JSON, trained on the first `max_bytes` of the documents.
+def trained_bpe(documents: Iterable[bytes], vocabulary_size: int) -> str:
+    """A byte-level BPE tokenizer as JSON, trained on documents.
 
     Every text has tokens: the 256 bytes are among them. Two trainings on equal documents give equal texts; there are fewer tokens than
     `vocabulary_size` where no pair occurs twice any more.
@@ -57,7 +57,7 @@ def trained_bpe(documents: Iterable[bytes], vocabulary_size: int, max_bytes: int
         initial_alphabet=sorted(library.pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator((_text(one) for one in _first(documents, max_bytes)), trainer)
+    tokenizer.train_from_iterator((_text(one) for one in documents), trainer)
     return str(tokenizer.to_str())
 
 
@@ -112,14 +112,6 @@ def _library() -> Any:
 
 def _text(document: bytes) -> str:
     return document.decode("utf-8", "replace")
-
-
-def _first(documents: Iterable[bytes], max_bytes: int) -> Iterator[bytes]:
-    for document in documents:
-        if max_bytes <= 0:
-            return
-        yield document[:max_bytes]
-        max_bytes -= len(document)
 
 
 def _batched(documents: Iterable[bytes]) -> Iterator[list[bytes]]:
