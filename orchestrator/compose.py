@@ -65,7 +65,8 @@ def compose(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Compo
     given = _Given(reserved={word.key: word for word in words if is_reserved(word.key)})
     sweep, size = _one_word(given, "sweep"), _one_word(given, "size")
     target, preset = target_of(_one_word(given, "workload"), sweep, dirs)
-    tree = Tree(target, first_choices(words, target))
+    file = confdirs.find("sweep", sweep, dirs) if sweep else None
+    tree = Tree(target, first_choices(words, target, confdirs.chosen_in(file, dirs) if file else {}))
     _refuse_reserved_fields(target)
     given.settings = [word for word in words if not is_reserved(word.key)]
     composer = Composer(
