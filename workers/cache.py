@@ -20,12 +20,12 @@ def made(name: str, make: Callable[[Path], None]) -> Path:
         return path
     try:
         files.make_dirs(path.parent)
-        with files.replacing(path) as aside:
-            make(aside)
     except OSError as error:
-        if error.filename is None or not str(error.filename).startswith(str(path.parent)):
-            raise
-        raise _unwritable(path, error) from error
+        raise _unwritable(path, error.strerror or str(error)) from error
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise _unwritable(path, "permission denied, or a file system that is read-only")
+    with files.replacing(path) as aside:
+        make(aside)
     return path
 
 
@@ -38,8 +38,8 @@ def _folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "eigensweep" / "data"
 
 
-def _unwritable(path: Path, error: OSError) -> ConfigError:
+def _unwritable(path: Path, why: str) -> ConfigError:
     return ConfigError(
-        f"{path} cannot be written ({error.strerror}); prepared data are kept there: set XDG_CACHE_HOME to a folder that can be written, "
+        f"{path} cannot be written ({why}); prepared data are kept there: set XDG_CACHE_HOME to a folder that can be written, "
         "here and on the nodes"
     )
