@@ -119,13 +119,11 @@ def causal_attention(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 class CausalAttention(nn.Module):
     """Heads of `head_dim` (N, T, width) with rotary positions; `num_key_heads` of them have keys and values, None: all."""
 
-    def __init__(
-        self, width: int, head_dim: int, num_places: int, law: Law, *, num_key_heads: int | None = None, base: float = 1e4
-    ) -> None:
+    def __init__(self, width: int, head_dim: int, rotary: Rotary, law: Law, *, num_key_heads: int | None = None) -> None:
         super().__init__()
         self.head_dim, self.num_heads = head_dim, width // head_dim
         self.num_key_heads = num_key_heads or self.num_heads
-        self.rotary = Rotary(num_places, head_dim, base)
+        self.rotary = rotary
         self.queries_keys_values = Dense(width, (self.num_heads + 2 * self.num_key_heads) * head_dim, law, (True, True))
         self.output = Dense(width, width, law, (True, True))
 
@@ -148,6 +146,17 @@ class SwiGlu(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         gate, inside = self.gate_and_inside(inputs).chunk(2, dim=-1)
         return self.output(functional.silu(gate) * inside)  # type: ignore[no-any-return]
+
+
+class TwoBranches(nn.Module):
+    """x + first(x) + second(x): attention and units side by side."""
+
+    def __init__(self, first: nn.Module, second: nn.Module) -> None:
+        super().__init__()
+        self.first, self.second = first, second
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs + self.first(inputs) + self.second(inputs)  # type: ignore[no-any-return]
 
 
 class Decoder(nn.Module):
