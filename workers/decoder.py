@@ -68,7 +68,7 @@ class Rotary(nn.Module):
     def __init__(self, num_places: int, num: int, base: float = 10000.0) -> None:
         super().__init__()
         self.num_places, self.num, self.base = num_places, num, base
-        self._make_tables(torch.get_default_dtype(), torch.get_default_device())
+        self.make_tables(torch.get_default_dtype(), torch.get_default_device())
 
     def forward(self, heads: Tensor) -> Tensor:
         num_places = heads.shape[1]
@@ -80,7 +80,7 @@ class Rotary(nn.Module):
         turned, rest = heads.split((self.num, heads.shape[-1] - self.num), dim=-1)
         return torch.cat((_turned(turned, cosines, sines), rest), dim=-1)
 
-    def _make_tables(self, dtype: torch.dtype, device: torch.device) -> None:
+    def make_tables(self, dtype: torch.dtype, device: torch.device | str) -> None:
         """(T, 1, num) each; the sines of the first half are negative."""
         half = torch.arange(0, self.num, 2, dtype=torch.float64, device=device) / self.num
         angles = torch.arange(self.num_places, dtype=torch.float64, device=device)[:, None, None] / self.base**half
@@ -90,7 +90,7 @@ class Rotary(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> "Rotary":
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self._make_tables(self.cosines.dtype, self.cosines.device)
+        self.make_tables(self.cosines.dtype, self.cosines.device)
         return self
 
 
