@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workers.errors import ConfigError, nearest
-from workers.workload import Model
+from workers.staging import local
+from workers.workload import Data, Model, setting
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +28,26 @@ class Source:
 
     names: tuple[str, ...]
     heads: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointFolder(Data):
+    """A folder of weights, which enters keys by its content and not by its place."""
+
+    path: str | None = setting(None, identity=False, help="the folder with config.json and the weights")
+
+    def files(self) -> list[Path]:
+        """config.json and the weights."""
+        return _Files(self._folder()).all_files()
+
+    def load(self) -> Path:
+        """The folder."""
+        return self._folder()
+
+    def _folder(self) -> Path:
+        if self.path is None:
+            raise ConfigError(f"model=pretrained needs model.folder.path, a folder with {CONFIG} and {' or '.join(WEIGHTS)}")
+        return Path(self.path)
 
 
 def load(folder: str | Path, *, dtype: "torch.dtype | None" = None, num_places: int | None = None) -> "nn.Module":
@@ -130,7 +151,7 @@ def _needed(config: Config, name: str, path: Path) -> Any:
 
 
 def _config(path: Path) -> Config:
-    file = path / CONFIG
+    file = local(path / CONFIG)
     if not file.is_file():
         raise ConfigError(
             f"no {CONFIG} in {path}: a checkpoint is a folder as save_pretrained writes it, with {CONFIG} and {' or '.join(WEIGHTS)}"
@@ -192,6 +213,13 @@ class _Files:
         self.opened: dict[str, Any] = {}
         self.file_of = self._found()
 
+    def all_files(self) -> list[Path]:
+        """Those that are read, in a fixed order."""
+        _config(self.path)
+        indices = [self.path / f"{name}.index.json" for name in WEIGHTS]
+        weights = [self.path / name for name in sorted(set(self.file_of.values()))]
+        return [self.path / CONFIG, *(index for index in indices if index.is_file()), *weights]
+
     def tensor(self, name: str) -> "Tensor":
         """One tensor; ConfigError where there is none of that name."""
         if name not in self.file_of:
@@ -203,10 +231,10 @@ class _Files:
     def _found(self) -> dict[str, str]:
         """The file of each tensor."""
         for name in WEIGHTS:
-            index = self.path / f"{name}.index.json"
+            index = local(self.path / f"{name}.index.json")
             if index.is_file():
                 return dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
-            if (self.path / name).is_file():
+            if local(self.path / name).is_file():
                 return dict.fromkeys(self._opened(name).keys(), name)
         raise ConfigError(
             f"no weights in {self.path}: it must hold {' or '.join(WEIGHTS)}, whole or in pieces with {WEIGHTS[0]}.index.json"
@@ -216,7 +244,7 @@ class _Files:
         import torch
         from safetensors import safe_open
 
-        file = self.path / name
+        file = local(self.path / name)
         if name not in self.opened:
             if not file.is_file():
                 raise ConfigError(f"the index in {self.path} names {name}, which is not there; copy all files of the checkpoint")

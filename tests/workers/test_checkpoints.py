@@ -8,13 +8,22 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from task_runs import committed, last
+from token_package.echoes import Echoes
 from torch import Tensor
 from torch.testing import assert_close
 
 from workers import checkpoints, entk
+from workers.checkpoints import CheckpointFolder
 from workers.errors import ConfigError
 from workers.layers import num_params
 from workers.losses import loss_per_unit
+from workers.models.pretrained import Pretrained
+from workers.optimizers.adam import Adam
+from workers.subsets import probe
+from workers.workloads.gram import Gram
+from workers.workloads.position import Position
+from workers.workloads.train import Train
 
 WIDTH, HEADS, HIDDEN, VOCABULARY, DEPTH, PLACES = 16, 4, 20, 13, 2, 10
 SIZE = WIDTH // HEADS
@@ -279,3 +288,47 @@ def test_a_folder_without_its_files_is_refused(tmp_path):
 def test_what_is_not_known_or_does_not_fit_is_refused(tmp_path, changed, message):
     with pytest.raises(ConfigError, match=message):
         checkpoints.load(written(tmp_path, {**LLAMA, **changed}, llama_weights()))
+
+
+# -- in tasks -----------------------------------------------------------------------------------------------------------------
+
+
+def task(folder: Path, **settings) -> Train:
+    model = Pretrained(folder=CheckpointFolder(path=str(folder)))
+    return Train(data=Echoes(vocabulary=VOCABULARY), model=model, optimizer=Adam(), train_size=32, batch_size=8, num_steps=2, **settings)
+
+
+def test_positions_and_kernels_of_a_checkpoint_are_tasks(tmp_path):
+    folder, samples = written(tmp_path / "weights", LLAMA, llama_weights()), Echoes(vocabulary=VOCABULARY).load()
+    module, index = checkpoints.load(folder, dtype=torch.float64), probe(32, 3)
+    batch = torch.from_numpy(samples.test_inputs[index]), torch.from_numpy(samples.test_targets[index])
+    found = last(committed(tmp_path, Position(train=task(folder), snapshot="init", probe_size=3, estimator="exact")))
+    slow = entk.lnp(module, partial(loss_per_unit, "cross_entropy"), batch, estimator="exact", num_micro_batches=3)
+    for name in ("chi_loss", "chi_net", "chi_pos", "mean_loss"):
+        assert found[name] == pytest.approx(getattr(slow, name), rel=1e-9)
+    traced = last(committed(tmp_path, Gram(train=task(folder), snapshot="init", probe_size=3, full=False)))
+    assert traced["trace"] == pytest.approx(slow.chi_net / VOCABULARY)
+
+
+def test_a_checkpoint_enters_keys_by_its_content(tmp_path, monkeypatch):
+    from orchestrator.compose import compose
+    from orchestrator.sweep import expand
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    other = llama_weights() | {"model.norm.weight": torch.zeros(WIDTH)}
+    folders = [written(tmp_path / name, LLAMA, weights) for name, weights in (("a", llama_weights()), ("b", llama_weights()), ("c", other))]
+    words = ["workload=position", "snapshot=init", "data=token_package.echoes", "model=pretrained", "probe_size=4"]
+    keys = [expand(compose([*words, f"model.folder.path={folder}"])).keys for folder in folders]
+    assert keys[0] == keys[1]
+    assert not set(keys[0]) & set(keys[2])
+
+
+def test_a_training_refuses_more_tokens_than_the_checkpoint_has(tmp_path):
+    folder = written(tmp_path, LLAMA, llama_weights())
+    with pytest.raises(
+        ConfigError, match="the checkpoint knows 13 tokens and the data set has 20; tokenise the data as for the checkpoint"
+    ):
+        Pretrained(folder=CheckpointFolder(path=str(folder))).build((7,), 20, 0)
+    with pytest.raises(ConfigError, match=r"model=pretrained needs model\.folder\.path, a folder with config\.json"):
+        Pretrained().build((7,), 13, 0)
