@@ -64,25 +64,40 @@ def expanded(composed: Composed) -> Sweep:
         yaml=composed.sweep,
         budget=composed.budget,
         site=composed.site,
+        chosen=composed.chosen,
     )
 
 
 def _expand(tasks: _Tasks, combo: Combo, base: Workload, path: str, points: Sequence[Point], used: set[str]) -> _Node:
     """Expand the workload at `path` and, before it, its inputs."""
     used.add(base.plugin_name())
-    own = [i for i, axis in enumerate(tasks.axes) if not axis.is_group and _below(axis.path, path)]
+    own = _own_axes(tasks.axes, path)
     paths = [_below(tasks.axes[i].path, path) for i in own]
     distinct = list(dict.fromkeys(map(_picker(own), points)))
     children = {}
     for name, value in base.inputs().items():
         below = f"{path}.{name}" if path else name
         node = _expand(tasks, combo, value, below, points, used)
-        children[name] = (
-            node,
-            _picker([own.index(i) for i, axis in enumerate(tasks.axes) if not axis.is_group and _below(axis.path, below)]),
-        )
+        children[name] = (node, _picker([own.index(i) for i in _own_axes(tasks.axes, below)]))
     values = [list(tasks.axes[i].values) for i in own]
-    return _Expansion(tasks, base, path, paths, values, distinct, children).run()
+    return _Expansion(tasks, base, path, paths, values, distinct, children, _free_values(tasks.axes, _picker(own), points)).run()
+
+
+def _own_axes(axes: Sequence[Axis], path: str) -> list[int]:
+    """The axes that are settings of the workload at `path`, or of what stands below it."""
+    return [i for i, axis in enumerate(axes) if not axis.is_group and not axis.is_free and _below(axis.path, path)]
+
+
+def _free_values(axes: Sequence[Axis], pick: _Pick, points: Sequence[Point]) -> dict[str, dict[Point, Any]]:
+    """Quantities that are no settings: their values at the points of one workload, where all points of the grid agree."""
+    found: dict[str, dict[Point, Any]] = {}
+    for i, axis in enumerate(axes):
+        if axis.is_free:
+            values: dict[Point, set[int]] = {}
+            for point in points:
+                values.setdefault(pick(point), set()).add(point[i])
+            found[axis.path] = {own: axis.values[next(iter(ones))] if len(ones) == 1 else None for own, ones in values.items()}
+    return found
 
 
 @dataclass(slots=True)
@@ -96,6 +111,7 @@ class _Expansion:
     values: list[list[Any]]
     points: list[Point]
     children: dict[str, tuple[_Node, _Pick]]
+    free: dict[str, dict[Point, Any]]
     tree: Tree | None = None
     getters: dict[str, Callable[[Any], Any]] = field(default_factory=dict)
 
@@ -232,6 +248,7 @@ class _Expansion:
             resource_index=index if len(table) > 1 else [0],
             seconds=seconds if len(set(seconds)) > 1 else seconds[:1],
             size=len(rows),
+            free={name: [table[point] for point in points] for name, table in self.free.items()},
         )
 
     def _resources(self, rows: list[int], instances: list[Workload]) -> tuple[list[Resources], list[int]]:

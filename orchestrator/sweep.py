@@ -2,7 +2,7 @@
 
 import bisect
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cost import grown as grown_budget
@@ -16,13 +16,18 @@ if TYPE_CHECKING:
     from orchestrator.composed import Composed
 
 
+# in place of a column: the values stand row by row
+_FREE = -1
+
+
 @dataclass(slots=True, kw_only=True)
 class Block:
     """Tasks of one workload that differ in a few settings only; they stand together in the sweep's order.
 
     `path`: from the target to this input ("" for the target itself). `varying`: settings below `path`; `values` and
     `indices` hold their values, one list each. `inputs`: positions of the input tasks, one list an input field.
-    `resources`: distinct ones, `resource_index` chooses. A list of length one stands for all tasks.
+    `resources`: distinct ones, `resource_index` chooses. A list of length one stands for all tasks. `free`: quantities that are no
+    settings, None where a task has several.
     """
 
     workload: str
@@ -39,6 +44,7 @@ class Block:
     resource_index: list[int]
     seconds: list[float | None]
     size: int
+    free: dict[str, list[Any]]
 
     def varying_values(self, row: int) -> dict[str, Any]:
         """Values of the settings that differ within the block."""
@@ -86,6 +92,7 @@ class Block:
             resource_index=column(self.resource_index),
             seconds=column(self.seconds),
             size=len(rows),
+            free={name: [values[row] for row in rows] for name, values in self.free.items()},
         )
 
 
@@ -104,6 +111,7 @@ class Sweep:
     yaml: str | None = None
     budget: dict[str, Any] = field(default_factory=dict)
     site: dict[str, Any] = field(default_factory=dict)
+    chosen: list[dict[str, Any]] = field(default_factory=list)
     _starts: list[int] = field(default_factory=list)
     _plans: dict[int, list[tuple[str, int | None, Any]]] = field(default_factory=dict)
     _shapes: dict[tuple[int, int], Resources] = field(default_factory=dict)
@@ -143,15 +151,22 @@ class Sweep:
         block, row = self.blocks[number], index - self._starts[number]
         found = {}
         for name, column, fixed in self._plan(number):
-            found[name] = fixed if column is None else block.values[column][block.indices[column][row]]
+            if column == _FREE:
+                if fixed[row] is not None:
+                    found[name] = fixed[row]
+            else:
+                found[name] = fixed if column is None else block.values[column][block.indices[column][row]]
         return found
 
     def _plan(self, number: int) -> list[tuple[str, int | None, Any]]:
-        """For each axis that reaches a block: its name, and the column or the value that all its tasks share."""
+        """For each axis that reaches a block: its name, and the column, or the value that all its tasks share, or those of its rows."""
         if number not in self._plans:
             block = self.blocks[number]
             plan: list[tuple[str, int | None, Any]] = []
             for axis in self.axes:
+                if axis.is_free:
+                    plan += [(axis.name, _FREE, block.free[axis.path])] if axis.path in block.free else []
+                    continue
                 path = _below(axis.path, block.path)
                 if path in block.varying:
                     plan.append((axis.name, block.varying.index(path), None))
@@ -212,7 +227,7 @@ class Sweep:
 
     def to_body(self) -> dict[str, Any]:
         """Plain JSON, for the manifest."""
-        names = ("name", "target", "keys", "launcher", "command", "extra_targets", "yaml", "budget", "site")
+        names = ("name", "target", "keys", "launcher", "command", "extra_targets", "yaml", "budget", "site", "chosen")
         body = {name: getattr(self, name) for name in names}
         body["axes"] = [asdict(axis) for axis in self.axes]
         body["blocks"] = [{name: getattr(block, name) for name in Block.__slots__} for block in self.blocks]
@@ -222,11 +237,14 @@ class Sweep:
     def from_body(body: Mapping[str, Any]) -> "Sweep":
         """The sweep of a manifest's body."""
         axes = [Axis(**{**axis, "values": tuple(_hashable(value) for value in axis["values"])}) for axis in body["axes"]]
-        blocks = [Block(**{name: block[name] for name in Block.__slots__}) for block in body["blocks"]]
+        blocks = [
+            Block(**{name: block[name] for name in Block.__slots__ if name != "free"}, free=block.get("free", {}))
+            for block in body["blocks"]
+        ]
         for block in blocks:
             block.values = [[_hashable(value) for value in column] for column in block.values]
         names = ("name", "target", "keys", "launcher", "command", "extra_targets", "yaml", "budget", "site")
-        return Sweep(axes=axes, blocks=blocks, **{name: body[name] for name in names})
+        return Sweep(axes=axes, blocks=blocks, chosen=body.get("chosen", []), **{name: body[name] for name in names})
 
     def union(self, other: "Sweep") -> "Sweep":
         """This sweep with the tasks of `other` that it lacks; ConfigError where they have different targets."""
@@ -258,6 +276,7 @@ class Sweep:
             yaml=self.yaml,
             budget=grown_budget(self.budget, other.budget),
             site=self.site,
+            chosen=[*self.chosen, *(one for one in other.chosen if one not in self.chosen)],
         )
         targets = {moved[index] for index in range(len(other)) if other.is_target(index)} | set(extra)
         grown.extra_targets = sorted(index for index in targets if grown._at(index)[0].path)
@@ -307,5 +326,5 @@ def _merged(ours: list[Axis], theirs: list[Axis]) -> list[Axis]:
     for axis in theirs:
         earlier = found.get(axis.path)
         values = tuple(dict.fromkeys((*earlier.values, *axis.values))) if earlier else axis.values
-        found[axis.path] = Axis(axis.name, axis.path, axis.type, values, axis.is_group)
+        found[axis.path] = replace(axis, values=values)
     return named(found.values())

@@ -63,6 +63,7 @@ class Workload(Plugin):
 
     `version` rises when the numbers change. `deterministic`: two executions give bitwise equal rows, else rows may differ by the
     relative `tolerance`. `halves_batches`: its micro-batch may be halved with the same result (see `Context.micro_batch`).
+    `quantities`: what it counts of itself for derived settings, with the settings that each follows from.
     `tables`: further tables, name -> {column: Arrow type}. `accepts_diverged`: runs although an input diverged.
     """
 
@@ -72,6 +73,12 @@ class Workload(Plugin):
     accepts_diverged: ClassVar[bool] = False
     halves_batches: ClassVar[bool] = False
     tables: ClassVar[Mapping[str, Mapping[str, str]]] = {}
+    quantities: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+
+    @classmethod
+    def quantity(cls, name: str, **settings: Any) -> float:
+        """One of `quantities`, from those settings alone, worked out on the login node before there is a task."""
+        raise NotImplementedError
 
     def resources(self) -> Resources:
         """What this task needs, which may depend on its settings."""

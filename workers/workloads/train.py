@@ -2,11 +2,11 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from workers.data.digits import Digits
 from workers.errors import ConfigError, Diverged
@@ -14,6 +14,7 @@ from workers.losses import NAMES as LOSSES
 from workers.losses import check_targets, loss_per_unit
 from workers.models.mlp import Mlp
 from workers.optimizers.sgd import Sgd
+from workers.quantities import QUANTITIES, quantity
 from workers.samples import num_taken
 from workers.schedule import ScheduledOptimizer, log_spaced_steps
 from workers.seeds import role_seed
@@ -41,6 +42,7 @@ class Train(Workload):
 
     version: ClassVar[int] = 1
     halves_batches: ClassVar[bool] = True
+    quantities: ClassVar[Mapping[str, tuple[str, ...]]] = QUANTITIES
 
     data: Data = Digits()
     model: Model = Mlp()
@@ -62,6 +64,11 @@ class Train(Workload):
     )
     position_probe_size: int = setting(64, low=1, added=True, help="samples of the fixed probe set of every second window")
     checkpoint_every_seconds: float = setting(120.0, above=0, identity=False, unit="s")
+
+    @classmethod
+    def quantity(cls, name: str, **settings: Any) -> float:
+        """Parameters, units of a sample and of a step (see `workers.quantities`)."""
+        return quantity(name, **settings)
 
     def check(self) -> None:
         """Spectral position is of samples that do not depend on each other."""
