@@ -3,8 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from orchestrator.derive import free_type
-from orchestrator.grid import Axis, Point
+from orchestrator.grid import Axis, Point, free_type
 from orchestrator.overrides import Spaced
 from orchestrator.paths import Setting, Tree
 from workers.errors import ConfigError
@@ -20,7 +19,7 @@ def typed_axes(values: Mapping[str, list[Any]], free: set[str], tree: Tree, tree
             yield Axis(path, path, free_type(path, plain), plain, is_free=True)
         else:
             settings = [one.resolve(path) for one in trees]
-            _refuse_as_axis(settings[0])
+            refuse_as_axis(settings[0])
             first, *_ = [[_coerced(setting, value) for value in written] for setting in settings]
             rounded = any(isinstance(value, Spaced) for value in written)
             yield Axis(path, path, settings[0].type_name, tuple(dict.fromkeys(first) if rounded else first))
@@ -53,12 +52,13 @@ def own_points(options: dict[str, str], axes: list[Axis], points: list[Point]) -
     return [point for point in points if all(axis.values[point[i]] == options[axis.path] for i, axis in groups)] if options else points
 
 
-def _refuse_as_axis(setting: Setting) -> None:
-    """ConfigError for a setting that has no values, or whose values make no tasks of their own."""
+def refuse_as_axis(setting: Setting) -> Setting:
+    """The setting; ConfigError for a setting that has no values, or whose values make no tasks of their own."""
     if not setting.is_leaf:
         raise ConfigError(f"axis {setting.path} holds settings, not a value; sweep one of them, as in {setting.path}.NAME")
     if not setting.field.metadata.get("identity", True):
         raise ConfigError(f"{setting.path} changes no result (it is no part of a task's identity), so it cannot be an axis; give one value")
+    return setting
 
 
 def _coerced(setting: Setting, value: Any) -> Any:

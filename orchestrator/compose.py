@@ -83,7 +83,7 @@ class _Composition:
         self.fixed: list[Override] = []
         self.swept: dict[str, list[Any]] = {}
         self.deleted: dict[str, Override] = {}
-        self.unknown: dict[str, tuple[Override, UnknownName]] = {}
+        self.unknown: dict[str, UnknownName] = {}
         self.first: tuple[dict[str, str], Any] | None = None
         self._sort_words()
 
@@ -97,7 +97,7 @@ class _Composition:
             [*given, *(Axis(rule.path, rule.path, "", (), is_free=rule.is_free, formula=rule.text) for rule in self.axes.rules)]
         )
         zips = [[grid.find(path, axes).path for path in paths] for paths in self.axes.zips]
-        if self.axes.rules:
+        if self.axes.rules or self.axes.free:
             axes, points = self._derived(combos, axes, grid.points(axes[: len(given)], zips))
         else:
             points = grid.points(axes, zips, self.axes.filter)
@@ -135,7 +135,7 @@ class _Composition:
             try:
                 setting = self._setting(word.key)
             except UnknownName as error:
-                self.unknown[word.key] = (word, error)  # perhaps a quantity that settings are derived from
+                self._take_unknown(word, error)
                 continue
             if setting.path in seen:
                 raise ConfigError(f"{word.line!r} and {seen[setting.path]!r} set the same {setting.path}; keep one of the two")
@@ -152,6 +152,14 @@ class _Composition:
                 self.fixed.append(word)
             else:
                 raise ConfigError(f"{setting.path} holds settings, not a value; set one of them, as in {setting.path}.NAME=...")
+
+    def _take_unknown(self, word: Override, error: UnknownName) -> None:
+        """What names no setting is perhaps a quantity that settings are derived from."""
+        self.unknown[word.key] = error
+        if word.delete:
+            self.deleted[word.key] = word
+        else:
+            self.swept[word.key] = [word.value] if word.values is None else list(word.values)
 
     def _glob(self, word: Override, setting: Setting) -> list[str]:
         if not setting.is_plugin:
@@ -281,7 +289,7 @@ class _Composition:
             if path in self.axes.values:
                 raise ConfigError(f"axis {path} is given twice, the second time as {name!r}; keep one of the two")
             self.axes.values[path] = axis_values(path, values)
-        self._take_unknown(used)
+        self._refuse_unknown(used)
         for path in list(self.axes.values):
             if path in self.deleted:
                 del self.axes.values[path]
@@ -308,16 +316,12 @@ class _Composition:
         self.axes.free.add(name)
         return name
 
-    def _take_unknown(self, used: set[str]) -> None:
-        """Words of the command line for quantities that are no settings."""
-        for name, (word, error) in self.unknown.items():
+    def _refuse_unknown(self, used: set[str]) -> None:
+        """Words of the command line that name no setting must be used by expressions."""
+        for name, error in self.unknown.items():
             if name not in used:
                 raise error
             self.axes.free.add(name)
-            if word.delete:
-                self.deleted[name] = word
-            else:
-                self.swept[name] = [word.value] if word.values is None else list(word.values)
 
     def _collect_rules(self, rules: Mapping[str, Any], section: dict[str, Any], used: set[str]) -> None:
         """Derived settings, but those that the command line gives a value or takes away."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orchestrator import expression, grid
+from orchestrator.axes import refuse_as_axis
 from orchestrator.expression import Call
 from orchestrator.grid import Axis, Point
 from orchestrator.paths import Setting, Tree
@@ -124,7 +125,11 @@ class _Evaluation:
         try:
             value = self.compiled[rule.path](self._lookup)
         except UnknownName as error:
+            if str(error).startswith("sweep.derive."):
+                raise
             raise UnknownName(f"sweep.derive.{rule.path}: {error}") from None
+        except ConfigError:
+            raise
         except (ArithmeticError, TypeError, ValueError) as error:
             raise ConfigError(f"{rule.path}: cannot work out {rule.text!r} at {self._words()} ({error})") from None
         if isinstance(value, float) and not math.isfinite(value):
@@ -258,8 +263,8 @@ def _checked(axis: Axis, places: Sequence[Place], axes: Sequence[Axis], points: 
     if not axis.formula:
         return axis
     if axis.is_free:
-        return replace(axis, type=free_type(axis.path, axis.values))
-    setting = places[0].tree.resolve(axis.path)
+        return replace(axis, type=grid.free_type(axis.path, axis.values))
+    setting = refuse_as_axis(places[0].tree.resolve(axis.path))
     used = {point[i]: point for point in reversed(points)}
     for index, point in used.items():
         try:
@@ -268,20 +273,6 @@ def _checked(axis: Axis, places: Sequence[Place], axes: Sequence[Axis], points: 
             given = [one for one in axes if not one.formula]
             raise ConfigError(f"{error}: it follows from {axis.formula!r} at {words(given, point[: len(given)])}") from None
     return replace(axis, type=setting.type_name)
-
-
-def free_type(name: str, values: Sequence[Any]) -> str:
-    """Type of an axis that is no setting; ConfigError unless it holds numbers, or texts."""
-    kinds = {type(value) for value in values}
-    if kinds <= {int}:
-        return "int"
-    if kinds <= {int, float}:
-        return "float"
-    if kinds == {str}:
-        return "str"
-    raise ConfigError(
-        f"{name} is no setting but a quantity that others are derived from: its values must be numbers or texts, got {values}"
-    )
 
 
 def _refuse_alike(axes: Sequence[Axis], points: Sequence[Point]) -> None:

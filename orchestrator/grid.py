@@ -167,3 +167,17 @@ def _names(axes: Sequence[Axis]) -> str:
 def words(filter: str) -> set[str]:
     """The names in a filter, and the parts of dotted ones; quoted texts are none."""
     return set(re.findall(r"[A-Za-z_]\w*", re.sub(r"'[^']*'", "", filter)))
+
+
+def free_type(name: str, values: Sequence[Any]) -> str:
+    """Type of an axis that is no setting; ConfigError unless it holds numbers, or texts."""
+    kinds = {type(value) for value in values}
+    if kinds <= {int}:
+        return "int"
+    if kinds <= {int, float}:
+        return "float"
+    if kinds == {str}:
+        return "str"
+    raise ConfigError(
+        f"{name} is no setting but a quantity that others are derived from: its values must be numbers or texts, got {values}"
+    )
