@@ -62,3 +62,19 @@ def scalars(commit: Commit) -> dict[tuple[str, int], float]:
 def last(commit: Commit) -> dict[str, float]:
     """The last value of each scalar."""
     return {name: value for (name, _), value in scalars(commit).items()}
+
+
+class StopAfter(threading.Event):
+    """Is set when it is asked for the n-th time: the workload asks once a step."""
+
+    def __init__(self, num_steps: int) -> None:
+        super().__init__()
+        self.left = num_steps
+
+    def is_set(self) -> bool:
+        self.left -= 1
+        return self.left <= 0
+
+
+def contents(root: Path, commit: Commit) -> dict[str, bytes]:
+    return {payload.name: taskdir.payload_path(root, commit, payload.name).read_bytes() for payload in commit.files}

@@ -37,6 +37,12 @@ def values(targets: "Tensor", num_outputs: int) -> "Tensor":
     return targets if targets.is_floating_point() else functional.one_hot(targets.long(), num_outputs)
 
 
+def units(outputs: "Tensor", targets: "Tensor") -> "tuple[Tensor, Tensor]":
+    """Outputs (N, C) and targets (N,) or (N, C) of all units along one axis: tokens of sequences, one sequence after the other."""
+    flat_NC = outputs.flatten(0, -2)
+    return flat_NC, targets if targets.is_floating_point() else targets.flatten()
+
+
 def check_targets(name: str, *, are_values: bool) -> None:
     """ConfigError for the cross entropy of targets that are values, not labels."""
     if name == "cross_entropy" and are_values:

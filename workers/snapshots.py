@@ -24,8 +24,14 @@ def check_snapshot(train: Train, snapshot: str) -> None:
         )
 
 
+def num_units(train: Train, probe_size: int) -> int:
+    """Units of the loss on a probe set (D2), as far as that is known without reading the data."""
+    shapes = train.data.shapes() if train.model.reads_tokens else None
+    return probe_size * (shapes[1][1] if shapes else 1)
+
+
 def check_probe(train: Train, size: int) -> None:
-    """The test set must have `size` images, where it is known how many it has without reading them."""
+    """The test set must have `size` samples, where it is known how many it has without reading them."""
     if shapes := train.data.shapes():
         _refuse_more(size, shapes[1][0])
 
