@@ -102,7 +102,10 @@ def _free_values(axes: Sequence[Axis], pick: _Pick, points: Sequence[Point]) -> 
 
 @dataclass(slots=True)
 class _Expansion:
-    """All tasks of one workload at one place: a base, and the points at which a few settings differ."""
+    """All tasks of one workload at one place: a base, and the points at which a few settings differ.
+
+    `is_point`: they are the grid's own and their inputs, not only what such a one goes on from.
+    """
 
     tasks: _Tasks
     base: Workload
@@ -112,14 +115,31 @@ class _Expansion:
     points: list[Point]
     children: dict[str, tuple[_Node, _Pick]]
     free: dict[str, dict[Point, Any]]
+    is_point: bool = True
+    earlier: list[int | None] = field(default_factory=list)
     tree: Tree | None = None
     getters: dict[str, Callable[[Any], Any]] = field(default_factory=dict)
 
     def run(self) -> _Node:
         content = {path: self._content(data) for path, data in _data(self.base, "")}
         instances = self._instances()
+        self.earlier = [self._earlier(instance, point) for instance, point in zip(instances, self.points)]
         keys = self._keys(content)
         return self._added(keys, instances, content)
+
+    def _earlier(self, instance: Workload, point: Point) -> int | None:
+        """Position of the task that this one goes on from, which is added before it; None where it begins anew."""
+        earlier = instance.earlier()
+        if earlier is None:
+            return None
+        content = {path: self._content(data) for path, data in _data(earlier, "")}
+        key = identity.task_key(earlier, content, {})
+        if key not in self.tasks.position:
+            free: dict[str, dict[Point, Any]] = {name: {(): table[point]} for name, table in self.free.items()}
+            one = _Expansion(self.tasks, earlier, self.path, [], [], [()], {}, free, is_point=False)
+            one.earlier = [one._earlier(earlier, ())]
+            one._added([key], [earlier], content)
+        return self.tasks.position[key]
 
     def _content(self, data: Data) -> str:
         if data not in self.tasks.contents:
@@ -214,7 +234,7 @@ class _Expansion:
                 index = position[key] = len(self.tasks.keys)
                 self.tasks.keys.append(key)
                 rows.append(row)
-            elif not self.path:
+            elif not self.path and self.is_point:
                 self.tasks.extra_targets.add(index)
             index_of[point] = index
         if rows:
@@ -243,13 +263,21 @@ class _Expansion:
             varying=self.paths,
             values=self.values,
             indices=columns,
-            inputs={name: [node.index_of[pick(point)] for point in points] for name, (node, pick) in self.children.items()},
+            inputs=self._inputs(rows, points),
+            is_point=self.is_point,
             resources=[one.to_plain() for one in table],
             resource_index=index if len(table) > 1 else [0],
             seconds=seconds if len(set(seconds)) > 1 else seconds[:1],
             size=len(rows),
             free={name: [table[point] for point in points] for name, table in self.free.items()},
         )
+
+    def _inputs(self, rows: list[int], points: list[Point]) -> dict[str, list[int | None]]:
+        found: dict[str, list[int | None]] = {}
+        for name, (node, pick) in self.children.items():
+            found[name] = [node.index_of[pick(point)] for point in points]
+        earlier = [self.earlier[row] for row in rows]
+        return found | ({"earlier": earlier} if any(one is not None for one in earlier) else {})
 
     def _resources(self, rows: list[int], instances: list[Workload]) -> tuple[list[Resources], list[int]]:
         """Distinct resources and which of them each task has."""

@@ -27,7 +27,7 @@ class Block:
     `path`: from the target to this input ("" for the target itself). `varying`: settings below `path`; `values` and
     `indices` hold their values, one list each. `inputs`: positions of the input tasks, one list an input field.
     `resources`: distinct ones, `resource_index` chooses. A list of length one stands for all tasks. `free`: quantities that are no
-    settings, None where a task has several.
+    settings, None where a task has several. `is_point`: false where these are only what points of the grid go on from.
     """
 
     workload: str
@@ -39,12 +39,18 @@ class Block:
     varying: list[str]
     values: list[list[Any]]
     indices: list[list[int]]
-    inputs: dict[str, list[int]]
+    inputs: dict[str, list[int | None]]
     resources: list[dict[str, Any]]
     resource_index: list[int]
     seconds: list[float | None]
     size: int
-    free: dict[str, list[Any]]
+    free: dict[str, list[Any]] = field(default_factory=dict)
+    is_point: bool = True
+
+    @property
+    def is_target(self) -> bool:
+        """Whether these are the grid's own tasks."""
+        return not self.path and self.is_point
 
     def varying_values(self, row: int) -> dict[str, Any]:
         """Values of the settings that differ within the block."""
@@ -84,10 +90,10 @@ class Block:
         return Block(
             **{
                 name: getattr(self, name)
-                for name in ("workload", "version", "path", "accepts_diverged", "settings", "content", "varying", "values")
+                for name in ("workload", "version", "path", "accepts_diverged", "settings", "content", "varying", "values", "is_point")
             },
             indices=[[column[row] for row in rows] for column in self.indices],
-            inputs={name: [position[inputs[row]] for row in rows] for name, inputs in self.inputs.items()},
+            inputs={name: [_moved(inputs[row], position) for row in rows] for name, inputs in self.inputs.items()},
             resources=self.resources,
             resource_index=column(self.resource_index),
             seconds=column(self.seconds),
@@ -138,7 +144,7 @@ class Sweep:
             workload=block.workload,
             version=block.version,
             settings=block.settings_of(row),
-            inputs={name: self.keys[positions[row]] for name, positions in block.inputs.items()},
+            inputs={name: self.keys[found] for name, positions in block.inputs.items() if (found := positions[row]) is not None},
             content=dict(block.content),
             resources=dict(_one(block.resources, _one(block.resource_index, row))),
             sweeps=[self.name],
@@ -182,7 +188,7 @@ class Sweep:
     def inputs(self, index: int) -> list[int]:
         """Positions of the tasks whose commits a task reads."""
         block, row = self._at(index)
-        return [positions[row] for positions in block.inputs.values()]
+        return [found for positions in block.inputs.values() if (found := positions[row]) is not None]
 
     def workload(self, index: int) -> str:
         """Name of a task's workload."""
@@ -201,7 +207,7 @@ class Sweep:
 
     def is_target(self, index: int) -> bool:
         """Whether a task is one of the grid's own, not only an input."""
-        return not self._at(index)[0].path or index in self.extra_targets
+        return self._at(index)[0].is_target or index in self.extra_targets
 
     def resources(self, index: int) -> Resources:
         """What a task needs."""
@@ -237,10 +243,7 @@ class Sweep:
     def from_body(body: Mapping[str, Any]) -> "Sweep":
         """The sweep of a manifest's body."""
         axes = [Axis(**{**axis, "values": tuple(_hashable(value) for value in axis["values"])}) for axis in body["axes"]]
-        blocks = [
-            Block(**{name: block[name] for name in Block.__slots__ if name != "free"}, free=block.get("free", {}))
-            for block in body["blocks"]
-        ]
+        blocks = [Block(**{name: block[name] for name in Block.__slots__ if name in block}) for block in body["blocks"]]
         for block in blocks:
             block.values = [[_hashable(value) for value in column] for column in block.values]
         names = ("name", "target", "keys", "launcher", "command", "extra_targets", "yaml", "budget", "site")
@@ -279,7 +282,7 @@ class Sweep:
             chosen=[*self.chosen, *(one for one in other.chosen if one not in self.chosen)],
         )
         targets = {moved[index] for index in range(len(other)) if other.is_target(index)} | set(extra)
-        grown.extra_targets = sorted(index for index in targets if grown._at(index)[0].path)
+        grown.extra_targets = sorted(index for index in targets if not grown._at(index)[0].is_target)
         return grown
 
 
@@ -288,6 +291,10 @@ def expand(composed: "Composed") -> Sweep:
     from orchestrator.expand import expanded
 
     return expanded(composed)
+
+
+def _moved(index: int | None, position: Mapping[int, int] | list[int]) -> int | None:
+    return None if index is None else position[index]
 
 
 def _one(values: list[Any], row: int) -> Any:

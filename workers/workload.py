@@ -103,6 +103,13 @@ class Workload(Plugin):
         """The tasks whose commits this one reads, by field name."""
         return {field.name: value for field, _, _ in _fields(type(self)) if isinstance(value := getattr(self, field.name), Workload)}
 
+    def earlier(self) -> "Workload | None":
+        """A task that this one goes on from as from a checkpoint, and reads as the input `earlier`; it is no setting. None: it begins anew.
+
+        For workloads without other inputs. Whether it is read or not, the rows are the same.
+        """
+        return None
+
     def run(self, context: "Context") -> Iterator[Row | Rows]:
         """Compute and yield the rows; the commit holds them."""
         raise NotImplementedError
