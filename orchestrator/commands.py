@@ -58,6 +58,11 @@ class Call:
             lines = text(result).rstrip("\n").split("\n")
             print("\n".join(line for line in lines if not (self.flags.quiet and line.startswith("next: "))))
 
+    def tell(self, note: str) -> None:
+        """A note beside the result."""
+        if not self.flags.quiet:
+            print(f"note: {note}", file=sys.stderr)
+
 
 def plan(call: Call) -> int:
     """Show what would run."""
@@ -93,6 +98,7 @@ def submit(call: Call) -> int:
             retry=call.flags.retry,
             live_code=call.live_code,
             progress=progress.update,
+            tell=call.tell,
         )
     call.emit(status, show.status)
     return _verdict(status)
@@ -119,6 +125,7 @@ def add(call: Call) -> int:
             retry=call.flags.retry,
             live_code=call.live_code,
             progress=progress.update,
+            tell=call.tell,
         )
     call.emit(status, show.status)
     return _verdict(status)

@@ -70,6 +70,14 @@ def chosen_in(file: Path, dirs: Sequence[Path], depth: int = 8) -> dict[str, str
     return found
 
 
+def axes_of(file: Path) -> list[str]:
+    """The axes that a sweep's file itself names; none where it derives no settings."""
+    section = _load(file).get("sweep")
+    if not isinstance(section, dict) or not section.get("derive") or not isinstance(section.get("grid"), dict):
+        return []
+    return list(map(str, section["grid"]))
+
+
 def _load(file: Path) -> dict[str, Any]:
     import yaml  # type: ignore[import-untyped]
 

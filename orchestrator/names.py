@@ -62,9 +62,8 @@ def setting_names(overrides: Sequence[str] = (), config_dirs: Sequence[Path] = (
     """Names that may stand before `=` after these words, without Hydra: settings of the target, and what is reserved."""
     given = dict(word.partition("=")[::2] for word in overrides)
     dirs = confdirs.search_path(config_dirs)
-    name = given.get("workload") or ""
-    if not name and (file := confdirs.find("sweep", given.get("sweep", ""), dirs)):
-        name = confdirs.workload_of(file, dirs)
+    file = confdirs.find("sweep", given.get("sweep", ""), dirs)
+    name = given.get("workload") or (confdirs.workload_of(file, dirs) if file else "")
     if not name:
         return []
     target = plugins.load("workloads", name)
@@ -75,7 +74,13 @@ def setting_names(overrides: Sequence[str] = (), config_dirs: Sequence[Path] = (
             first = value.partition(",")[0]
             if "." in first or first in plugins.names(setting.declared.group, setting.declared.package):
                 choices[setting.path] = first
-    return Tree(target, choices).names()
+    tree = Tree(target, choices)
+    return [*_free_axes(file, tree), *tree.names()] if file else tree.names()
+
+
+def _free_axes(file: Path, tree: Tree) -> list[str]:
+    """Axes of a sweep's file that are no settings, but what others are derived from."""
+    return [name for name in confdirs.axes_of(file) if name.isidentifier() and not tree.ends_in(name)]
 
 
 def launcher_setting_names(overrides: Sequence[str] = ()) -> list[str]:

@@ -73,6 +73,8 @@ VERBS: dict[str, Verb] = {
         examples=(
             "eigensweep plan sweep=width_scaling name=w1 model.width=32,64,128 'seed=range(0,4)'",
             "eigensweep plan sweep=width_scaling name=w1 site=example_gpu",
+            "eigensweep plan workload=train name=iso flops=1e9,1e10 width=16,32,64 "
+            "'sweep.derive.num_steps=\"flops / (6 * num_params * units_per_step)\"'",
             "eigensweep plan sweep=width_scaling --cfg job",
         ),
     ),

@@ -1,21 +1,24 @@
 """Trains a network on images, tokens or vectors and keeps its snapshots."""
 
+import dataclasses
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from workers import continuing
 from workers.data.digits import Digits
 from workers.errors import ConfigError, Diverged
 from workers.losses import NAMES as LOSSES
 from workers.losses import check_targets, loss_per_unit
 from workers.models.mlp import Mlp
 from workers.optimizers.sgd import Sgd
+from workers.quantities import QUANTITIES, quantity
 from workers.samples import num_taken
-from workers.schedule import ScheduledOptimizer, log_spaced_steps
+from workers.schedule import ScheduledOptimizer
 from workers.seeds import role_seed
 from workers.subsets import num_batches, num_seen, permutation, probe, subset
 from workers.workload import Data, Model, Resources, Row, Workload, setting
@@ -43,6 +46,7 @@ class Train(Workload):
 
     version: ClassVar[int] = 1
     halves_batches: ClassVar[bool] = True
+    quantities: ClassVar[Mapping[str, tuple[str, ...]]] = QUANTITIES
 
     data: Data = Digits()
     model: Model = Mlp()
@@ -68,7 +72,16 @@ class Train(Workload):
     )
     frozen_at: float = setting(0.0, low=0, high=1, added=True, help="readout, linearised: fraction of the steps that is trained before")
     lazy_alpha: float = setting(1.0, above=0, added=True, help="lazy: outputs are alpha (h - h_0), learning rates over alpha^2")
+    keep_state: bool = setting(False, identity=False, help="with each snapshot the optimiser's state, for longer trainings and replays")
+    continue_from: tuple[int, ...] = setting(
+        (), low=1, added=True, help="lengths of trainings that this one goes on from, evaluated as they were; then at log-spaced steps"
+    )
     checkpoint_every_seconds: float = setting(120.0, above=0, identity=False, unit="s")
+
+    @classmethod
+    def quantity(cls, name: str, **settings: Any) -> float:
+        """Parameters, units of a sample and of a step (see `workers.quantities`)."""
+        return quantity(name, **settings)
 
     def check(self) -> None:
         """Spectral position is of samples that do not depend on each other."""
@@ -79,6 +92,7 @@ class Train(Workload):
             )
 
         self._check_frozen()
+        continuing.check(self)
 
     def _check_frozen(self) -> None:
         if self.frozen_at and self.frozen not in ("readout", "linearised"):
@@ -100,7 +114,14 @@ class Train(Workload):
 
     def snapshot_steps(self) -> tuple[int, ...]:
         """Steps whose weights are kept."""
-        return log_spaced_steps(self.num_steps, self.num_snapshots)
+        return continuing.steps(self.num_steps, self.continue_from, self.num_snapshots)
+
+    def earlier(self) -> "Train | None":
+        """The training whose last state this one goes on from; it is planned, and run where it is not done yet."""
+        if not self.continue_from:
+            return None
+        *before, last = self.continue_from
+        return dataclasses.replace(self, num_steps=last, continue_from=tuple(before), keep_state=True)
 
     def frozen_from(self) -> int:
         """The number of the first update of the frozen network; one that there is none of, where nothing is frozen."""
@@ -152,6 +173,9 @@ class Train(Workload):
         """
         run = _Run(self, context)
         start = run.restore()
+        if start is None and self.continue_from:
+            yield from continuing.take_over(run, context, self)
+            start = run.begun
         if start is None:
             yield from run.look(0)
         for step in range((start or 0) + 1, self.num_steps + 1):
@@ -178,7 +202,8 @@ class _Run:
         self.train_inputs, self.train_targets = settings.training_set(samples, context.device, self.dtype)
         self.test_inputs, self.test_targets = settings.test_set(samples, context.device, self.dtype)
         self.batch_size = min(settings.batch_size, len(self.train_targets))
-        self.evaluated = frozenset(log_spaced_steps(settings.num_steps, settings.num_evaluations))
+        self.evaluated = frozenset(continuing.steps(settings.num_steps, settings.continue_from, settings.num_evaluations))
+        self.begun: int | None = None
         self.kept = frozenset(settings.snapshot_steps())
         self.order_seed = role_seed(settings.seed, "order", settings.seed_order)
         self.epoch, self.order = -1, self.train_targets
@@ -267,6 +292,8 @@ class _Run:
 
         with self.context.file(snapshot_name(step)) as path:
             save_file({name: value.detach().cpu().contiguous() for name, value in self.module.state_dict().items()}, path)
+        if self.settings.keep_state and step:
+            continuing.save_state(self.context, step, self.optimizer, self.module)
 
     def sizes(self) -> Iterator[Row]:
         """Rows of size and compute (D7): 6 N D with D all units, such as tokens, and the operations that were counted."""
@@ -291,13 +318,17 @@ class _Run:
         checkpoint = self.context.restore()
         if checkpoint is None:
             return None
-        if checkpoint.step > self.frozen_from:
-            self._freeze(self.frozen_from)
+        self.at(checkpoint.step)
         training.set_state(self.module, self.optimizer, checkpoint.tensors)
         if self.position is not None:
             self.position.resume(checkpoint.meta["window"])
         self.context.log(f"goes on from step {checkpoint.step} of {self.settings.num_steps}")
         return checkpoint.step
+
+    def at(self, step: int) -> None:
+        """Make the network the frozen one, if it is after `step` updates."""
+        if step > self.frozen_from:
+            self._freeze(self.frozen_from)
 
     def _meta(self) -> "dict[str, list[list[float]]]":
         return {} if self.position is None else {"window": self.position.window.state()}
