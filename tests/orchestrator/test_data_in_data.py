@@ -84,7 +84,5 @@ def test_the_key_follows_the_content_of_the_inner_one_and_not_its_path(tmp_path)
 
 
 def test_generated_data_have_a_key_by_their_settings_alone():
-    keys = [
-        expand(compose([TRAIN, "loss=mse", "data=power_law", *words])).keys for words in ([], ["data.seed=1"], ["data.num_modes=9"])
-    ]
+    keys = [expand(compose([TRAIN, "loss=mse", "data=power_law", *words])).keys for words in ([], ["data.seed=1"], ["data.num_modes=9"])]
     assert len({key for one in keys for key in one}) == 3
