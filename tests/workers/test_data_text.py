@@ -150,6 +150,22 @@ def test_two_processes_make_equal_files(folder, tmp_path):
     assert found[0] == found[1]
 
 
+def test_processes_that_make_the_same_tokens_at_once_do_not_disturb_each_other(folder, own_cache, tmp_path):
+    code = (
+        "import sys; from workers.data.text import Text; "
+        "samples = Text(path=sys.argv[1], sequence_length=5, tokenizer='bpe', vocabulary_size=320, test_every=3).load(); "
+        "print(samples.train_inputs[:].tolist())"
+    )
+    command = [sys.executable, "-c", code, str(folder)]
+    running = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": os.getcwd()}) for _ in range(3)
+    ]
+    answers = {process.communicate()[0] for process in running}
+    assert [process.returncode for process in running] == [0, 0, 0]
+    assert len(answers) == 1
+    assert sorted(path.name.partition(".")[0][32:] for path in own_cache.iterdir()) == ["", "-test", "-train"]
+
+
 def test_a_tokenizer_of_the_users_own_is_used_and_enters_the_content(folder, tmp_path):
     trained = tokenization.trained_bpe(Text(path=str(folder)).documents("train"), 290)
     (tmp_path / "tokenizer.json").write_text(trained)
