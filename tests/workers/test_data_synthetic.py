@@ -162,11 +162,11 @@ def test_a_signal_without_noise_or_slope_is_its_template_moved_and_stretched(mon
     monkeypatch.setattr(mnist1d, "LENGTH", 600)
     signals = mnist1d.signals(np.arange(10), Stream(0, "x"))
     for template, signal in zip(mnist1d.TEMPLATES, signals):
-        tallest = max(template)
+        tallest = mnist1d._HEIGHT * max(template)
         scale = signal.max() / tallest
         assert 0.55 < scale < 1.45
         assert (signal == 0).mean() > 0.6
-        assert signal.sum() / 600 == pytest.approx(scale * sum(template) / 60, rel=0.25)
+        assert signal.sum() / 600 == pytest.approx(scale * mnist1d._HEIGHT * sum(template) / 60, rel=0.25)
 
 
 def test_classes_are_equally_frequent_and_a_model_tells_them_apart():
