@@ -75,16 +75,19 @@ class Rates:
     bias: tuple[float, float] = (1.0, 1.0)
 
 
-def parameter_groups(module: nn.Module, *, normalised: bool) -> list[dict[str, Any]]:
-    """All parameters, in groups of one factor of the learning rate, `rate_factor`; `normalised`: of an optimiser such as Adam."""
-    factors: dict[nn.Parameter, float] = {}
+def parameter_groups(module: nn.Module, *, normalised: bool, split_hidden: bool = False) -> list[dict[str, Any]]:
+    """All parameters, in groups of one factor of the learning rate, `rate_factor`; `normalised`: of an optimiser such as Adam.
+
+    `split_hidden`: matrices between layers whose inputs and outputs both grow with the width stand in groups of their own, with `hidden`.
+    """
+    kinds: dict[nn.Parameter, tuple[float, bool]] = {}
     for layer in module.modules():
-        rates = getattr(layer, "rates", Rates())
+        rates, is_hidden = getattr(layer, "rates", Rates()), split_hidden and getattr(layer, "is_hidden", False)
         for name, parameter in layer.named_parameters(recurse=False):
-            factors.setdefault(parameter, getattr(rates, name, (1.0, 1.0))[normalised])
+            kinds.setdefault(parameter, (getattr(rates, name, (1.0, 1.0))[normalised], is_hidden and parameter.dim() == 2))
     return [
-        {"params": [parameter for parameter, own in factors.items() if own == factor], "rate_factor": factor}
-        for factor in dict.fromkeys(factors.values())
+        {"params": [parameter for parameter, own in kinds.items() if own == kind], "rate_factor": kind[0], "hidden": kind[1]}
+        for kind in dict.fromkeys(kinds.values())
     ]
 
 
@@ -111,6 +114,7 @@ class Dense(nn.Module):
     def __init__(self, fan_in: int, fan_out: int, law: Law, grows: tuple[bool, bool]) -> None:
         super().__init__()
         self.multiplier, self.rates = law.multiplier(fan_in, grows), law.rates(grows)
+        self.is_hidden, self.is_readout = grows == (True, True), grows == (True, False)
         self.weight = law.weight((fan_out, fan_in), fan_in, grows)
         self.bias = law.zeros(fan_out)
 

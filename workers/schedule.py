@@ -2,9 +2,13 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from workers.workload import Optimizer, setting
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer as TorchOptimizer
 
 SHAPES = ("constant", "cosine", "linear")
 
@@ -15,15 +19,23 @@ class ScheduledOptimizer(Optimizer):
 
     The rate is the same at every width and for every parameter (D8), but with parameterisation "mup". With "ntk" the function then learns
     equally fast at every width; with "standard" the kernel grows in proportion to the width, and so does the speed. `normalised`: its
-    steps do not grow with the gradient.
+    steps do not grow with the gradient. `splits_hidden`: it treats hidden matrices in a way of their own (see `parameter_groups`).
     """
 
     normalised: ClassVar[bool] = False
+    splits_hidden: ClassVar[bool] = False
 
     learning_rate: float = setting(0.1, above=0)
     weight_decay: float = setting(0.0, low=0)
     schedule: str = setting("constant", choices=SHAPES, help="decay to zero after the warm-up")
     warmup_steps: int = setting(0, low=0, help="steps of linear growth from zero")
+
+    def over(self, module: "nn.Module") -> "TorchOptimizer":
+        """A torch optimiser over a network's parameters, in the groups that it needs."""
+        from workers.layers import parameter_groups
+
+        groups = parameter_groups(module, normalised=self.normalised, split_hidden=self.splits_hidden)
+        return self.build(groups)  # type: ignore[no-any-return]
 
     def rate(self, step: int, num_steps: int) -> float:
         """Learning rate of the update number `step`, counted from 0."""

@@ -47,7 +47,7 @@ def changes(model: Model, optimizer: ScheduledOptimizer, seed: int) -> list[floa
     inputs_N, labels_N = batch_of(model, seed)
     module = model.build(tuple(inputs_N.shape[1:]), 32 if model.reads_tokens else 10, seed)
     before = outputs(module, inputs_N)
-    trained = optimizer.build(parameter_groups(module, normalised=optimizer.normalised))
+    trained = optimizer.over(module)
     for _ in range(NUM_STEPS):
         training.update(module, trained, optimizer.learning_rate, "cross_entropy", inputs_N, labels_N)
     return [float((after - one).square().mean().sqrt()) for one, after in zip(before, outputs(module, inputs_N), strict=True)]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from workers.snapshots import check_probe, check_snapshot, network_and_probe, num_units, snapshot_step
+from workers.snapshots import check_probe, check_snapshot, network_and_probe, num_units, seconds_to_replay, snapshot_step
 from workers.workload import Resources, Row, Workload, setting
 from workers.workloads.train import Train
 
@@ -33,14 +33,14 @@ class Gram(Workload):
     version: ClassVar[int] = 2
 
     train: Train = Train()
-    snapshot: str = setting("final", help="init, final, or the number of a step that train.num_snapshots keeps")
+    snapshot: str = setting("final", help="init, final, or the number of a step; trained again where train.num_snapshots keeps it not")
     probe_size: int = setting(16, low=1, help="samples of the probe set (images, sequences)")
     full: bool = setting(True, help="store the full kernel too")
     dtype: str = setting("float64", choices=("float32", "float64"))
 
     def check(self) -> None:
         """The snapshot must be one that the training keeps, under one name; no more images than the test set has."""
-        check_snapshot(self.train, self.snapshot)
+        check_snapshot(self.train, self.snapshot, replays=True)
         check_probe(self.train, self.probe_size)
 
     def step(self) -> int:
@@ -55,7 +55,12 @@ class Gram(Workload):
         """From one Xeon core: products of layers grow with the square of the probe set; exact tiles take a millisecond a row and output."""
         width, pooling = getattr(self.train.model, "width", 32), getattr(self.train.model, "input_pooling", None)
         tiles = 1e-3 * 16 * min(32, self.probe_size) * 11 if self.dtype == "float32" else 0.0
-        return 0.3 + (1e-8 if pooling is None else 1e-6) * width * num_units(self.train, self.probe_size) ** 2 + tiles
+        return (
+            0.3
+            + seconds_to_replay(self.train, self.step())
+            + (1e-8 if pooling is None else 1e-6) * width * num_units(self.train, self.probe_size) ** 2
+            + tiles
+        )
 
     def run(self, context: "Context") -> Iterator[Row]:
         """Rows `trace` (tr / (N C)), `probe_loss`, `num_units`, `num_outputs`, `kernel_error` (of the traced one), and all observables."""
@@ -64,7 +69,7 @@ class Gram(Workload):
         from workers import entk
         from workers.losses import loss_per_unit, residual, units
 
-        module, inputs_N, labels_N, index_N = network_and_probe(context, self.train, self.step(), self.probe_size, self.dtype)
+        module, inputs_N, labels_N, index_N = network_and_probe(context, self.train, self.step(), self.probe_size, self.dtype, replays=True)
         with torch.no_grad():
             outputs_NC, labels_N = units(module(inputs_N), labels_N)
             loss_N = loss_per_unit(self.train.loss, outputs_NC, labels_N)
