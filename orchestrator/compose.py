@@ -17,7 +17,20 @@ from orchestrator.hydra_configs import Composer, group_of
 from orchestrator.names import first_choices, is_reserved, option_names, setting_names, target_of
 from orchestrator.overrides import Override, axis_values, parse
 from orchestrator.paths import Setting, Tree
-from orchestrator.placement import RESERVED, choices_in, default_of, nest, place_of, places, put, resolved, rooted, strongest, undotted
+from orchestrator.placement import (
+    RESERVED,
+    choices_in,
+    default_of,
+    drop_absent,
+    nest,
+    place_of,
+    places,
+    put,
+    resolved,
+    rooted,
+    strongest,
+    undotted,
+)
 from orchestrator.sites import with_launcher
 from workers import plugins
 from workers.errors import ConfigError, UnknownName, nearest
@@ -60,7 +73,8 @@ def compose(overrides: Sequence[str], config_dirs: Sequence[Path] = (), *, choic
     given = _Given(reserved={word.key: word for word in words if is_reserved(word.key)})
     sweep, size = _one_word(given, "sweep"), _one_word(given, "size")
     target, preset = target_of(_one_word(given, "workload"), sweep, dirs)
-    tree = Tree(target, first_choices(words, target))
+    file = confdirs.find("sweep", sweep, dirs) if sweep else None
+    tree = Tree(target, first_choices(words, target, confdirs.chosen_in(file, dirs) if file else {}))
     _refuse_reserved_fields(target)
     given.settings = [word for word in words if not is_reserved(word.key)]
     composer = Composer(
@@ -370,6 +384,7 @@ class _Composition:
             choices = {keys[path]: _option(self.tree.settings[path], name) for path, name in options.items()}
             cfg = self._config({**self.fixed_choices, **choices})
             tree = Tree(self.target, choices_in(cfg, self.tree))
+            drop_absent(cfg, self.tree, tree, chosen=self.swept)
             found.append((options, tree, self._values(cfg, tree)))
         if not found:
             empty = next(path for path, values in swept.items() if not values)

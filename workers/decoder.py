@@ -68,7 +68,7 @@ class Rotary(nn.Module):
     def __init__(self, num_places: int, num: int, base: float = 10000.0) -> None:
         super().__init__()
         self.num_places, self.num, self.base = num_places, num, base
-        self._make_tables(torch.get_default_dtype(), torch.get_default_device())
+        self.make_tables(torch.get_default_dtype(), torch.get_default_device())
 
     def forward(self, heads: Tensor) -> Tensor:
         num_places = heads.shape[1]
@@ -80,7 +80,7 @@ class Rotary(nn.Module):
         turned, rest = heads.split((self.num, heads.shape[-1] - self.num), dim=-1)
         return torch.cat((_turned(turned, cosines, sines), rest), dim=-1)
 
-    def _make_tables(self, dtype: torch.dtype, device: torch.device) -> None:
+    def make_tables(self, dtype: torch.dtype, device: torch.device | str) -> None:
         """(T, 1, num) each; the sines of the first half are negative."""
         half = torch.arange(0, self.num, 2, dtype=torch.float64, device=device) / self.num
         angles = torch.arange(self.num_places, dtype=torch.float64, device=device)[:, None, None] / self.base**half
@@ -90,7 +90,7 @@ class Rotary(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> "Rotary":
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self._make_tables(self.cosines.dtype, self.cosines.device)
+        self.make_tables(self.cosines.dtype, self.cosines.device)
         return self
 
 
@@ -119,13 +119,11 @@ def causal_attention(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 class CausalAttention(nn.Module):
     """Heads of `head_dim` (N, T, width) with rotary positions; `num_key_heads` of them have keys and values, None: all."""
 
-    def __init__(
-        self, width: int, head_dim: int, num_places: int, law: Law, *, num_key_heads: int | None = None, base: float = 1e4
-    ) -> None:
+    def __init__(self, width: int, head_dim: int, rotary: Rotary, law: Law, *, num_key_heads: int | None = None) -> None:
         super().__init__()
         self.head_dim, self.num_heads = head_dim, width // head_dim
         self.num_key_heads = num_key_heads or self.num_heads
-        self.rotary = Rotary(num_places, head_dim, base)
+        self.rotary = rotary
         self.queries_keys_values = Dense(width, (self.num_heads + 2 * self.num_key_heads) * head_dim, law, (True, True))
         self.output = Dense(width, width, law, (True, True))
 
@@ -148,6 +146,17 @@ class SwiGlu(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         gate, inside = self.gate_and_inside(inputs).chunk(2, dim=-1)
         return self.output(functional.silu(gate) * inside)  # type: ignore[no-any-return]
+
+
+class TwoBranches(nn.Module):
+    """x + first(x) + second(x): attention and units side by side."""
+
+    def __init__(self, first: nn.Module, second: nn.Module) -> None:
+        super().__init__()
+        self.first, self.second = first, second
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs + self.first(inputs) + self.second(inputs)  # type: ignore[no-any-return]
 
 
 class Decoder(nn.Module):

@@ -122,6 +122,21 @@ class Dense(nn.Module):
         return functional.linear(_times(inputs, self.multiplier), self.weight, self.bias)
 
 
+class FixedDense(nn.Module):
+    """A linear layer (N, fan_in) -> (N, fan_out) that is not trained: normal weights of variance 1 / fan_in, biases of deviation `bias`."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, fan_in: int, fan_out: int, law: Law, *, bias: float = 0.0) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.randn((fan_out, fan_in), generator=law.generator) / math.sqrt(fan_in))
+        self.register_buffer("bias", bias * torch.randn(fan_out, generator=law.generator))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return functional.linear(inputs, self.weight, self.bias)
+
+
 class Conv(nn.Module):
     """A convolution (N, channels, H, W) that keeps H and W, or divides them by `stride`; as `Dense`, with fan_in = kernel^2 channels."""
 
@@ -148,8 +163,8 @@ class BatchNorm(nn.BatchNorm2d):
 class LayerNorm(nn.LayerNorm):
     """Normalisation of the last axis, of `size` units, which are more in a wider network."""
 
-    def __init__(self, size: int, law: Law) -> None:
-        super().__init__(size)
+    def __init__(self, size: int, law: Law, eps: float = 1e-5) -> None:
+        super().__init__(size, eps)
         self.rates = law.rates((False, True))
 
 

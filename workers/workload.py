@@ -160,10 +160,11 @@ class Data(Plugin):
     group: ClassVar[str] = "data"
 
     def check(self) -> None:
-        """A relative `path` is one of the folder where the sweep is submitted, also for the jobs that run elsewhere."""
-        path = getattr(self, "path", None)
-        if path is not None:
-            object.__setattr__(self, "path", os.path.abspath(os.path.expanduser(path)))
+        """A relative `path` (or `..._path`) is one of the folder where the sweep is submitted, also for the jobs that run elsewhere."""
+        for field, _, _ in _fields(type(self)):
+            given = getattr(self, field.name)
+            if given is not None and (field.name == "path" or field.name.endswith("_path")):
+                object.__setattr__(self, field.name, os.path.abspath(os.path.expanduser(given)))
 
     def files(self) -> list[Any]:
         """The files (pathlib.Path) whose content is the data set; raises ConfigError where they are absent."""

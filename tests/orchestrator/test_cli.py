@@ -384,7 +384,7 @@ def test_completion_offers_the_sweeps_of_the_store(tmp_path: Path, root: Path) -
 
 def test_completion_offers_names_of_plug_ins() -> None:
     assert completion._words("model=", Namespace(verb="submit", words=["workload=train"], root=None)) == [
-        f"model={name}" for name in ("cnn", "llama", "mlp", "vit", "wide_resnet")
+        f"model={name}" for name in ("cnn", "gpt_neox", "llama", "mlp", "pretrained", "random_features", "vit", "wide_resnet")
     ]
     assert completion._words("law=p", Namespace(verb="fit", words=["w1"], root=None)) == ["law=power"]
 

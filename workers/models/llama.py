@@ -10,6 +10,7 @@ from workers.workload import Layer, Model, setting
 if TYPE_CHECKING:
     from torch import nn
 
+    from workers.decoder import Rotary
     from workers.layers import Law
 
 
@@ -29,8 +30,10 @@ class Llama(Model):
     head_dim: int = setting(16, low=2, help="of the width, for each head")
     hidden_ratio: float = setting(8 / 3, above=0, help="gated units of a block, over the width")
     hidden_multiple: int = setting(8, low=1, help="of which their number is rounded up to a multiple")
+    num_key_heads: int | None = setting(None, low=1, help="heads that have keys and values, each for several; null: all")
     tied: bool = setting(False, help="the readout is the embedding's table")
     norm: str = setting("pre", choices=("pre", "post", "none"), help="before each part of a block, after its sum, or nowhere")
+    norm_epsilon: float = setting(1e-5, above=0)
     rotary_base: float = setting(10000.0, above=1)
     parameterisation: str = setting("standard", choices=("standard", "ntk", "mup"))
     base_width: int = setting(32, low=1, help="mup: the width at which it is the standard one")
@@ -41,6 +44,8 @@ class Llama(Model):
             raise ConfigError(f"width must be a multiple of head_dim={self.head_dim}, got {self.width}")
         if self.head_dim % 2:
             raise ConfigError(f"head_dim must be even, as rotary positions turn pairs, got {self.head_dim}")
+        if self.num_key_heads and self.width // self.head_dim % self.num_key_heads:
+            raise ConfigError(f"num_key_heads must divide the {self.width // self.head_dim} heads, got {self.num_key_heads}")
 
     @property
     def hidden(self) -> int:
@@ -52,35 +57,37 @@ class Llama(Model):
         """Maps tokens (N, T), below `num_outputs`, to logits (N, T, num_outputs); on the CPU in float32, initialised from `seed` alone."""
         from torch import nn
 
-        from workers.decoder import Decoder, Embedding, Readout, RmsNorm
+        from workers.decoder import Decoder, Embedding, Readout, RmsNorm, Rotary
         from workers.layers import Law
 
-        num_places, law = self._num_places(input_shape), Law.of(self, seed)
+        law = Law.of(self, seed)
         embedding = Embedding(num_outputs, self.width, law)
-        blocks = [part for _ in range(self.depth) for part in self._block(num_places, law)]
+        rotary = Rotary(self._num_places(input_shape), self.head_dim, self.rotary_base)
+        blocks = [part for _ in range(self.depth) for part in self._block(rotary, law)]
         if self.norm == "pre":
-            blocks.append(RmsNorm(self.width, law))
+            blocks.append(RmsNorm(self.width, law, self.norm_epsilon))
         return Decoder(embedding, nn.Sequential(*blocks), Readout(self.width, num_outputs, law, tied=self.tied))
 
-    def _block(self, num_places: int, law: "Law") -> "list[nn.Module]":
+    def _block(self, rotary: "Rotary", law: "Law") -> "list[nn.Module]":
         from torch import nn
 
         from workers.decoder import CausalAttention, RmsNorm, SwiGlu
         from workers.layers import Residual
 
-        attention = CausalAttention(self.width, self.head_dim, num_places, law, base=self.rotary_base)
+        attention = CausalAttention(self.width, self.head_dim, rotary, law, num_key_heads=self.num_key_heads)
         parts: list[nn.Module] = [attention, SwiGlu(self.width, self.hidden, law)]
         if self.norm == "pre":
-            return [Residual(nn.Sequential(RmsNorm(self.width, law), part)) for part in parts]
+            return [Residual(nn.Sequential(RmsNorm(self.width, law, self.norm_epsilon), part)) for part in parts]
         if self.norm == "post":
-            return [nn.Sequential(Residual(part), RmsNorm(self.width, law)) for part in parts]
+            return [nn.Sequential(Residual(part), RmsNorm(self.width, law, self.norm_epsilon)) for part in parts]
         # without norms, what the blocks add up to must not grow with their number
         return [Residual(part, share=1 / math.sqrt(2 * self.depth)) for part in parts]
 
     def layers(self, input_shape: tuple[int, ...], num_outputs: int) -> tuple[Layer, ...]:
         """The products with weights, without those of attention."""
         num_places, hidden = self._num_places(input_shape), self.hidden
-        sizes = [(self.width, 3 * self.width), (self.width, self.width), (self.width, 2 * hidden), (hidden, self.width)]
+        packed = self.width + 2 * self.head_dim * (self.num_key_heads or self.width // self.head_dim)
+        sizes = [(self.width, packed), (self.width, self.width), (self.width, 2 * hidden), (hidden, self.width)]
         blocks = [Layer(num_places, fan_in, fan_out, "", False) for fan_in, fan_out in sizes * self.depth]
         return (*blocks, Layer(num_places, self.width, num_outputs, "readout", False))
 
