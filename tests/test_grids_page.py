@@ -10,6 +10,7 @@ import pytest
 
 import eigensweep as es
 from orchestrator import cli
+from orchestrator.points import points
 
 PAGE = Path(__file__).parent.parent / "docs/grids.md"
 
@@ -36,7 +37,7 @@ def run(section: str) -> list[int]:
     return codes
 
 
-def test_derived_settings(here: Path) -> None:
+def test_derived_settings(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("Derived settings") == [0] * 4
     runs = es.load("isoflop").tasks(wide=True).collect()
     assert sorted(set(runs["flops"])) == [1e7, 2e7, 4e7]
@@ -44,6 +45,10 @@ def test_derived_settings(here: Path) -> None:
     assert max(abs(actual / asked - 1) for actual, asked in zip(runs["flops_6nd"], runs["flops"])) < 0.5 / 20
     assert runs["learning_rate"].to_list() == [1.6 / width for width in runs["width"]]
     assert len(runs) == 9
+    # what follows from the axes tells no runs apart
+    assert points(es.load("isoflop"), x="num_params", y="test_loss").groups == ["flops"]
+    assert [name for name, _ in es.load("isoflop").status().by_axis] == ["flops", "width", "seed"]
+    assert "derived  num_steps = " in capsys.readouterr().out
 
 
 def test_two_stages(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
