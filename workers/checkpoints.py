@@ -168,8 +168,8 @@ def _config(path: Path) -> Config:
 
 def _llama_sources(model: Any) -> Iterator[tuple[str, Source]]:
     yield "embedding.weight", Source(("model.embed_tokens.weight",))
-    parts = {"queries_keys_values": ("q_proj", "k_proj", "v_proj"), "output": ("o_proj",)}
-    units = {"gate_and_inside": ("gate_proj", "up_proj"), "output": ("down_proj",)}
+    parts: dict[str, tuple[str, ...]] = {"queries_keys_values": ("q_proj", "k_proj", "v_proj"), "output": ("o_proj",)}
+    units: dict[str, tuple[str, ...]] = {"gate": ("gate_proj",), "inside": ("up_proj",), "output": ("down_proj",)}
     for layer in range(model.depth):
         places = (("self_attn", "input_layernorm", parts), ("mlp", "post_attention_layernorm", units))
         for number, (block, norm, names) in enumerate(places, start=2 * layer):
