@@ -415,9 +415,13 @@ def completion(call: Call) -> int:
 
 
 def _print_config(call: Call) -> int:
-    from orchestrator import compose
+    from orchestrator import verbs
+    from orchestrator.chosen import Choices
+    from orchestrator.compose import compose
 
-    print(compose.compose(call.words.settings, call.config_dirs).cfg.rstrip("\n"))
+    # the store is opened where a setting is chosen from it alone
+    choices = Choices(lambda name, mixed: verbs.load(name, call.root, mixed_code=mixed))
+    print(compose(call.words.settings, call.config_dirs, choices=choices).cfg.rstrip("\n"))
     return 0
 
 

@@ -1,5 +1,6 @@
 """Going on from a shorter training's last state, so that the longer one is bitwise what it would be from the beginning."""
 
+import dataclasses
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from workers.context import Context, Input
+    from workers.schedule import ScheduledOptimizer
     from workers.workloads.train import Train
 
 # the input, by which the shorter training's commit is found
@@ -35,8 +37,16 @@ def check(train: "Train") -> None:
     lengths = (*train.continue_from, train.num_steps)
     if any(one >= other for one, other in zip(lengths, lengths[1:])):
         raise ConfigError(f"continue_from must rise and end below num_steps={train.num_steps}, got {list(train.continue_from)}")
+    if train.continue_from and train.optimizer.schedule == "wsd":
+        if (last := train.continue_from[-1]) > (stable := train.num_steps - train.optimizer.decay_steps):
+            raise ConfigError(f"continue_from must end where the rate is still constant, at most at step {stable}, got {last}")
+        return _check_needed(train, {})
+    return _check_needed(train, {"optimizer.schedule": (train.optimizer.schedule, "constant")})
+
+
+def _check_needed(train: "Train", needed: Mapping[str, tuple[Any, Any]]) -> None:
     needed = {
-        "optimizer.schedule": (train.optimizer.schedule, "constant"),
+        **needed,
         "position_windows_per_decade": (train.position_windows_per_decade, 0),
         "frozen_at": (train.frozen_at, 0.0),
     }
@@ -46,6 +56,11 @@ def check(train: "Train") -> None:
                 f"continue_from needs {name}={allowed}, got {given}: what depends on num_steps is another from the first step on, so that "
                 "a longer training is a new one, from the beginning; leave continue_from out"
             )
+
+
+def trunk(optimizer: "ScheduledOptimizer") -> "ScheduledOptimizer":
+    """The optimiser of the training that is gone on from: with the rate as it is before the decay."""
+    return dataclasses.replace(optimizer, schedule="constant", decay_steps=0) if optimizer.schedule == "wsd" else optimizer
 
 
 def state_name(step: int) -> str:

@@ -26,6 +26,7 @@ CASES = {
     "adam": replace(LONG, optimizer=Adam(learning_rate=1e-3, weight_decay=0.01), dtype="float64"),
     "batch_norm": replace(LONG, model=WideResnet(width=2, normalisation="batch"), optimizer=Adam(), num_steps=7, continue_from=(4,)),
     "twice": replace(LONG, optimizer=Adam(), continue_from=(5, 13), keep_state=True, num_snapshots=4),
+    "wsd": replace(LONG, optimizer=Adam(schedule="wsd", warmup_steps=4, decay_steps=16)),
     "frozen": replace(LONG, optimizer=Sgd(momentum=0.9), frozen="lazy", lazy_alpha=4.0),
 }
 
@@ -108,6 +109,15 @@ def test_a_training_that_kept_no_state_is_not_gone_on_from_and_the_result_is_the
         ({"continue_from": (29,)}, r"continue_from must rise and end below num_steps=29, got \[29\]"),
         ({"continue_from": (13, 5)}, "must rise"),
         ({"optimizer": Sgd(schedule="cosine")}, "continue_from needs optimizer.schedule=constant, got cosine: what depends on num_steps"),
+        (
+            {"optimizer": Sgd(schedule="wsd", decay_steps=17)},
+            "continue_from must end where the rate is still constant, at most at step 12, got 13",
+        ),
+        ({"optimizer": Sgd(decay_steps=3)}, "decay_steps is for optimizer.schedule=wsd, got 3 with schedule=constant"),
+        (
+            {"optimizer": Sgd(schedule="wsd", warmup_steps=20, decay_steps=10)},
+            "decay_steps must be at most 9, the steps after the warm-up, got 10",
+        ),
         ({"position_windows_per_decade": 2}, "continue_from needs position_windows_per_decade=0, got 2"),
         ({"frozen": "readout", "frozen_at": 0.5}, "continue_from needs frozen_at=0.0, got 0.5"),
     ],
@@ -115,6 +125,14 @@ def test_a_training_that_kept_no_state_is_not_gone_on_from_and_the_result_is_the
 def test_what_depends_on_the_number_of_steps_cannot_be_continued(changes: dict[str, Any], error: str):
     with pytest.raises(ConfigError, match=error):
         replace(LONG, **changes)
+
+
+def test_a_decay_at_the_end_is_linear_after_the_rate_of_a_constant_schedule():
+    decaying, constant = Sgd(schedule="wsd", warmup_steps=3, decay_steps=4), Sgd(warmup_steps=3)
+    rates = [decaying.rate(step, 12) for step in range(12)]
+    assert rates[:9] == [constant.rate(step, 100) for step in range(9)]
+    assert rates[9:] == pytest.approx([0.1 * 3 / 4, 0.1 * 2 / 4, 0.1 / 4])
+    assert [Sgd(schedule="wsd").rate(step, 5) for step in range(5)] == [0.1] * 5
 
 
 # -- steps that were not kept -----------------------------------------------------------------------------------------

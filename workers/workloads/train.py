@@ -18,7 +18,7 @@ from workers.models.mlp import Mlp
 from workers.optimizers.sgd import Sgd
 from workers.quantities import QUANTITIES, quantity
 from workers.samples import num_taken
-from workers.schedule import ScheduledOptimizer
+from workers.schedule import ScheduledOptimizer, check_schedule
 from workers.seeds import role_seed
 from workers.subsets import num_batches, num_seen, permutation, probe, subset
 from workers.workload import Data, Model, Resources, Row, Workload, setting
@@ -93,6 +93,7 @@ class Train(Workload):
             )
 
         self._check_frozen()
+        check_schedule(self.optimizer, self.num_steps)
         continuing.check(self)
 
     def _check_frozen(self) -> None:
@@ -129,7 +130,8 @@ class Train(Workload):
         if not self.continue_from:
             return None
         *before, last = self.continue_from
-        return dataclasses.replace(self, num_steps=last, continue_from=tuple(before), keep_state=True)
+        optimizer = continuing.trunk(self.optimizer)
+        return dataclasses.replace(self, num_steps=last, continue_from=tuple(before), keep_state=True, optimizer=optimizer)
 
     def frozen_from(self) -> int:
         """The number of the first update of the frozen network; one that there is none of, where nothing is frozen."""
