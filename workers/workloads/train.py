@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from workers.context import Context
     from workers.entk.position_log import PositionLog
     from workers.samples import Samples
+    from workers.subsets import Indices
 
 PROGRESS_SECONDS = 1.0
 
@@ -105,14 +106,15 @@ class Train(Workload):
         module.load_state_dict(load_file(path))
         return module.eval()
 
-    def run(self, context: "Context") -> Iterator[Row]:
+    def run(self, context: "Context", chosen: "Indices | None" = None) -> Iterator[Row]:
         """Rows `train_loss`, `test_loss`, `test_accuracy` and `images_seen` (or `tokens_seen`, ...) by step, then sizes and compute.
 
         With `position_windows_per_decade`, also the loss-network-position decomposition (D3, D6) of the batches of each window at its
         middle step, `chi_loss` and so on, and in every second window that of a fixed set of test samples, `probe_chi_loss` and so on.
         delta_loss of the windows is ||grad L||^2 of the whole training set, estimated without bias from pairs of samples of a batch.
+        `chosen`: indices of the training set in place of a random subset, for a workload that has chosen them.
         """
-        run = _Run(self, context)
+        run = _Run(self, context, chosen)
         start = run.restore()
         if start is None:
             yield from run.look(0)
@@ -127,7 +129,7 @@ class Train(Workload):
 class _Run:
     """A training run in progress on its device."""
 
-    def __init__(self, settings: Train, context: "Context") -> None:
+    def __init__(self, settings: Train, context: "Context", chosen: "Indices | None" = None) -> None:
         import torch
 
         from workers.layers import parameter_groups
@@ -137,9 +139,9 @@ class _Run:
         self.module = settings.build(samples).to(context.device)
         self.optimizer = settings.optimizer.build(parameter_groups(self.module, normalised=settings.optimizer.normalised))
         num_train = len(samples.train_targets)
-        chosen = subset(
-            num_train, num_taken("train_size", settings.train_size, num_train), role_seed(settings.seed, "subset", settings.seed_subset)
-        )
+        if chosen is None:
+            size = num_taken("train_size", settings.train_size, num_train)
+            chosen = subset(num_train, size, role_seed(settings.seed, "subset", settings.seed_subset))
         # the test set in a fixed order of its own: data sets that are sorted by class have unlike beginnings
         num_test = len(samples.test_targets)
         test = permutation(num_test, 0)[: num_taken("test_size", settings.test_size, num_test)]
