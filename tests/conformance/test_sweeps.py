@@ -9,8 +9,8 @@ from orchestrator.compose import compose
 from orchestrator.sweep import expand
 
 NAMES = sorted(path.stem for path in (Path(__file__).parents[2] / "conf" / "sweep").glob("*.yaml"))
-# a selection serves trainings of six sizes
-INPUTS_PER_POINT = {"noop": 0, "data_selection": 1 / 6, "data_selection_sets": 1, "data_selection_width": 0}
+# a selection serves trainings of six sizes, or two
+INPUTS_PER_POINT = {"noop": 0, "data_selection": 1 / 6, "data_selection_sets": 1 / 2, "data_selection_width": 0}
 FITTED = ("width_scaling", "cnn_scaling", "digits")
 
 
