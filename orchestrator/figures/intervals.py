@@ -28,7 +28,7 @@ def intervals(
     names = [name for name in values or sorted(frame[by].unique().to_list()) if name in set(frame[by])]
     with style.styled():
         ax = style.axes(ax)
-        shade, marker = style.colours(names), style.markers(names)
+        shade, marker = style.colours(values or names), style.markers(values or names)
         ax.axhline(neutral, color=style.INK, linewidth=0.8)
         for place, name in enumerate(names):
             shift = 1.045 ** (place - (len(names) - 1) / 2)

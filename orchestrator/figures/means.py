@@ -22,7 +22,7 @@ def means(
     names = [name for name in values or sorted(frame[by].unique().to_list()) if name in set(good[by])]
     with style.styled():
         ax = style.axes(ax)
-        shade, marker = style.colours(names), style.markers(names)
+        shade, marker = style.colours(values or names), style.markers(values or names)
         table = _means(good.filter(pl.col(by).is_in(names)), x, y, by)
         for place, name in enumerate(names):
             own = table.filter(pl.col(by) == name)

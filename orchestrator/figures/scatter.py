@@ -28,7 +28,7 @@ def scatter(
     names = [name for name in values or sorted(frame[by].unique().to_list()) if name in set(good[by])]
     with style.styled():
         ax = style.axes(ax)
-        shade, marker = style.colours(names), style.markers(names)
+        shade, marker = style.colours(values or names), style.markers(values or names)
         for name in names:
             own = good.filter(pl.col(by) == name)
             drawn = ax.scatter(

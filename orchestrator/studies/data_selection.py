@@ -28,11 +28,7 @@ WORDS = {
     "trace_traced": "trace",
     "label_entropy": "entropy of the labels",
 }
-UNITS = {
-    "test_loss": "test loss (nats)",
-    "entropy_traced": "entropy of the traced kernel (nats)",
-    "trace_traced": "trace of the traced kernel per row",
-}
+UNITS = {"test_loss": "test loss (nats)", "entropy_traced": "kernel entropy (nats)", "trace_traced": "kernel trace per row"}
 OBSERVABLES = ("entropy_traced", "trace_traced", "label_entropy")
 CLAIMED_OBSERVABLES = OBSERVABLES[:2]
 STANDING = {"negative": "is seen", "positive": "is contradicted", "undecided": "is neither seen nor contradicted"}
@@ -140,7 +136,7 @@ def _of_methods(results: Any, notes: list[str]) -> list[Drawing]:
             notes.append(f"{_said(kind)}: {lost} trainings diverged and are in no figure")
         found += [_against_size(part, kind, y) for y in UNITS]
         found.append(_over_random(part, kind))
-        found.append(_related(related, kind))
+        found.append(_related(related, kind, "correlation", "chosen sets"))
         found += [_beside_loss(part, related, kind, name) for name in CLAIMED_OBSERVABLES]
     return found
 
@@ -169,7 +165,7 @@ def _over_random(part: "pl.DataFrame", kind: Mapping[str, Any]) -> Drawing:
     own = table.filter(pl.col("method") == CLAIMED)
     title = f"{_capital(NAMES[CLAIMED])} over random choice, {_said(kind)}: {_counted(own['verdict'].to_list())}"
     ax = intervals(
-        table, x="set_size", by="method", values=others, neutral=1.0, dots=dots, title=title, y_label="test loss over that of a random set",
+        table, x="set_size", by="method", values=METHODS, neutral=1.0, dots=dots, title=title, y_label="test loss over random's",
         logarithmic=True,
     )  # fmt: skip
     caption = f"{_said(kind)}. Dots: pairs of one seed (same pool and initialisation). Marks: geometric means with 95 % intervals."
@@ -183,7 +179,7 @@ def _counted(verdicts: Sequence[str]) -> str:
     )
 
 
-def _related(related: "pl.DataFrame", kind: Mapping[str, Any]) -> Drawing:
+def _related(related: "pl.DataFrame", kind: Mapping[str, Any], file: str, of: str) -> Drawing:
     import polars as pl
 
     from orchestrator.figures.intervals import intervals
@@ -194,7 +190,7 @@ def _related(related: "pl.DataFrame", kind: Mapping[str, Any]) -> Drawing:
         .filter([pl.col(name) == value for name, value in kind.items()])
     )
     shown = own.with_columns(kind=pl.col("observable").replace_strict(WORDS)).drop_nulls().filter(pl.col("value").is_finite())
-    title = f"What at initialisation goes along with test loss, {_said(kind)}"
+    title = f"What goes along with test loss of {of}, {_said(kind)}"
     names = [WORDS[name] for name in OBSERVABLES]
     ax = intervals(shown, x="set_size", by="kind", values=names, title=title, y_label="rank correlation with test loss")
     caption = (
@@ -207,13 +203,11 @@ def _beside_loss(part: "pl.DataFrame", related: "pl.DataFrame", kind: Mapping[st
     """At the smallest set size."""
     import polars as pl
 
-    size = part["set_size"].min()
-    some = by_set(part).filter(pl.col("set_size") == size)
-    table = correlations(some).filter((pl.col("observable") == name) & (pl.col("scope") == "all methods"))
-    told = _correlated(table.row(0, named=True)) if len(table) else "one method"
-    return _scattered(
-        some, name, f"{_capital(WORDS[name])} and test loss, sets of {size}, {_said(kind)}: {told}", _file(f"{name}-and-loss", kind), kind
-    )
+    size = min(part["set_size"].to_list())
+    sets = by_set(part).filter(pl.col("set_size") == size)
+    row = related.filter([pl.col(one) == value for one, value in {**kind, "set_size": size, "observable": name}.items()]).row(0, named=True)
+    title = f"{_capital(WORDS[name])} and test loss, sets of {size}, {_said(kind)}: {_correlated(row)}"
+    return _scattered(sets, name, title, _file(f"{name}-and-loss", kind), kind)
 
 
 def _of_sets(results: Any, notes: list[str]) -> list[Drawing]:
@@ -222,7 +216,9 @@ def _of_sets(results: Any, notes: list[str]) -> list[Drawing]:
     frame, found = runs(results), []
     related = correlations(frame)
     for kind, part in _kinds(frame):
-        sets, size = by_set(part), min(part["set_size"].to_list())
+        found.append(_related(related, kind, "sets-correlation", "random sets"))
+        size = min(part["set_size"].to_list())
+        sets = by_set(part).filter(pl.col("set_size") == size)
         for name in OBSERVABLES:
             row = related.filter([pl.col(one) == value for one, value in {**kind, "set_size": size, "observable": name}.items()])
             told = _correlated(row.row(0, named=True))
@@ -339,8 +335,8 @@ def _observable_lines(part: "pl.DataFrame", kind: Mapping[str, Any]) -> list[str
             larger, smaller = verdicts.count("higher"), verdicts.count("lower")
             whole = _times(own.filter(pl.col("set_size").is_null()).row(0, named=True))
             lines.append(
-                f"{_said(kind)}: {WORDS[name]} of the sets of {NAMES[CLAIMED]} over that of {NAMES[REFERENCE]}: {whole} over all sizes. That "
-                f"it is larger {_standing(larger, smaller, len(verdicts))}."
+                f"{_said(kind)}: {WORDS[name]} of the sets of {NAMES[CLAIMED]} over that of {NAMES[REFERENCE]}: {whole} over all sizes. "
+                f"That it is larger {_standing(larger, smaller, len(verdicts))}."
             )
     return lines
 
@@ -353,7 +349,7 @@ def _relation_lines(part: "pl.DataFrame", kind: Mapping[str, Any]) -> list[str]:
     for scope in table["scope"].unique(maintain_order=True).to_list():
         for name in OBSERVABLES:
             own = table.filter((pl.col("observable") == name) & (pl.col("scope") == scope))
-            each = "; ".join(f"{row['set_size']}: {_correlated(row)}" for row in own.drop_nulls("set_size").rows(named=True))
+            each = "; ".join(f"{row['set_size']}: {_correlated(row)}" for row in own.filter(pl.col("set_size") > 0).rows(named=True))
             whole = own.filter(pl.col("set_size").is_null()).row(0, named=True)
             standing = {"negative": "is seen", "positive": "is contradicted", "undecided": "is neither seen nor contradicted"}[
                 whole["verdict"]
