@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 # N pairs or points; B resamples
 
 CONFIDENCE = 0.95
-NUM_RESAMPLES = 2000
+NUM_RESAMPLES = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

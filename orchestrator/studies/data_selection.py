@@ -1,5 +1,6 @@
 """The data selection study (arXiv 2305.00995): which sets methods choose, and whether their kernels tell how well they generalise."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -194,9 +195,10 @@ def _related(related: "pl.DataFrame", kind: Mapping[str, Any], file: str, of: st
     names = [WORDS[name] for name in OBSERVABLES]
     ax = intervals(shown, x="set_size", by="kind", values=names, title=title, y_label="rank correlation with test loss")
     caption = (
-        f"{_said(kind)}. Spearman's correlation over sets of one size, differences from each method's mean; bars resample seeds (95 %)."
+        f"{_said(kind)}. Of kernels at initialisation and of labels: Spearman's correlation with test loss over sets of one size, as "
+        "differences from each method's mean; bars resample seeds (95 %)."
     )
-    return Drawing(name=_file("correlation", kind), ax=ax, caption=caption)
+    return Drawing(name=_file(file, kind), ax=ax, caption=caption)
 
 
 def _beside_loss(part: "pl.DataFrame", related: "pl.DataFrame", kind: Mapping[str, Any], name: str) -> Drawing:
@@ -354,6 +356,8 @@ def _relation_lines(part: "pl.DataFrame", kind: Mapping[str, Any]) -> list[str]:
             standing = {"negative": "is seen", "positive": "is contradicted", "undecided": "is neither seen nor contradicted"}[
                 whole["verdict"]
             ]
+            if math.isnan(whole["value"]):
+                continue
             claim = f" That sets of more {WORDS[name]} generalise better {standing}."
             lines.append(
                 f"{_said(kind)}, {scope}: rank correlation of {WORDS[name]} with test loss within one set size: {_correlated(whole)} over "
