@@ -8,8 +8,8 @@ if TYPE_CHECKING:
     import polars as pl
 
 SEEDS = ("seed", "seed_init", "seed_subset", "seed_noise")
-# what makes runs of one kind: compared only within
-KIND = ("data", "model")
+# what makes runs of one kind, compared only within; `classes` is "balanced" where a method took each class in turn, else "any"
+KIND = ("data", "model", "classes")
 # of the kernel of the set at initialisation (D11, D13), and of its labels
 AT_START = (
     "entropy_traced",
@@ -23,7 +23,7 @@ AT_END = ("test_loss", "test_accuracy", "train_loss")
 
 
 def runs(results: Any) -> "pl.DataFrame":
-    """A row a training on a chosen set: key, data, model, method, set_size, the seeds, AT_END at the last step and AT_START at step 0.
+    """A row a training on a chosen set: key, KIND, method, set_size, the seeds, AT_END at the last step and AT_START at step 0.
 
     `least_test_loss`: the smallest along training. What a run has not is null; a diverged one has NaN.
     """
@@ -53,11 +53,16 @@ def _settings(tasks: "pl.DataFrame") -> "pl.DataFrame":
         settings = json.loads(text)
         select = settings["select"]
         rows.append(
-            {"key": key, **{name: select[name]["name"] for name in (*KIND, "method")}, "set_size": settings["set_size"]}
+            {"key": key, **_kind(select), "method": select["method"]["name"], "set_size": settings["set_size"]}
             | {name: select[name] for name in SEEDS}
         )
-    schema = {"key": pl.String, "data": pl.String, "model": pl.String, "method": pl.String, "set_size": pl.Int64}
+    schema = {"key": pl.String, **dict.fromkeys((*KIND, "method"), pl.String), "set_size": pl.Int64}
     return pl.DataFrame(rows, schema=schema | dict.fromkeys(SEEDS, pl.Int64))
+
+
+def _kind(select: dict[str, Any]) -> dict[str, str]:
+    """Of the settings of a selection."""
+    return {name: select[name]["name"] for name in ("data", "model")} | {"classes": "balanced" if select["method"]["by_class"] else "any"}
 
 
 def by_set(frame: "pl.DataFrame") -> "pl.DataFrame":
@@ -72,8 +77,8 @@ def by_set(frame: "pl.DataFrame") -> "pl.DataFrame":
 def agreement(results: Any, pairs: Sequence[tuple[str, str]]) -> "pl.DataFrame":
     """Which share of the largest set two methods have in common, and which two random sets of that size would have.
 
-    A row for each of `pairs` and each selection of `select` tasks that differ in the method alone: data, model, width, the seeds, first,
-    second, set_size, overlap, chance (null where the pool is all data).
+    A row for each of `pairs` and each selection of `select` tasks that differ in the method alone: data, model, classes, width, the seeds,
+    first, second, set_size, overlap, chance (null where the pool is all data).
     """
     import polars as pl
 
@@ -83,7 +88,7 @@ def agreement(results: Any, pairs: Sequence[tuple[str, str]]) -> "pl.DataFrame":
     chosen: dict[tuple[Any, ...], dict[str, tuple[set[int], int | None]]] = {}
     for key, text in tasks.select("key", "settings").rows():
         settings = json.loads(text)
-        place = (settings["data"]["name"], settings["model"]["name"], settings["model"].get("width"), *(settings[name] for name in SEEDS))
+        place = (*_kind(settings).values(), settings["model"].get("width"), *(settings[name] for name in SEEDS))
         chosen.setdefault(place, {})[settings["method"]["name"]] = _largest_set(points[key]), settings["pool_size"]
     rows = []
     for place, methods in chosen.items():
@@ -92,9 +97,9 @@ def agreement(results: Any, pairs: Sequence[tuple[str, str]]) -> "pl.DataFrame":
                 (one, pool_size), (other, _) = methods[first], methods[second]
                 size = min(len(one), len(other))
                 rows.append((*place, first, second, size, len(one & other) / size, size / pool_size if pool_size else None))
-    names = ("data", "model", "width", *SEEDS, "first", "second", "set_size", "overlap", "chance")
-    types = {"overlap": pl.Float64, "chance": pl.Float64, **dict.fromkeys(("data", "model", "first", "second"), pl.String)}
-    return pl.DataFrame(rows, schema={name: types.get(name, pl.Int64) for name in names}, orient="row").sort(names[:3])
+    names = (*KIND, "width", *SEEDS, "first", "second", "set_size", "overlap", "chance")
+    types = {"overlap": pl.Float64, "chance": pl.Float64, **dict.fromkeys((*KIND, "first", "second"), pl.String)}
+    return pl.DataFrame(rows, schema={name: types.get(name, pl.Int64) for name in names}, orient="row").sort(*KIND, "width")
 
 
 def _largest_set(points: "pl.DataFrame") -> set[int]:

@@ -41,8 +41,8 @@ STANDING = {"negative": "is seen", "positive": "is contradicted", "undecided": "
 def comparisons(frame: "pl.DataFrame", y: str) -> "pl.DataFrame":
     """Every method over the random choice in pairs of one seed: a row a kind of run, method and set size, and one over all (size null).
 
-    Columns data, model, method, set_size, those of `Ratio`, verdict, and `p_holm`, adjusted for the set sizes of a method. Over all sizes a
-    seed counts once.
+    Columns are those of KIND, method, set_size, those of `Ratio`, verdict, and `p_holm`, adjusted for the set sizes of a method. Over all
+    sizes a seed counts once.
     """
     import polars as pl
 
@@ -71,7 +71,7 @@ def correlations(frame: "pl.DataFrame", y: str = LOSS) -> "pl.DataFrame":
     """Rank correlation of each observable at initialisation with `y`, within one set size (D13), over sets; intervals resample seeds.
 
     `scope`: "all methods" together, or "within methods", of differences from each method's mean. set_size null: over all sizes, of the
-    ranks within each. Columns data, model, set_size, observable, scope, value, low, high, num_points, num_clusters, verdict.
+    ranks within each. Columns are those of KIND, set_size, observable, scope, value, low, high, num_points, num_clusters, verdict.
     """
     import polars as pl
 
@@ -408,7 +408,7 @@ def _list(values: Sequence[Any]) -> str:
 
 
 def _said(kind: Mapping[str, Any]) -> str:
-    return f"{kind['data'].replace('_', ' ')}, {kind['model']}"
+    return f"{kind['data'].replace('_', ' ')}, {kind['model']}{', balanced classes' if kind['classes'] == 'balanced' else ''}"
 
 
 def _capital(text: str) -> str:
@@ -416,10 +416,5 @@ def _capital(text: str) -> str:
 
 
 def _file(name: str, kind: Mapping[str, Any]) -> str:
-    return "-".join(
-        (
-            "selection",
-            name.replace("_traced", "").replace("_", "-"),
-            *(str(value).replace("_", "-").replace(".", "-") for value in kind.values()),
-        )
-    )
+    parts = ("selection", name.replace("_traced", ""), *(value for value in kind.values() if value != "any"))
+    return "-".join(part.replace("_", "-").replace(".", "-") for part in parts)

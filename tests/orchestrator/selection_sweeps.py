@@ -31,7 +31,12 @@ class PlantedSelection:
 
     def add(self, method, size, seed, init, loss, entropy, trace):
         key = f"{method}-{size}-{seed}-{init}"
-        select = {"data": {"name": "digits"}, "model": {"name": "mlp", "width": 8}, "method": {"name": method}, "pool_size": 40}
+        select = {
+            "data": {"name": "digits"},
+            "model": {"name": "mlp", "width": 8},
+            "method": {"name": method, "by_class": False},
+            "pool_size": 40,
+        }
         select |= {"seed": seed, "seed_init": init, "seed_subset": None, "seed_noise": None}
         settings = json.dumps({"select": select, "set_size": size})
         self.task_rows.append({"key": key, "workload": "train_selected", "settings": settings})
@@ -61,7 +66,12 @@ class PlantedChoices:
 
     def add(self, method, width, index):
         key = f"{method}-{width}"
-        settings = {"data": {"name": "digits"}, "model": {"name": "mlp", "width": width}, "method": {"name": method}, "pool_size": 40}
+        settings = {
+            "data": {"name": "digits"},
+            "model": {"name": "mlp", "width": width},
+            "method": {"name": method, "by_class": False},
+            "pool_size": 40,
+        }
         settings |= {"seed": 0, "seed_init": None, "seed_subset": None, "seed_noise": None}
         self.task_rows.append({"key": key, "workload": "select", "settings": json.dumps(settings)})
         # a second order, which is not the set of four
