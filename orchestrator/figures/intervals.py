@@ -24,6 +24,7 @@ def intervals(
 ) -> Any:
     """`frame` has the columns `x` (positive), `by`, value, low and high; `dots` has `x`, `by` and value, of the runs behind them."""
     import polars as pl
+    from matplotlib.ticker import MaxNLocator
 
     names = [name for name in values or sorted(frame[by].unique().to_list()) if name in set(frame[by])]
     with style.styled():
@@ -43,6 +44,8 @@ def intervals(
                 linestyle="none", elinewidth=1.1, label=name.replace("_", " "),
             )  # fmt: skip
         style.log_axis(ax.xaxis, frame[x].to_list(), exact=True)
+        # as many ticks whatever the height, which the layout changes after it has measured their labels
+        ax.yaxis.set_major_locator(MaxNLocator(6))
         if logarithmic:
             shown = frame if dots is None else dots
             style.log_axis(ax.yaxis, [*shown["value"].to_list(), *frame["low"].to_list(), *frame["high"].to_list()])

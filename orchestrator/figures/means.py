@@ -17,6 +17,7 @@ def means(
     Bars are standard errors of the mean; without a bar there is one run. Values that are not finite are counted in the title.
     """
     import polars as pl
+    from matplotlib.ticker import MaxNLocator
 
     good = frame.filter(pl.col(y).is_finite())
     names = [name for name in values or sorted(frame[by].unique().to_list()) if name in set(good[by])]
@@ -36,6 +37,9 @@ def means(
         style.log_axis(ax.xaxis, table[x].to_list(), exact=True)
         if len(table) and (table["mean"] > 0).all() and table["mean"].max() / table["mean"].min() > 3:  # type: ignore[operator]
             style.log_axis(ax.yaxis, table["mean"].to_list())
+        else:
+            # as many ticks whatever the height, which the layout changes after it has measured their labels
+            ax.yaxis.set_major_locator(MaxNLocator(6))
         ax.set_xlabel(style.label(x))
         ax.set_ylabel(y_label or style.label(y))
         style.legend(ax, below=True)

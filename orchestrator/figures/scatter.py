@@ -23,6 +23,7 @@ def scatter(
 ) -> Any:
     """`frame` has a row a point, columns `x`, `y` and `by`; rows without a finite pair are not drawn."""
     import polars as pl
+    from matplotlib.ticker import MaxNLocator
 
     good = frame.filter(pl.col(x).is_finite() & pl.col(y).is_finite())
     names = [name for name in values or sorted(frame[by].unique().to_list()) if name in set(good[by])]
@@ -36,6 +37,8 @@ def scatter(
                 label=name.replace("_", " "),
             )  # fmt: skip
             style.tips(ax, drawn, [f"{name}: {style.label(x)} {a:.4g}, {style.label(y)} {b:.4g}" for a, b in own.select(x, y).rows()])
+        # as many ticks whatever the height, which the layout changes after it has measured their labels
+        ax.yaxis.set_major_locator(MaxNLocator(6))
         ax.set_xlabel(x_label or style.label(x))
         ax.set_ylabel(y_label or style.label(y))
         style.legend(ax, below=True)

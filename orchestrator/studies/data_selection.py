@@ -222,8 +222,12 @@ def _of_sets(results: Any, notes: list[str]) -> list[Drawing]:
         size = min(part["set_size"].to_list())
         sets = by_set(part).filter(pl.col("set_size") == size)
         for name in OBSERVABLES:
-            row = related.filter([pl.col(one) == value for one, value in {**kind, "set_size": size, "observable": name}.items()])
-            told = _correlated(row.row(0, named=True))
+            chosen = [pl.col(one) == value for one, value in {**kind, "set_size": size, "observable": name}.items()]
+            row = related.filter(chosen).row(0, named=True)
+            # such as the labels of balanced sets, which are all alike
+            if math.isnan(row["value"]):
+                continue
+            told = _correlated(row)
             title = f"{_capital(WORDS[name])} and test loss of {len(sets)} random sets of {size}, {_said(kind)}: {told}"
             found.append(_scattered(sets, name, title, _file(f"sets-{name}", kind), kind))
     return found
