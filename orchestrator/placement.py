@@ -1,7 +1,7 @@
 """Where settings stand in a composed config: from the places that files and commands write to full paths, and back."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
 from orchestrator.hydra_configs import group_of
@@ -52,6 +52,13 @@ def choices_in(cfg: Any, tree: Tree) -> dict[str, str]:
             elif node is not None and setting.group != "workload" and hasattr(node, "get"):
                 raise ConfigError(f"{group.package} names no {setting.group}; write `name: ...` in its file, or a defaults list")
     return found
+
+
+def drop_absent(cfg: Any, first: Tree, tree: Tree, chosen: Container[str]) -> None:
+    """Take out plug-ins within those of the `first` combination that this one's have no place for, unless somebody chose them."""
+    for path, setting in first.settings.items():
+        if setting.is_plugin and path not in tree.settings and path not in chosen:
+            cfg.pop(group_of(setting, first).package, None)
 
 
 def _select(cfg: Any, path: str) -> Any:

@@ -80,6 +80,19 @@ class Results:
         return [axis["name"] for axis in self._body["axes"]]
 
     @property
+    def revision(self) -> int:
+        """Number of the sweep's revision that this is."""
+        return self._ledger.revision_of(self.name) or self._store.revisions(self.name)[-1]
+
+    def missing(self) -> list[tuple[str, str]]:
+        """Tasks without a result, in the sweep's order: the workload, and the task in words."""
+        from orchestrator.sweep import Sweep
+        from orchestrator.where import describe
+
+        done, sweep = set(self._tasks["key"].to_list()), Sweep.from_body(self._body)
+        return [(sweep.workload(i), f"{describe(sweep, i)} ({key[:10]})") for i, key in enumerate(sweep.keys) if key not in done]
+
+    @property
     def codes(self) -> dict[str, int]:
         """Code fingerprint -> number of tasks that it computed."""
         return dict(Counter(self._tasks["code"].to_list()).most_common())
@@ -340,10 +353,9 @@ class Results:
         import polars as pl
 
         part = self._manifest.axes.get(self.name)
-        revision = self._ledger.revision_of(self.name) or self._store.revisions(self.name)[-1]
-        if part is not None and part["revision"] == revision:
+        if part is not None and part["revision"] == self.revision:
             return pl.read_parquet(dataset.paths(self._store, [part])[0])
-        return _frame(collect.axes_table(self._store, self.name, revision))
+        return _frame(collect.axes_table(self._store, self.name, self.revision))
 
     @functools.cached_property
     def _in_dataset(self) -> "pl.DataFrame":

@@ -25,8 +25,8 @@ class PositionLog:
     """Measures batch and gradient of the updates where `measures(step)`, and keeps rows (name, step, value).
 
     Batches are drawn from a training set of `pool_size` samples, of whose mean loss delta_loss is ||grad L||^2, without bias. Rows hold
-    the means of a window at its middle step, and `probe_*` of every second window the probe set's. Each step draws probes of
-    its own; the probe set keeps its ones, so that what changes along the run is the network.
+    the means of a window at its middle step, with the loss of its batches, `batch_loss`, and `probe_*` of every second window the probe
+    set's. Each step draws probes of its own; the probe set keeps its ones, so that what changes along the run is the network.
 
     A run of 10,000 steps at 5 windows a decade measures 165 of them: 1.5 to 5 % of its time on one core where an update takes 0.7 ms or
     more (`benchmarks/bench_position.py`). With the outputs' graph (`backward(retain_graph=True)`) a step needs no forward pass of its own.
@@ -42,6 +42,7 @@ class PositionLog:
     _windows: dict[int, range] = field(init=False)
     _probed: frozenset[int] = field(init=False)
     _known: Network | None = None
+    _model: nn.Module | None = None
 
     def __post_init__(self) -> None:
         self.window = PositionWindow(pool_size=self.pool_size)
@@ -61,7 +62,8 @@ class PositionLog:
     def measure(self, step: int, model: nn.Module, batch: Batch, outputs: Tensor, *, num_at_once: int | None = None) -> None:
         """Between backward and step of the update number `step`, where `.grad` is that of the batch's mean loss; its outputs."""
         steps = self._windows[step]
-        if self._known is None:
+        if self._known is None or model is not self._model:
+            self._model = model
             with checks.as_found(model, batch, None):
                 self._known = network(model, batch[0])
         if step in self._probed:
@@ -72,6 +74,7 @@ class PositionLog:
         if step == steps[-1]:
             found, self.window = self.window.result(), PositionWindow(pool_size=self.pool_size)
             self.rows += [(name, _middle(steps), getattr(found, name)) for name in (*VALUES, *ERRORS, "chi_pos_self", "delta_loss_self")]
+            self.rows.append(("batch_loss", _middle(steps), found.mean_loss))
 
     def taken(self) -> list[tuple[str, int, float]]:
         """The rows since the last call."""
@@ -81,6 +84,7 @@ class PositionLog:
     def _measure_probe(self, model: nn.Module, step: int) -> None:
         found = lnp(model, self.unit_loss, self.probe, num_micro_batches=PROBE_MICRO_BATCHES, num_probes=PROBE_SIGNS, known=self._known)
         self.rows += [(f"probe_{name}", step, getattr(found, name)) for name in (*VALUES, *ERRORS, "kappa_over_units")]
+        self.rows.append(("probe_loss", step, found.mean_loss))
 
 
 def _middle(steps: range) -> int:
