@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.drawings import Drawing
 from orchestrator.pairing import CONFIDENCE, Correlation, Ratio, correlation, holm, over_clusters, pairs, ratio_of
 from orchestrator.selection_runs import KIND, SEEDS, agreement, by_set, runs
+from orchestrator.study import Section, Study, Table
+from orchestrator.study_tables import need
 
 if TYPE_CHECKING:
     import polars as pl
 
-SWEEPS = ("data_selection", "data_selection_sets", "data_selection_width")
+    from orchestrator.results import Results
+
+METHODS_SWEEP, SETS_SWEEP, WIDTH_SWEEP = "data_selection", "data_selection_sets", "data_selection_width"
 METHODS = ("rnd", "random", "maximum_entropy", "pivoted_cholesky")
 NAMES = {
     "rnd": "random network distillation",
@@ -115,29 +119,63 @@ def _kinds(frame: "pl.DataFrame") -> "Iterator[tuple[dict[str, Any], pl.DataFram
         yield dict(zip(KIND, values, strict=True)), part
 
 
+# -- sections -----------------------------------------------------------------------------------------------------------------
+
+
+def methods(results: Mapping[str, "Results"]) -> Section:
+    """Test loss, entropy and trace of the sets that methods choose, by their size, and in pairs with random ones."""
+    frame = runs(need(results, METHODS_SWEEP))
+    kinds = list(_kinds(frame))
+    lines = [[*_loss_lines(part, kind), *_observable_lines(part, kind), *_relation_lines(part, kind)] for kind, part in kinds]
+    lost = {_said(kind): int(part[LOSS].is_nan().sum()) for kind, part in kinds}
+    return Section(
+        title="Sets that methods choose",
+        findings=[line for some in lines for line in some],
+        drawings=_of_methods(frame),
+        tables=[
+            Table(name="over-random", heading="Test loss over that of random sets (set size –: all)", rows=_rows(comparisons(frame, LOSS))),
+            Table(name="correlations", heading="Rank correlation with test loss (set size –: all)", rows=_rows(correlations(frame))),
+        ],
+        notes=[f"{said}: {count} diverged trainings are in no figure" for said, count in lost.items() if count],
+    )
+
+
+def random_sets(results: Mapping[str, "Results"]) -> Section:
+    """Whether entropy and trace at initialisation tell which of many random sets of one size generalises best."""
+    frame = runs(need(results, SETS_SWEEP))
+    return Section(
+        title="Random sets of one size",
+        findings=[line for kind, part in _kinds(frame) for line in _relation_lines(part, kind)],
+        drawings=_of_sets(frame),
+        tables=[
+            Table(name="set-correlations", heading="Rank correlation with test loss (set size –: all)", rows=_rows(correlations(frame)))
+        ],
+    )
+
+
+def wide_networks(results: Mapping[str, "Results"]) -> Section:
+    """Whether random network distillation and pivoted Cholesky agree as networks grow wide."""
+    table = agreement(need(results, WIDTH_SWEEP), PAIRS)
+    return Section(title="Distillation and predictive variance", findings=_agreement_lines(table), drawings=_of_widths(table))
+
+
+def _rows(table: "pl.DataFrame") -> list[dict[str, Any]]:
+    """Numbers with three digits, which sort by what they are; without a value, a dash."""
+    return [{name.replace("_", " "): _cell(value) for name, value in row.items()} for row in table.rows(named=True)]
+
+
+def _cell(value: Any) -> Any:
+    return ("–", math.nan) if value is None else (f"{value:.3g}", value) if isinstance(value, float) else value
+
+
 # -- figures ------------------------------------------------------------------------------------------------------------------
 
 
-def drawings(results: Mapping[str, Any], notes: list[str]) -> list[Drawing]:
-    """The study's figures, of the sweeps (name -> results) that there are; what cannot be drawn goes to `notes`."""
-    drawn: list[Drawing] = []
-    for name, one in ((SWEEPS[0], _of_methods), (SWEEPS[1], _of_sets), (SWEEPS[2], _of_widths)):
-        if name in results:
-            drawn += one(results[name], notes)
-        else:
-            notes.append(f"no results of sweep {name!r}; `eigensweep submit sweep={name} size=small` makes them")
-    return drawn
-
-
-def _of_methods(results: Any, notes: list[str]) -> list[Drawing]:
-    frame, found = runs(results), []
-    related = correlations(frame)
+def _of_methods(frame: "pl.DataFrame") -> list[Drawing]:
+    related, found = correlations(frame), []
     for kind, part in _kinds(frame):
-        if lost := part["test_loss"].is_nan().sum():
-            notes.append(f"{_said(kind)}: {lost} trainings diverged and are in no figure")
         found += [_against_size(part, kind, y) for y in UNITS]
-        found.append(_over_random(part, kind))
-        found.append(_related(related, kind, "correlation", "chosen sets"))
+        found += [_over_random(part, kind), _related(related, kind, "correlation", "chosen sets")]
         found += [_beside_loss(part, related, kind, name) for name in CLAIMED_OBSERVABLES]
     return found
 
@@ -212,10 +250,10 @@ def _beside_loss(part: "pl.DataFrame", related: "pl.DataFrame", kind: Mapping[st
     return _scattered(sets, name, title, _file(f"{name}-and-loss", kind), kind)
 
 
-def _of_sets(results: Any, notes: list[str]) -> list[Drawing]:
+def _of_sets(frame: "pl.DataFrame") -> list[Drawing]:
     import polars as pl
 
-    frame, found = runs(results), []
+    found = []
     related = correlations(frame)
     for kind, part in _kinds(frame):
         found.append(_related(related, kind, "sets-correlation", "random sets"))
@@ -251,17 +289,14 @@ def _range(counts: Sequence[int]) -> str:
     )
 
 
-def _of_widths(results: Any, notes: list[str]) -> list[Drawing]:
+def _of_widths(table: "pl.DataFrame") -> list[Drawing]:
     import polars as pl
 
     from orchestrator.figures.means import means
 
     found = []
-    for kind, part in _kinds(agreement(results, PAIRS)):
-        own = part.with_columns(pair=pl.col("first") + " and " + pl.col("second")).drop_nulls("width")
-        if own.is_empty():
-            notes.append(f"{_said(kind)}: no selections that differ in method alone")
-            continue
+    for kind, part in _kinds(table.drop_nulls("width")):
+        own = part.with_columns(pair=pl.col("first") + " and " + pl.col("second"))
         title = f"Points that two methods have in common, {_said(kind)}"
         label = f"share of the {max(own['set_size'].to_list())} chosen points"
         ax = means(own, x="width", y="overlap", by="pair", title=title, y_label=label)
@@ -272,21 +307,6 @@ def _of_widths(results: Any, notes: list[str]) -> list[Drawing]:
 
 
 # -- words --------------------------------------------------------------------------------------------------------------------
-
-
-def findings(results: Mapping[str, Any]) -> list[str]:
-    """What the numbers say, a sentence or two each, and whether the paper's claims are seen in them."""
-    found: list[str] = []
-    if SWEEPS[0] in results:
-        frame = runs(results[SWEEPS[0]])
-        for kind, part in _kinds(frame):
-            found += [*_loss_lines(part, kind), *_observable_lines(part, kind), *_relation_lines(part, kind)]
-    if SWEEPS[1] in results:
-        for kind, part in _kinds(runs(results[SWEEPS[1]])):
-            found += _relation_lines(part, kind)
-    if SWEEPS[2] in results:
-        found += _agreement_lines(agreement(results[SWEEPS[2]], PAIRS))
-    return found
 
 
 def _loss_lines(part: "pl.DataFrame", kind: Mapping[str, Any]) -> list[str]:
@@ -422,3 +442,15 @@ def _capital(text: str) -> str:
 def _file(name: str, kind: Mapping[str, Any]) -> str:
     parts = ("selection", name.replace("_traced", ""), *(value for value in kind.values() if value != "any"))
     return "-".join(part.replace("_", "-").replace(".", "-") for part in parts)
+
+
+STUDY = Study(
+    name="data_selection",
+    title="Choosing training sets, and what their kernels tell",
+    sweeps={
+        METHODS_SWEEP: "test loss, entropy and trace of the sets that four methods choose, against their size",
+        SETS_SWEEP: "entropy and trace of random sets of one size against their test loss, of any classes and of balanced ones",
+        WIDTH_SWEEP: "points that distillation and pivoted Cholesky have in common, against the width",
+    },
+    sections=(methods, random_sets, wide_networks),
+)

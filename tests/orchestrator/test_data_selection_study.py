@@ -5,12 +5,27 @@ import math
 import polars as pl
 import pytest
 
+from orchestrator import study
 from orchestrator.figures import style
 from orchestrator.selection_runs import agreement, by_set, runs
-from orchestrator.studies.data_selection import PAIRS, SWEEPS, comparisons, correlations, drawings, findings
+from orchestrator.studies.data_selection import PAIRS, STUDY, comparisons, correlations
 from tests.orchestrator.selection_sweeps import METHODS, PlantedChoices, PlantedSelection
 
+SWEEPS = tuple(STUDY.sweeps)
 RATIO = {10: 0.7, 20: 0.8, 30: 1.0, 60: 1.4}
+
+
+def sections(results):
+    """Of the sweeps that there are."""
+    return [make(results) for sweep, make in zip(SWEEPS, STUDY.sections, strict=True) if sweep in results]
+
+
+def drawings(results):
+    return [drawing for section in sections(results) for drawing in section.drawings]
+
+
+def findings(results):
+    return [line for section in sections(results) for line in section.findings]
 
 
 @pytest.fixture(scope="module")
@@ -93,12 +108,10 @@ def test_findings_follow_the_numbers(planted):
     assert "is neither seen nor contradicted: none of the sizes 10 is decided" in unclear
 
 
-def test_every_figure_is_drawn_with_its_data_and_what_is_absent_is_said(planted, tmp_path):
-    notes: list[str] = []
-    drawn = drawings({SWEEPS[0]: planted, SWEEPS[2]: PlantedChoices({8: 1, 64: 3})}, notes)
+def test_every_figure_is_drawn_with_its_data(planted, tmp_path):
+    drawn = drawings({SWEEPS[0]: planted, SWEEPS[2]: PlantedChoices({8: 1, 64: 3})})
     names = [one.name for one in drawn]
     assert len(set(names)) == len(names) == 8
-    assert notes == ["no results of sweep 'data_selection_sets'; `eigensweep submit sweep=data_selection_sets size=small` makes them"]
     loss = next(one for one in drawn if one.name == "selection-test-loss-digits-mlp")
     data = style.data(loss.ax)
     expected = runs(planted).filter((pl.col("method") == "random") & (pl.col("set_size") == 30))["test_loss"]
@@ -111,7 +124,7 @@ def test_every_figure_is_drawn_with_its_data_and_what_is_absent_is_said(planted,
 
 
 def test_a_method_has_one_colour_in_every_figure(planted):
-    drawn = {one.name: one.ax for one in drawings({SWEEPS[0]: planted}, [])}
+    drawn = {one.name: one.ax for one in drawings({SWEEPS[0]: planted})}
     for label in ("rnd", "pivoted cholesky"):
         shades = {
             str(container.lines[0].get_color())
@@ -125,7 +138,7 @@ def test_a_method_has_one_colour_in_every_figure(planted):
 def test_random_sets_are_drawn_against_their_loss():
     sets = PlantedSelection({10: 1.0}, num_inits=2)
     sets.task_rows = [row for row in sets.task_rows if row["key"].startswith("random")]
-    drawn = drawings({SWEEPS[1]: sets}, [])
+    drawn = drawings({SWEEPS[1]: sets})
     assert [one.name for one in drawn][0] == "selection-sets-correlation-digits-mlp"
     entropy = next(one for one in drawn if one.name == "selection-sets-entropy-digits-mlp")
     assert len(style.data(entropy.ax)) == 10
@@ -137,5 +150,18 @@ def test_a_sweep_that_has_just_begun_has_no_figures_of_it():
     empty.tasks = lambda: pl.DataFrame(schema={"key": pl.String, "workload": pl.String, "settings": pl.String}).lazy()
     schema = {"key": pl.String, "workload": pl.String, "step": pl.Int64, "name": pl.String, "value": pl.Float64}
     empty.scalars = lambda: pl.DataFrame(schema=schema).lazy()
-    assert drawings({SWEEPS[0]: empty}, []) == []
+    assert drawings({SWEEPS[0]: empty}) == []
     assert findings({SWEEPS[0]: empty}) == []
+
+
+def test_the_page_holds_findings_figures_and_tables_and_says_what_is_absent(planted, tmp_path):
+    diverged = PlantedSelection({10: 0.7, 20: 0.8}, diverged=[("rnd", 10, 4)])
+    found = study.page_of(STUDY, {SWEEPS[0]: diverged}, tmp_path)
+    text = found.path.read_text()
+    assert "no results yet of data_selection_sets" in text
+    assert "digits, mlp: 1 diverged trainings are in no figure" in text
+    assert found.findings[0].startswith("digits, mlp: test loss of random network distillation")
+    table = pl.read_csv(tmp_path / "tables" / "over-random.csv", null_values=["NaN"])
+    expected = comparisons(runs(diverged), "test_loss")
+    assert table["value"].to_list() == pytest.approx(expected["value"].to_list())
+    assert len(list((tmp_path / "figures").glob("*.png"))) == 7
