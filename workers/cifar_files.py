@@ -2,15 +2,11 @@
 
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from workers.errors import ConfigError
-from workers.lazy import Joined
+from workers.lazy import Joined, Stored
 from workers.pixels import pixel_samples
 from workers.samples import Samples
-
-if TYPE_CHECKING:
-    import numpy as np
 
 SHAPE = (3, 32, 32)
 NUM_PIXELS = 3 * 32 * 32
@@ -34,22 +30,18 @@ def binary_files(path: str | None, name: str, names: tuple[str, ...], archive: s
 def read_binaries(paths: tuple[Path, ...], num_labels: int, label: int) -> Samples:
     """Images (N, 3, 32, 32), the last file's as the test split, with the label number `label` of the `num_labels` of a record.
 
-    The files are mapped into memory; ConfigError where one is cut.
+    Images are read where they are taken; ConfigError where a file is cut.
     """
-    parts = [_records(path, num_labels) for path in paths]
-    images, labels = [_images(part, num_labels) for part in parts], [part[:, label] for part in parts]
+    images, labels = zip(*(_records(path, num_labels, label) for path in paths))
     return pixel_samples(Joined(images[:-1]), Joined(labels[:-1]), images[-1], labels[-1])
 
 
-def _records(path: Path, num_labels: int) -> "np.ndarray[Any, np.dtype[np.uint8]]":
+def _records(path: Path, num_labels: int, label: int) -> tuple[Stored, Stored]:
+    """Images (N, 3, 32, 32) and labels (N,) of a file."""
     import numpy as np
 
-    size, record = path.stat().st_size, NUM_PIXELS + num_labels
+    size, record, byte = path.stat().st_size, NUM_PIXELS + num_labels, np.dtype(np.uint8)
     if size % record or not size:
         raise ConfigError(f"{path} has {size} bytes, no whole number of records of {record} bytes; fetch it again")
-    return np.memmap(path, np.uint8, mode="r", shape=(size // record, record))
-
-
-def _images(records: "np.ndarray[Any, np.dtype[np.uint8]]", num_labels: int) -> "np.ndarray[Any, np.dtype[np.uint8]]":
-    # a view, because the record's end stays whole
-    return records[:, num_labels:].reshape(len(records), *SHAPE)
+    num = size // record
+    return Stored(path, byte, (num, *SHAPE), offset=num_labels, stride=record), Stored(path, byte, (num,), offset=label, stride=record)

@@ -1,8 +1,13 @@
-"""Arrays whose entries are computed when they are taken, from memory-mapped files or from several parts, for data larger than memory."""
+"""Arrays whose entries are read or computed when they are taken, from one file or several, for data larger than memory."""
 
+import math
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from workers.errors import ConfigError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +34,19 @@ class Lazy(ABC):
 _BLOCK = 2048
 
 
+class Part(Lazy):
+    """The entries of `source` from `start` to before `stop`."""
+
+    def __init__(self, source: "Array | Lazy", start: int, stop: int) -> None:
+        self._source, self._start = source, start
+        self.shape, self.dtype = (stop - start, *source.shape[1:]), source.dtype
+
+    def __getitem__(self, index: "Array | slice") -> "Array":
+        import numpy as np
+
+        return self._source[self._start + (np.arange(len(self))[index] if isinstance(index, slice) else index)]
+
+
 class Computed(Lazy):
     """`compute` of the entries (M, ...) of `source`, block by block; its results have the shape (M, *shape_of_one) and the type `dtype`."""
 
@@ -47,6 +65,43 @@ class Computed(Lazy):
         for start in range(0, len(index), _BLOCK):
             taken[start : start + _BLOCK] = self._compute(self._source[index[start : start + _BLOCK]])
         return taken
+
+
+class Stored(Lazy):
+    """Entries of a file, `stride` bytes from each other (None: without gaps), the first at the byte `offset`.
+
+    They are read, not mapped into memory: pages of a mapped file count as memory of the process, and its limit may end it.
+    """
+
+    def __init__(self, path: Path, dtype: "np.dtype[Any]", shape: tuple[int, ...], *, offset: int = 0, stride: int | None = None) -> None:
+        self.path, self.shape, self.dtype, self._offset = path, shape, dtype, offset
+        self._size = math.prod(shape[1:]) * dtype.itemsize
+        self._stride = self._size if stride is None else stride
+
+    def __getitem__(self, index: "Array | slice") -> "Array":
+        import numpy as np
+
+        if isinstance(index, slice):
+            index = np.arange(len(self))[index]
+        taken = np.empty((len(index), *self.shape[1:]), self.dtype)
+        bytes_M = taken.reshape(-1).view(np.uint8).reshape(len(index), self._size)
+        if self._stride == self._size and len(index) and (np.diff(index) == 1).all():
+            self._read(bytes_M.reshape(1, -1), index[:1])
+        else:
+            self._read(bytes_M, index)
+        return taken
+
+    def _read(self, bytes_M: "Array", index_M: "Array") -> None:
+        """Fill each row of bytes with what stands from an entry on."""
+        with self.path.open("rb", buffering=0) as file:
+            for row, number in zip(bytes_M, index_M.tolist()):
+                done, start = 0, self._offset + number * self._stride
+                # one call reads at most 2 GiB
+                while done < len(row):
+                    num = os.preadv(file.fileno(), [row[done:].data], start + done)
+                    if num == 0:
+                        raise ConfigError(f"{self.path} is shorter than it was, or than it says; fetch it again")
+                    done += num
 
 
 class Joined(Lazy):

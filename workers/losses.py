@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 # N samples or, with further axes, units of them; C outputs
 
 NAMES = ("cross_entropy", "mse")
+# from where on arrays of logits are what a loss takes its time for
+MANY_CLASSES = 1024
 
 
 def loss_per_unit(name: str, outputs_NC: "Tensor", targets: "Tensor") -> "Tensor":
@@ -20,8 +22,12 @@ def loss_per_unit(name: str, outputs_NC: "Tensor", targets: "Tensor") -> "Tensor
     from torch.nn import functional
 
     if name == "cross_entropy":
-        flat_N = functional.cross_entropy(outputs_NC.flatten(0, -2), targets.flatten().long(), reduction="none")
-        return flat_N.view(targets.shape)
+        flat_NC, labels_N = outputs_NC.flatten(0, -2), targets.flatten().long()
+        if flat_NC.shape[-1] >= MANY_CLASSES and flat_NC.device.type == "cpu":
+            from workers.cross_entropy import cross_entropy
+
+            return cross_entropy(flat_NC, labels_N).view(targets.shape)
+        return functional.cross_entropy(flat_NC, labels_N, reduction="none").view(targets.shape)
     return 0.5 * residual(name, outputs_NC, targets).square().sum(-1)
 
 

@@ -1,10 +1,11 @@
-"""Arrays of `.npz` archives, mapped into memory where they are not compressed."""
+"""Arrays of `.npz` archives, read where they are taken unless they are compressed."""
 
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workers.errors import ConfigError
+from workers.lazy import Stored
 
 if TYPE_CHECKING:
     import numpy as np
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 _LOCAL_HEADER = 30  # bytes before the name in a zip's local header, whose last four say how long name and extra field are
 
 
-def mapped(path: Path, names: tuple[str, ...]) -> "dict[str, np.ndarray[Any, Any]]":
+def stored_arrays(path: Path, names: tuple[str, ...]) -> "dict[str, np.ndarray[Any, Any] | Stored]":
     """The arrays of these names; ConfigError where the archive cannot be read or lacks one. Compressed ones are read into memory."""
     import numpy as np
 
@@ -23,14 +24,14 @@ def mapped(path: Path, names: tuple[str, ...]) -> "dict[str, np.ndarray[Any, Any
             if missing:
                 raise ConfigError(f"{path} has no array {', '.join(missing)}; it has {', '.join(present) or 'none'}")
             stored = {name for name in names if present[name].compress_type == zipfile.ZIP_STORED}
-            found = {name: _mapped(path, present[name]) for name in stored}
+            found: dict[str, np.ndarray[Any, Any] | Stored] = {name: _stored(path, present[name]) for name in stored}
         with np.load(path, allow_pickle=False) as arrays:
             return found | {name: arrays[name] for name in names if name not in stored}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ConfigError(f"{path} is no readable .npz archive ({error}); fetch it again") from error
 
 
-def _mapped(path: Path, info: zipfile.ZipInfo) -> "np.ndarray[Any, Any]":
+def _stored(path: Path, info: zipfile.ZipInfo) -> Stored:
     import numpy as np
 
     with path.open("rb") as file:
@@ -40,6 +41,6 @@ def _mapped(path: Path, info: zipfile.ZipInfo) -> "np.ndarray[Any, Any]":
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(file)
-        if dtype.hasobject:
-            raise ValueError(f"{info.filename} holds Python objects")
-        return np.memmap(path, dtype, mode="r", offset=file.tell(), shape=shape, order="F" if fortran else "C")
+        if dtype.hasobject or fortran:
+            raise ValueError(f"{info.filename} holds Python objects, or is stored by columns")
+        return Stored(path, dtype, shape, offset=file.tell())

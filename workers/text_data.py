@@ -11,7 +11,7 @@ from workers import cache, files
 from workers.errors import ConfigError
 from workers.samples import Samples
 from workers.staging import local
-from workers.token_sequences import mapped, sequences
+from workers.token_sequences import sequences, token_file
 from workers.workload import Data, setting
 
 # of what a tokenizer is made: changes here make new files
@@ -74,7 +74,7 @@ def text_samples(data: TextData) -> Samples:
         raise ConfigError(
             f"data={data.plugin_name()} has no documents in its {empty[0]} split; give more text or a smaller data.test_every"
         )
-    return sequences(mapped(paths[0], dtype), mapped(paths[1], dtype), data.sequence_length, size)
+    return sequences(token_file(paths[0], dtype), token_file(paths[1], dtype), data.sequence_length, size)
 
 
 def _what(data: TextData) -> str:

@@ -370,7 +370,7 @@ def completed(line: str, cwd: Path, **environment: str) -> set[str]:
 
 
 def test_completion_offers_verbs_and_flags(tmp_path: Path) -> None:
-    assert completed("eigensweep st", tmp_path) == {"status"}
+    assert completed("eigensweep st", tmp_path) == {"status", "study"}
     assert "--watch" in completed("eigensweep status --", tmp_path)
 
 

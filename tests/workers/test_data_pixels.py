@@ -13,7 +13,7 @@ from workers.data.digits import Digits
 from workers.data.next_pixel import NextPixel
 from workers.data.npz import Npz
 from workers.errors import ConfigError
-from workers.lazy import Computed, Joined
+from workers.lazy import Computed, Joined, Part, Stored
 
 
 def images_of(num: int, seed: int, *shape: int) -> np.ndarray:
@@ -43,6 +43,19 @@ def test_computed_entries_are_the_function_of_the_entries(monkeypatch):
     squares = Computed(source, lambda some: (some**2).sum(1), (), np.dtype(np.float64))
     np.testing.assert_array_equal(squares[np.array([7, 1, 1, 9])], (source**2).sum(1)[[7, 1, 1, 9]])
     np.testing.assert_array_equal(squares[:], (source**2).sum(1))
+
+
+def test_stored_records_are_the_file_and_parts_are_slices(tmp_path):
+    records = images_of(9, 0, 7)
+    (tmp_path / "records").write_bytes(b"head" + records.tobytes())
+    stored = Stored(tmp_path / "records", np.dtype(np.uint8), (9, 2, 3), offset=5, stride=7)
+    whole, index = records[:, 1:].reshape(9, 2, 3), np.array([8, 0, 0, 4])
+    np.testing.assert_array_equal(stored[index], whole[index])
+    np.testing.assert_array_equal(stored[1:8:3], whole[1:8:3])
+    part = Part(stored, 2, 7)
+    np.testing.assert_array_equal(part[np.array([4, 0])], whole[2:7][[4, 0]])
+    np.testing.assert_array_equal(part[1:], whole[2:7][1:])
+    assert (len(part), part.shape, stored[0:0].shape) == (5, (5, 2, 3), (0, 2, 3))
 
 
 # -- CIFAR ------------------------------------------------------------------------------------------------------------

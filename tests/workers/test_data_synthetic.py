@@ -162,11 +162,11 @@ def test_a_signal_without_noise_or_slope_is_its_template_moved_and_stretched(mon
     monkeypatch.setattr(mnist1d, "LENGTH", 600)
     signals = mnist1d.signals(np.arange(10), Stream(0, "x"))
     for template, signal in zip(mnist1d.TEMPLATES, signals):
-        tallest = max(template)
+        tallest = mnist1d._HEIGHT * max(template)
         scale = signal.max() / tallest
         assert 0.55 < scale < 1.45
         assert (signal == 0).mean() > 0.6
-        assert signal.sum() / 600 == pytest.approx(scale * sum(template) / 60, rel=0.25)
+        assert signal.sum() / 600 == pytest.approx(scale * mnist1d._HEIGHT * sum(template) / 60, rel=0.25)
 
 
 def test_classes_are_equally_frequent_and_a_model_tells_them_apart():
@@ -218,3 +218,12 @@ def test_three_steps_of_training_on_generated_data(name, tmp_path):
 def test_cross_entropy_of_values_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="loss=cross_entropy needs labels, and this data set has values as targets; take loss=mse"):
         attempt(tmp_path, Train(data=SMALL["teacher"], train_size=64, num_steps=3), reraise=True)
+
+
+def test_hidden_features_leave_targets_as_they_are():
+    whole, seen = (PowerLaw(num_modes=20, num_features=features, num_train=50, num_test=10) for features in (None, 6))
+    np.testing.assert_array_equal(seen.load().train_inputs, whole.load().train_inputs[:, :6])
+    np.testing.assert_array_equal(seen.load().train_targets, whole.load().train_targets)
+    assert seen.shapes() == ((50, 6), (10, 6))
+    with pytest.raises(ConfigError, match="num_features must be at most num_modes=20, got 21"):
+        PowerLaw(num_modes=20, num_features=21)

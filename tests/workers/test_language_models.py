@@ -176,3 +176,11 @@ def test_memory_is_asked_for_by_tokens():
     """Sequences of 8 tokens and, as far as is known, ten outputs."""
     few, many = (Gram(train=replace(TRAIN, data=Echoes(num_tokens=8)), probe_size=size).resources().memory_gib for size in (1, 32))
     assert many - few == pytest.approx(4 * 8 / 2**30 * ((10 * 32 * 8) ** 2 - (10 * 8) ** 2))
+
+
+def test_time_is_foretold_by_operations():
+    """A training of twice the batches, or of a network with twice the products, takes twice as long."""
+    large = replace(TRAIN, model=Llama(width=512, head_dim=64, depth=8), num_steps=1000)
+    products = sum(layer.positions * layer.fan_in * layer.num_outputs for layer in large.model.layers((8,), 1024))
+    assert large.estimated_seconds() == pytest.approx(0.3 + 1000 * (5e-3 + 16 * 6 * products / 4e10))
+    assert large.resources().walltime_minutes == pytest.approx(large.estimated_seconds() / 6)

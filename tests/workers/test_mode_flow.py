@@ -8,10 +8,14 @@ import torch
 from scipy.linalg import expm
 from task_runs import committed, scalars
 
+from workers.data.power_law import PowerLaw
 from workers.errors import ConfigError
 from workers.mode_flow import closed_form_position, mode_flow, power_law_modes
+from workers.models.mlp import Mlp
 from workers.observables.spectral_reach import find_reach, spectral_reach
+from workers.optimizers.sgd import Sgd
 from workers.workloads.mode_flow import ModeFlow
+from workers.workloads.train import Train
 
 A, B = 1.5, 1.8
 TIMES = np.array([10.0, 100.0, 1000.0])
@@ -136,6 +140,29 @@ def test_the_workload_gives_the_reach_of_its_own_windows(tmp_path: Path):
     steps = sorted({step for name, step in found if name == "test_loss"})
     reach = spectral_reach(steps, [found["test_loss", s] for s in steps], [found["chi_pos", s] for s in steps])
     assert reach == pytest.approx(found["reach_0.05", workload.num_steps], rel=0.05)
+
+
+@pytest.mark.parametrize("features", [8, 24])
+def test_trained_random_features_have_the_reach_of_the_closed_form(tmp_path: Path, features: int):
+    """Gradient descent on whole batches; position by the unbiased estimate along the training."""
+    data = PowerLaw(num_modes=512, num_features=features, num_train=4096, num_test=64)
+    train = Train(
+        data=data,
+        model=Mlp(depth=0, bias=False),
+        optimizer=Sgd(learning_rate=1.0),
+        loss="mse",
+        dtype="float64",
+        frozen="lazy",
+        train_size=4096,
+        batch_size=4096,
+        num_steps=600,
+        position_windows_per_decade=10,
+    )
+    found = scalars(committed(tmp_path, train))
+    steps = sorted({step for name, step in found if name == "chi_pos" and step > 0})
+    reach = spectral_reach(steps, [found["batch_loss", s] for s in steps], [found["chi_pos", s] for s in steps])
+    exact = mode_flow(*power_law_modes(512, A, B, features), WINDOWS[:41])
+    assert reach == pytest.approx(spectral_reach(WINDOWS[:41], exact.loss_T, exact.chi_pos_T), rel=0.05)
 
 
 def test_more_features_than_modes_are_refused():

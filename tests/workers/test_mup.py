@@ -12,6 +12,7 @@ from workers import training
 from workers.decoder import Embedding, Readout
 from workers.layers import Conv, Dense, parameter_groups
 from workers.models.cnn import Cnn
+from workers.models.gpt_neox import GptNeox
 from workers.models.llama import Llama
 from workers.models.mlp import Mlp
 from workers.models.vit import Vit
@@ -29,6 +30,7 @@ VITS = tuple(Vit(width=width, base_width=32) for width in (32, 64, 128, 256))
 # narrower ones are not wide yet: what logits at initialisation add to the changes still falls
 LLAMAS = tuple(Llama(width=width, depth=1, head_dim=8, base_width=64) for width in (128, 256, 512))
 TIED = tuple(replace(model, tied=True) for model in LLAMAS)
+NEOXS = tuple(GptNeox(width=width, depth=1, head_dim=8, base_width=64) for width in (128, 256, 512))
 OPTIMIZERS = {"sgd": Sgd(learning_rate=0.1), "adam": Adam(learning_rate=3e-3)}
 OF_TOKENS = {"sgd": Sgd(learning_rate=0.5), "adam": Adam(learning_rate=6e-3)}
 
@@ -74,7 +76,7 @@ def slopes(models: tuple[Model, ...], optimizer: ScheduledOptimizer) -> np.ndarr
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize(
-    "models", [MLPS, CNNS, RESNETS, VITS, LLAMAS, TIED], ids=["mlp", "cnn", "wide_resnet", "vit", "llama", "llama_tied"]
+    "models", [MLPS, CNNS, RESNETS, VITS, LLAMAS, TIED, NEOXS], ids=["mlp", "cnn", "wide_resnet", "vit", "llama", "llama_tied", "gpt_neox"]
 )
 def test_activations_change_by_as_much_at_every_width(models, name):
     optimizer = (OF_TOKENS if models[0].reads_tokens else OPTIMIZERS)[name]

@@ -27,5 +27,5 @@ class Cifar10(Data):
         return (NUM_TRAIN, *SHAPE), (NUM_TEST, *SHAPE)
 
     def load(self) -> Samples:
-        """Images (50000, 3, 32, 32) and (10000, 3, 32, 32), kept as mapped bytes."""
+        """Images (50000, 3, 32, 32) and (10000, 3, 32, 32), read where they are taken."""
         return read_binaries(tuple(map(local, self.files())), 1, 0)

@@ -4,13 +4,18 @@ import functools
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from workers.errors import ConfigError
-from workers.lazy import Joined
+from workers.lazy import Computed, Joined, Lazy, Part
+from workers.npz_files import stored_arrays
 from workers.pixels import pixel_samples
 from workers.samples import Samples
 from workers.staging import local
 from workers.workload import Data, setting
+
+if TYPE_CHECKING:
+    import numpy as np
 
 CURE = (
     "data.path= takes a folder with the parts cifar5m_part0.npz, cifar5m_part1.npz, ... (arrays X, of bytes (N, 32, 32, 3), and Y), from "
@@ -23,7 +28,7 @@ _PART = re.compile(r"(?:cifar5m_)?part(\d+)\.npz")
 class Cifar5m(Data):
     """CIFAR-5M, or as many of its parts as there are: the last part is the test split, or the last tenth of a single one.
 
-    Parts that are not compressed stay on the disk, mapped into memory; each channel is normalised over the first 50,000 images.
+    Of parts that are not compressed, images are read where they are taken; each channel is normalised over the first 50,000 images.
     """
 
     path: str | None = setting(None, identity=False, help="the folder with the parts")
@@ -44,16 +49,21 @@ class Cifar5m(Data):
 
 @functools.lru_cache(maxsize=1)
 def _read(paths: tuple[Path, ...]) -> Samples:
-    from workers.npz_files import mapped
+    import numpy as np
 
-    images, labels = [], []
-    for path in paths:
-        arrays = mapped(path, ("X", "Y"))
-        if arrays["X"].ndim != 4 or arrays["X"].dtype != "uint8" or len(arrays["X"]) != len(arrays["Y"]):
-            raise ConfigError(f"{path} holds X of shape {arrays['X'].shape}, {arrays['X'].dtype}, and Y of {arrays['Y'].shape}; {CURE}")
-        images.append(arrays["X"].transpose(0, 3, 1, 2))
-        labels.append(arrays["Y"])
+    images, labels = (list(arrays) for arrays in zip(*(_part(path) for path in paths)))
     if len(paths) == 1:
-        cut = len(labels[0]) - max(1, len(labels[0]) // 10)
-        images, labels = [images[0][:cut], images[0][cut:]], [labels[0][:cut], labels[0][cut:]]
-    return pixel_samples(Joined(images[:-1]), Joined(labels[:-1]), images[-1], labels[-1])
+        (labels_N,), (images_N,) = labels, images
+        cut = len(labels_N) - max(1, len(labels_N) // 10)
+        images, labels = [Part(images_N, 0, cut), Part(images_N, cut, len(labels_N))], [labels_N[:cut], labels_N[cut:]]
+    return pixel_samples(Joined(images[:-1]), np.concatenate(labels[:-1]), images[-1], labels[-1])
+
+
+def _part(path: Path) -> "tuple[Lazy, np.ndarray[Any, Any]]":
+    """Images (N, 3, 32, 32) and labels (N,) of one file."""
+    arrays = stored_arrays(path, ("X", "Y"))
+    images, labels_N = arrays["X"], arrays["Y"][:]
+    if len(images.shape) != 4 or images.dtype != "uint8" or len(images) != len(labels_N):
+        raise ConfigError(f"{path} holds X of shape {images.shape}, {images.dtype}, and Y of {labels_N.shape}; {CURE}")
+    _, height, width, channels = images.shape
+    return Computed(images, lambda some: some.transpose(0, 3, 1, 2), (channels, height, width), images.dtype), labels_N

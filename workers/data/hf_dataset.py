@@ -49,7 +49,7 @@ class HfDataset(TextData):
                 yield text.encode()
 
     def load(self) -> Samples:
-        """Memory-mapped sequences (N, T), or images (N, channels, H, W) with labels (N,)."""
+        """Sequences (N, T), or images (N, channels, H, W) with labels (N,)."""
         return text_samples(self) if self.label_column is None else _images(self)
 
     def _rows(self, split: str, columns: tuple[str, ...]) -> Iterator[tuple[Any, ...]]:

@@ -37,6 +37,8 @@ TEMPLATES = (
     (2.2, 3.0, 3.4, 3.0, 2.4, 2.2, 3.0, 4.2, 4.8, 4.8, 4.2, 2.4),
     (1.6, 3.4, 4.4, 4.6, 3.8, 2.2, 2.2, 2.2, 2.2, 2.2, 2.2, 2.0),
 )
+# with half the height, an MLP and a CNN are right as often as on the published signals (0.60 and 0.88, there 0.61 and 0.90)
+_HEIGHT = 0.5
 # the constants of the paper's procedure
 _PADDING, _SCALE, _MAX_SHIFT = (36, 60), 0.4, 48
 _CORRELATED_NOISE, _CORRELATION_LENGTH, _NOISE, _SHEAR = 0.25, 2.0, 0.02, 0.75
@@ -118,7 +120,7 @@ def _signal(template: "Floats", stream: Stream) -> "Floats":
     import numpy as np
 
     (num_zeros,) = stream.whole(*_PADDING, 1)
-    signal = np.concatenate([template, np.zeros(num_zeros)])
+    signal = np.concatenate([_HEIGHT * template, np.zeros(num_zeros)])
     signal *= 1.0 + _SCALE * (2.0 * stream.uniform(1) - 1.0)
     (shift,) = stream.whole(0, _MAX_SHIFT - 1, 1)
     signal = np.roll(signal, -shift)

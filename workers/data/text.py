@@ -52,7 +52,7 @@ class Text(TextData):
                     yield piece
 
     def load(self) -> Samples:
-        """Memory-mapped sequences (N, T) with the tokens that follow (N, T); the first call on a machine makes the tokens."""
+        """Sequences (N, T) with the tokens that follow (N, T); the first call on a machine makes the tokens."""
         return text_samples(self)
 
 

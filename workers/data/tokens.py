@@ -1,4 +1,4 @@
-"""Token files that a user has, such as nanoGPT's `train.bin` and `val.bin`, mapped into memory."""
+"""Token files that a user has, such as nanoGPT's `train.bin` and `val.bin`, of which only what is taken is read."""
 
 import functools
 from dataclasses import dataclass, replace
@@ -7,7 +7,7 @@ from pathlib import Path
 from workers.errors import ConfigError
 from workers.samples import Samples
 from workers.staging import local
-from workers.token_sequences import largest, mapped, sequences
+from workers.token_sequences import sequences, token_file
 from workers.workload import Data, setting
 
 SPLITS = (("train",), ("val", "valid", "validation", "test"))
@@ -42,7 +42,7 @@ class Tokens(Data):
         return [_found(given, names) for names in SPLITS]
 
     def load(self) -> Samples:
-        """Memory-mapped sequences (N, T) with the tokens that follow (N, T)."""
+        """Sequences (N, T) with the tokens that follow (N, T)."""
         return _read(self, tuple(map(local, self.files())))
 
 
@@ -56,13 +56,16 @@ def _found(folder: Path, names: tuple[str, ...]) -> Path:
 
 @functools.lru_cache(maxsize=4)
 def _read(data: Tokens, paths: tuple[Path, ...]) -> Samples:
-    splits = [mapped(path, data.dtype) for path in paths]
+    splits = [token_file(path, data.dtype) for path in paths]
     if len(splits) == 1:
+        (whole,) = splits
         # the training split ends before the test split begins, also with its last target
-        cut = len(splits[0]) - max(data.sequence_length + 1, round(data.test_fraction * len(splits[0])))
-        splits = [splits[0][: max(0, cut)], splits[0][max(0, cut) :]]
-    samples = sequences(splits[0], splits[1], data.sequence_length, data.vocabulary_size or 1)
-    found = 1 + max(largest(split, min(len(split), NUM_CHECKED) if data.vocabulary_size else None) for split in splits)
+        cut = max(0, whole.num_tokens - max(data.sequence_length + 1, round(data.test_fraction * whole.num_tokens)))
+        splits = [whole.part(0, cut), whole.part(cut, whole.num_tokens)]
+    train, test = splits
+    samples = sequences(train, test, data.sequence_length, data.vocabulary_size or 1)
+    looked_at = [split.part(0, min(split.num_tokens, NUM_CHECKED)) if data.vocabulary_size else split for split in splits]
+    found = 1 + max(split.largest() for split in looked_at)
     if data.vocabulary_size and found > data.vocabulary_size:
         raise ConfigError(
             f"{', '.join(map(str, paths))} hold the token {found - 1}, and data.vocabulary_size={data.vocabulary_size} allows 0 to "
