@@ -209,6 +209,10 @@ class Sweep:
         """Whether a task is one of the grid's own, not only an input."""
         return self._at(index)[0].is_target or index in self.extra_targets
 
+    def is_point(self, index: int) -> bool:
+        """Whether a task is one of the grid's own or an input of one, and not only what such a one goes on from."""
+        return self._at(index)[0].is_point or index in self.extra_targets
+
     def resources(self, index: int) -> Resources:
         """What a task needs."""
         number = bisect.bisect_right(self._starts, index) - 1
