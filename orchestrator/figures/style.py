@@ -27,7 +27,7 @@ MARGIN_INCHES = 0.75
 # of all tick labels of a horizontal axis together, with gaps
 _TICK_LETTERS = 34
 # of a legend, which then has one column
-LONG_ENTRY = 30
+LONG_ENTRY = 22
 
 LABELS = {
     "width": "width (units per layer)",
