@@ -15,6 +15,7 @@ from workers.decoder import Rotary, causal_attention
 from workers.errors import ConfigError
 from workers.layers import num_params
 from workers.losses import loss_per_unit
+from workers.models.gpt_neox import GptNeox
 from workers.models.llama import Llama
 
 VOCABULARY, NUM_PLACES = 11, 6
@@ -218,6 +219,24 @@ def test_kernels_and_derivatives_are_those_of_the_jacobian(model):
     assert (found.num_units, found.num_clusters) == (num_units, 3)
 
 
+@pytest.mark.parametrize(
+    "model", [SMALL, replace(SMALL, tied=True, num_key_heads=1), GptNeox(width=16, head_dim=8)], ids=["llama", "tied", "gpt_neox"]
+)
+def test_several_models_as_one_have_their_own_gradients(model):
+    """And each is left as it was, with its buffers."""
+    modules, (inputs_NT, targets_NT) = [built(model, seed) for seed in range(3)], tokens()
+    stacked, buffers = torch.func.stack_module_state(modules)
+
+    def loss(values: dict[str, Tensor], tables: dict[str, Tensor]) -> Tensor:
+        return loss_per_unit("cross_entropy", functional_call(modules[0], (values, tables), (inputs_NT,)), targets_NT).mean()
+
+    found = torch.func.vmap(torch.func.grad(loss))(stacked, buffers)
+    for index, module in enumerate(modules):
+        own = loss_per_unit("cross_entropy", module(inputs_NT), targets_NT).mean()
+        for name, gradient in zip(found, torch.autograd.grad(own, list(module.parameters()))):
+            assert_close(found[name][index], gradient)
+
+
 def test_attention_by_plain_products_is_torchs():
     queries, keys, values = (torch.randn(2, heads, 5, 4, dtype=torch.float64, requires_grad=True) for heads in (4, 2, 2))
     fast = causal_attention(queries, keys, values)
@@ -255,6 +274,8 @@ def test_what_does_not_fit_is_refused():
         Llama(width=24)
     with pytest.raises(ConfigError, match="head_dim must be even, as rotary positions turn pairs, got 5"):
         Llama(width=25, head_dim=5)
+    with pytest.raises(ConfigError, match="num_key_heads must divide the 2 heads, got 3"):
+        replace(SMALL, num_key_heads=3)
     with pytest.raises(ConfigError, match=r"needs sequences of tokens \(T,\), got inputs of shape \(1, 8, 8\); take a data set of text"):
         Llama().build((1, 8, 8), 10, 0)
     with pytest.raises(ConfigError, match="at most 6 tokens, as the model was built for, got 7"):

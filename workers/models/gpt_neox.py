@@ -9,7 +9,6 @@ from workers.workload import Layer, Model, setting
 if TYPE_CHECKING:
     from torch import nn
 
-    from workers.decoder import Rotary
     from workers.layers import Law
 
 
@@ -54,23 +53,23 @@ class GptNeox(Model):
         """Maps tokens (N, T), below `num_outputs`, to logits (N, T, num_outputs); on the CPU in float32, initialised from `seed` alone."""
         from torch import nn
 
-        from workers.decoder import Decoder, Embedding, Readout, Rotary
+        from workers.decoder import Decoder, Embedding, Readout
         from workers.layers import Law, LayerNorm
 
-        law = Law.of(self, seed)
+        num_places, law = self._num_places(input_shape), Law.of(self, seed)
         embedding = Embedding(num_outputs, self.width, law)
-        rotary = Rotary(self._num_places(input_shape), self._num_turned, self.rotary_base)
-        blocks = [part for _ in range(self.depth) for part in self._block(rotary, law)]
+        blocks = [part for _ in range(self.depth) for part in self._block(num_places, law)]
         blocks.append(LayerNorm(self.width, law, self.norm_epsilon))
         return Decoder(embedding, nn.Sequential(*blocks), Readout(self.width, num_outputs, law, tied=self.tied))
 
-    def _block(self, rotary: "Rotary", law: "Law") -> "list[nn.Module]":
+    def _block(self, num_places: int, law: "Law") -> "list[nn.Module]":
         from torch import nn
 
-        from workers.decoder import CausalAttention, TwoBranches
+        from workers.decoder import CausalAttention, Rotary, TwoBranches
         from workers.layers import ACTIVATIONS, Dense, LayerNorm, Residual
 
         both, hidden = (True, True), self.hidden or 4 * self.width
+        rotary = Rotary(num_places, self._num_turned, self.rotary_base)
         parts: list[list[nn.Module]] = [
             [CausalAttention(self.width, self.head_dim, rotary, law)],
             [Dense(self.width, hidden, law, both), ACTIVATIONS[self.activation](), Dense(hidden, self.width, law, both)],

@@ -10,7 +10,6 @@ from workers.workload import Layer, Model, setting
 if TYPE_CHECKING:
     from torch import nn
 
-    from workers.decoder import Rotary
     from workers.layers import Law
 
 
@@ -57,23 +56,24 @@ class Llama(Model):
         """Maps tokens (N, T), below `num_outputs`, to logits (N, T, num_outputs); on the CPU in float32, initialised from `seed` alone."""
         from torch import nn
 
-        from workers.decoder import Decoder, Embedding, Readout, RmsNorm, Rotary
+        from workers.decoder import Decoder, Embedding, Readout, RmsNorm
         from workers.layers import Law
 
-        law = Law.of(self, seed)
+        num_places, law = self._num_places(input_shape), Law.of(self, seed)
         embedding = Embedding(num_outputs, self.width, law)
-        rotary = Rotary(self._num_places(input_shape), self.head_dim, self.rotary_base)
-        blocks = [part for _ in range(self.depth) for part in self._block(rotary, law)]
+        blocks = [part for _ in range(self.depth) for part in self._block(num_places, law)]
         if self.norm == "pre":
             blocks.append(RmsNorm(self.width, law, self.norm_epsilon))
         return Decoder(embedding, nn.Sequential(*blocks), Readout(self.width, num_outputs, law, tied=self.tied))
 
-    def _block(self, rotary: "Rotary", law: "Law") -> "list[nn.Module]":
+    def _block(self, num_places: int, law: "Law") -> "list[nn.Module]":
         from torch import nn
 
-        from workers.decoder import CausalAttention, RmsNorm, SwiGlu
+        from workers.decoder import CausalAttention, RmsNorm, Rotary, SwiGlu
         from workers.layers import Residual
 
+        # each block has tables of its own: torch.func puts the buffers of a module that stands in two places back but once
+        rotary = Rotary(num_places, self.head_dim, self.rotary_base)
         attention = CausalAttention(self.width, self.head_dim, rotary, law, num_key_heads=self.num_key_heads)
         parts: list[nn.Module] = [attention, SwiGlu(self.width, self.hidden, law)]
         if self.norm == "pre":
