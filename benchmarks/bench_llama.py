@@ -1,7 +1,7 @@
 """One training step of a Llama: ours against a plain loop as in nanoGPT, and the share of the peak of matrix products.
 
 The plain loop is written here with torch's own layers and AdamW, for the same network: `forward`, cross entropy, `zero_grad`, `backward`,
-`step`. Medians of interleaved repetitions, each of several steps; wall time, as a step may take several threads.
+`step`. Medians of interleaved repetitions, each of several steps; on a CPU processor time by thread, as others may use the machine too.
 """
 
 import argparse
@@ -110,13 +110,15 @@ def peak_flops(device: str, size: int = 2048) -> float:
 
 
 def seconds(work: Callable[[], object], device: str, times: int = 1) -> float:
-    """Wall seconds of a call, the mean of some."""
+    """Seconds of a call, the mean of some: wall time of a GPU, processor time of each thread of a CPU."""
+    on_gpu = device.startswith("cuda")
+    clock, share = (time.perf_counter, 1) if on_gpu else (time.process_time, torch.get_num_threads())
     _wait(device)
-    began = time.perf_counter()
+    began = clock()
     for _ in range(times):
         work()
     _wait(device)
-    return (time.perf_counter() - began) / times
+    return (clock() - began) / times / share
 
 
 def _wait(device: str) -> None:

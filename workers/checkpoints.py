@@ -60,17 +60,17 @@ def load(folder: str | Path, *, dtype: "torch.dtype | None" = None, num_places: 
     import torch
 
     path = Path(folder).expanduser()
-    config = _config(path)
-    model, vocabulary = model_of(config, path)
-    places = num_places or int(_needed(config, "max_position_embeddings", path))
+    model, vocabulary = settings_of(path)
+    places = num_places or int(_needed(_config(path), "max_position_embeddings", path))
     with torch.device("meta"):
         module: nn.Module = model.build((places,), vocabulary, 0)
     _fill(module, sources(model), _Files(path), dtype or torch.float32)
     return module.eval()
 
 
-def model_of(config: Config, path: Path) -> tuple[Model, int]:
-    """Our settings of the network that a configuration describes, and its number of tokens."""
+def settings_of(path: Path) -> tuple[Model, int]:
+    """Our settings of the network that a folder's configuration describes, and its number of tokens; reads no weights."""
+    config = _config(path)
     known: dict[str, Callable[[Config, Path], Model]] = {"llama": _llama, "gpt_neox": _gpt_neox}
     kind = str(config.get("model_type"))
     if kind not in known:
@@ -168,8 +168,8 @@ def _config(path: Path) -> Config:
 
 def _llama_sources(model: Any) -> Iterator[tuple[str, Source]]:
     yield "embedding.weight", Source(("model.embed_tokens.weight",))
-    parts = {"queries_keys_values": ("q_proj", "k_proj", "v_proj"), "output": ("o_proj",)}
-    units = {"gate_and_inside": ("gate_proj", "up_proj"), "output": ("down_proj",)}
+    parts: dict[str, tuple[str, ...]] = {"queries_keys_values": ("q_proj", "k_proj", "v_proj"), "output": ("o_proj",)}
+    units: dict[str, tuple[str, ...]] = {"gate": ("gate_proj",), "inside": ("up_proj",), "output": ("down_proj",)}
     for layer in range(model.depth):
         places = (("self_attn", "input_layernorm", parts), ("mlp", "post_attention_layernorm", units))
         for number, (block, norm, names) in enumerate(places, start=2 * layer):

@@ -136,16 +136,16 @@ class CausalAttention(nn.Module):
 
 
 class SwiGlu(nn.Module):
-    """out(silu(gate(x)) inside(x)) with `hidden` units (Shazeer, arXiv 2002.05202); gate and inside are one matrix."""
+    """out(silu(gate(x)) inside(x)) with `hidden` units (Shazeer, arXiv 2002.05202)."""
 
     def __init__(self, width: int, hidden: int, law: Law) -> None:
         super().__init__()
-        self.gate_and_inside = Dense(width, 2 * hidden, law, (True, True))
+        # one matrix for both would need copies of their gradients put together: 2 % of a step
+        self.gate, self.inside = (Dense(width, hidden, law, (True, True)) for _ in range(2))
         self.output = Dense(hidden, width, law, (True, True))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        gate, inside = self.gate_and_inside(inputs).chunk(2, dim=-1)
-        return self.output(functional.silu(gate) * inside)  # type: ignore[no-any-return]
+        return self.output(functional.silu(self.gate(inputs)) * self.inside(inputs))  # type: ignore[no-any-return]
 
 
 class TwoBranches(nn.Module):

@@ -324,6 +324,16 @@ def test_a_checkpoint_enters_keys_by_its_content(tmp_path, monkeypatch):
     assert not set(keys[0]) & set(keys[2])
 
 
+def test_the_time_of_a_task_follows_from_the_configuration_alone(tmp_path):
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(LLAMA))
+    found = Pretrained(folder=CheckpointFolder(path=str(folder))).layers((7,), 10)
+    sizes = [(WIDTH, WIDTH + 2 * 2 * SIZE), (WIDTH, WIDTH), (WIDTH, HIDDEN), (WIDTH, HIDDEN), (HIDDEN, WIDTH)]
+    assert [(layer.fan_in, layer.num_outputs) for layer in found] == sizes * DEPTH + [(WIDTH, VOCABULARY)]
+    assert task(folder).estimated_seconds() > 0.3
+
+
 def test_a_training_refuses_more_tokens_than_the_checkpoint_has(tmp_path):
     folder = written(tmp_path, LLAMA, llama_weights())
     with pytest.raises(

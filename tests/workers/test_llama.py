@@ -61,7 +61,7 @@ def slow_logits(model: Llama, module: nn.Module, sequence: list[int]) -> Tensor:
         else:
             outputs = []
             for x in inputs:
-                gate, inside = (own["gate_and_inside.weight"] @ x * narrow).split(model.hidden)
+                gate, inside = (own[f"{name}.weight"] @ x * narrow for name in ("gate", "inside"))
                 outputs.append(own["output.weight"] @ (gate / (1 + (-gate).exp()) * inside) * narrow_hidden)
         values = [x + share * y for x, y in zip(values, outputs)]
         if model.norm == "post":

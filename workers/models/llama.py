@@ -87,7 +87,7 @@ class Llama(Model):
         """The products with weights, without those of attention."""
         num_places, hidden = self._num_places(input_shape), self.hidden
         packed = self.width + 2 * self.head_dim * (self.num_key_heads or self.width // self.head_dim)
-        sizes = [(self.width, packed), (self.width, self.width), (self.width, 2 * hidden), (hidden, self.width)]
+        sizes = [(self.width, packed), (self.width, self.width), (self.width, hidden), (self.width, hidden), (hidden, self.width)]
         blocks = [Layer(num_places, fan_in, fan_out, "", False) for fan_in, fan_out in sizes * self.depth]
         return (*blocks, Layer(num_places, self.width, num_outputs, "readout", False))
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from workers.checkpoints import CheckpointFolder
 from workers.errors import ConfigError
-from workers.workload import Model
+from workers.workload import Layer, Model
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,3 +36,10 @@ class Pretrained(Model):
                 f"the checkpoint knows {vocabulary} tokens and the data set has {num_outputs}; tokenise the data as for the checkpoint"
             )
         return module.train()
+
+    def layers(self, input_shape: tuple[int, ...], num_outputs: int) -> tuple[Layer, ...] | None:
+        """Those of the network that config.json describes, with the checkpoint's own vocabulary."""
+        from workers import checkpoints
+
+        model, vocabulary = checkpoints.settings_of(self.folder.load())
+        return model.layers(input_shape, vocabulary)

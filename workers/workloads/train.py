@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from workers.context import Context
     from workers.entk.position_log import PositionLog
     from workers.samples import Samples
+    from workers.subsets import Indices
 
 PROGRESS_SECONDS = 1.0
 USUAL_VOCABULARY = 1024
@@ -149,10 +150,13 @@ class Train(Workload):
         module = self.model.build(samples.input_shape, samples.num_outputs, seed)
         return module.to(getattr(torch, self.dtype))  # type: ignore[no-any-return]
 
-    def training_set(self, samples: "Samples", device: str, dtype: "torch.dtype") -> "tuple[Tensor, Tensor]":
-        """Inputs and targets of the samples that are trained on."""
+    def training_set(
+        self, samples: "Samples", device: str, dtype: "torch.dtype", chosen: "Indices | None" = None
+    ) -> "tuple[Tensor, Tensor]":
+        """Inputs and targets of the samples that are trained on: those that were chosen, else a random subset."""
         num = len(samples.train_targets)
-        chosen = subset(num, num_taken("train_size", self.train_size, num), role_seed(self.seed, "subset", self.seed_subset))
+        if chosen is None:
+            chosen = subset(num, num_taken("train_size", self.train_size, num), role_seed(self.seed, "subset", self.seed_subset))
         return samples.train(chosen, device, dtype)
 
     def test_set(self, samples: "Samples", device: str, dtype: "torch.dtype") -> "tuple[Tensor, Tensor]":
@@ -173,15 +177,16 @@ class Train(Workload):
         module.load_state_dict(load_file(path))
         return module.eval()
 
-    def run(self, context: "Context") -> Iterator[Row]:
+    def run(self, context: "Context", chosen: "Indices | None" = None) -> Iterator[Row]:
         """Rows `train_loss`, `test_loss`, `test_accuracy` and `images_seen` (or `tokens_seen`, ...) by step, then sizes and compute.
 
         With `position_windows_per_decade`, also the loss-network-position decomposition (D3, D6) of the batches of each window at its
         middle step, `chi_loss` and so on, with the mean loss of these batches, `batch_loss`; and in every second window that of a fixed
         set of test samples, `probe_chi_loss` and so on. delta_loss of the windows is ||grad L||^2 of the whole training set, estimated
-        without bias from pairs of samples of a batch.
+        without bias from pairs of samples of a batch. `chosen`: indices of the training set in place of a random subset, for a workload
+        that has chosen them.
         """
-        run = _Run(self, context)
+        run = _Run(self, context, chosen)
         start = run.restore()
         if start is None and self.continue_from:
             yield from continuing.take_over(run, context, self)
@@ -199,7 +204,7 @@ class Train(Workload):
 class _Run:
     """A training run in progress on its device."""
 
-    def __init__(self, settings: Train, context: "Context") -> None:
+    def __init__(self, settings: Train, context: "Context", chosen: "Indices | None" = None) -> None:
         import torch
 
         from workers.frozen import rate_factor
@@ -209,7 +214,7 @@ class _Run:
         self.module = self.base = settings.build(samples).to(context.device)
         self.optimizer = settings.optimizer.over(self.module)
         self.dtype = getattr(torch, settings.dtype)
-        self.train_inputs, self.train_targets = settings.training_set(samples, context.device, self.dtype)
+        self.train_inputs, self.train_targets = settings.training_set(samples, context.device, self.dtype, chosen)
         self.test_inputs, self.test_targets = settings.test_set(samples, context.device, self.dtype)
         self.batch_size = min(settings.batch_size, len(self.train_targets))
         self.evaluated = frozenset(continuing.steps(settings.num_steps, settings.continue_from, settings.num_evaluations))
