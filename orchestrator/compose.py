@@ -29,6 +29,7 @@ from orchestrator.placement import (
     resolved,
     rooted,
     strongest,
+    taken_out,
     undotted,
 )
 from orchestrator.sites import with_launcher
