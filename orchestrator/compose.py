@@ -9,7 +9,7 @@ from typing import Any
 from orchestrator import axes as axes_of
 from orchestrator import confdirs, derive, expression, grid
 from orchestrator.chosen import Choices
-from orchestrator.composed import Combo, Composed
+from orchestrator.composed import Combo, Composed, instance_of
 from orchestrator.cost import checked_budget
 from orchestrator.derive import Place, Rule
 from orchestrator.grid import Axis, Point
@@ -29,6 +29,7 @@ from orchestrator.placement import (
     resolved,
     rooted,
     strongest,
+    taken_out,
     undotted,
 )
 from orchestrator.sites import with_launcher
@@ -219,7 +220,7 @@ class _Composition:
             if word.key.startswith("sweep."):
                 self._set_sweep(cfg, word)
             elif word.delete:
-                _delete(cfg, word)
+                taken_out(cfg, word)
             else:
                 OmegaConf.update(cfg, word.key, _fixed_value(word), force_add=True)
         return cfg
@@ -434,7 +435,7 @@ class _Composition:
             for axis, index in zip(axes, own[0]):
                 if not axis.is_group and not axis.is_free:
                     nest(nested, axis.path, axis.values[index])
-            found.append(Combo(choices=options, base=_instance(self.target, nested), tree=tree, points=own))
+            found.append(Combo(choices=options, base=instance_of(self.target, nested), tree=tree, points=own))
         return found
 
 
@@ -488,23 +489,3 @@ def _mapping(body: Mapping[str, Any], key: str) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise ConfigError(f"`{key}` must hold keys and values, got {value!r}")
     return dict(value)
-
-
-def _delete(cfg: Any, word: Override) -> None:
-    from omegaconf import OmegaConf
-
-    parent, _, last = word.key.rpartition(".")
-    node = OmegaConf.select(cfg, parent) if parent else cfg
-    if node is None or last not in node:
-        raise ConfigError(f"{word.line!r}: nothing sets {word.key}")
-    del node[last]
-
-
-def _instance(target: type[Workload], nested: dict[str, Any]) -> Workload:
-    try:
-        return target.from_plain(nested)
-    except TypeError as error:
-        if "required" not in str(error):
-            raise
-        missing = re.findall(r"'(\w+)'", str(error))
-        raise ConfigError(f"{target.__name__} needs {', '.join(missing)}; give it, as in {missing[0] if missing else 'key'}=...") from None

@@ -1,5 +1,6 @@
 """What a command line and its configs come to: the target, its combinations of plug-ins, the axes and the rest, all typed."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 from orchestrator.grid import Axis, Point
 from orchestrator.paths import Tree
+from workers.errors import ConfigError
 from workers.settings import Settings
 from workers.workload import Workload
 
@@ -78,3 +80,14 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _plain(one) for key, one in value.items()}
     return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def instance_of(target: type[Workload], nested: dict[str, Any]) -> Workload:
+    """The workload of nested settings; ConfigError that names those that are required and lacking."""
+    try:
+        return target.from_plain(nested)
+    except TypeError as error:
+        if "required" not in str(error):
+            raise
+        missing = re.findall(r"'(\w+)'", str(error))
+        raise ConfigError(f"{target.__name__} needs {', '.join(missing)}; give it, as in {missing[0] if missing else 'key'}=...") from None

@@ -5,6 +5,7 @@ from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
 from orchestrator.hydra_configs import group_of
+from orchestrator.overrides import Override
 from orchestrator.paths import Setting, Tree
 from workers.errors import ConfigError
 
@@ -175,3 +176,14 @@ def nest(body: dict[str, Any], path: str, value: Any) -> None:
             body[parent] = {}
         body = body[parent]
     body[last] = value
+
+
+def taken_out(cfg: Any, word: Override) -> None:
+    """Take a key out of the config; ConfigError where nothing sets it."""
+    from omegaconf import OmegaConf
+
+    parent, _, last = word.key.rpartition(".")
+    node = OmegaConf.select(cfg, parent) if parent else cfg
+    if node is None or last not in node:
+        raise ConfigError(f"{word.line!r}: nothing sets {word.key}")
+    del node[last]
