@@ -10,7 +10,9 @@ from orchestrator.sweep import expand
 
 NAMES = sorted(path.stem for path in (Path(__file__).parents[2] / "conf" / "sweep").glob("*.yaml"))
 # a selection serves trainings of six sizes, or two
-INPUTS_PER_POINT = {"noop": 0, "data_selection": 1 / 6, "data_selection_sets": 1 / 2, "data_selection_width": 0}
+INPUTS_PER_POINT = {"noop": 0, "data_selection": 1 / 6, "data_selection_sets": 1 / 2, "data_selection_width": 0, "ntk_lens_data": 1}
+INPUTS_PER_POINT |= {"ntk_lens_width": 1} | {name: 0 for name in NAMES if name.startswith("spectral_reach")}
+STUDIES = [name for name in NAMES if name.startswith(("data_selection", "ntk_lens", "spectral_reach"))]
 FITTED = ("width_scaling", "cnn_scaling", "digits")
 
 
@@ -32,7 +34,7 @@ def test_a_fitted_axis_has_six_values_over_one_and_a_half_decades_and_three_seed
 
 
 @pytest.mark.parametrize("size", ["small", "paper"])
-@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("data_selection")])
+@pytest.mark.parametrize("name", STUDIES)
 def test_a_study_composes_at_each_size_and_asks_for_gpus_at_the_papers(name: str, size: str):
     sweep = expand(compose([f"sweep={name}", f"size={size}"]))
     gpus = {resources["gpus"] for block in sweep.blocks for resources in block.resources}
