@@ -10,10 +10,11 @@ _FEWEST_TERMS = 2**20
 
 
 def batched_product(first_ENK: Tensor, second_EKM: Tensor, out: Tensor | None = None) -> Tensor:
-    """(E, N, M), in `out` where it is convenient: large tensors that are new cost as much as their arithmetic. Where all pairs share a factor, which is then expanded to (E, ...), it is one product of larger matrices.
+    """(E, N, M), in `out` where that is convenient: large tensors that are new cost as much as their arithmetic.
 
-    In float32 on a CPU oneDNN computes what is large enough, on one thread or with a shared factor: it uses all of a processor of any
-    maker, as MKL does not. All else is torch's batched product.
+    Where all pairs share a factor, which is then expanded to (E, ...), it is one product of larger matrices. In float32 on a CPU oneDNN
+    computes what is large enough, on one thread or with a shared factor: it uses all of a processor of any maker, as MKL does not. All
+    else is torch's batched product.
     """
     terms = first_ENK[0].numel() * second_EKM.shape[2]
     if terms < _FEWEST_TERMS or first_ENK.device.type != "cpu" or first_ENK.dtype != torch.float32 or not _has_onednn():

@@ -246,7 +246,7 @@ def _save_table(context: Context, table: str, columns: Mapping[str, list[Any]]) 
 def _difference(root: Path, ours: Commit, workload: Workload) -> str:
     try:
         other = taskdir.read_commit(root, ours.name)
-        return taskdir.compare(root, ours, other, 0.0 if workload.deterministic else workload.tolerance)
+        return taskdir.compare(root, ours, other, workload.permitted_difference())
     except (Garbled, OSError) as error:
         return f"the commit that stands cannot be read: {error}"
 

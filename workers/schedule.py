@@ -15,10 +15,11 @@ class ScheduledOptimizer(Optimizer):
 
     The rate is the same at every width and for every parameter (D8), but with parameterisation "mup". With "ntk" the function then learns
     equally fast at every width; with "standard" the kernel grows in proportion to the width, and so does the speed. `normalised`: its
-    steps do not grow with the gradient.
+    steps do not grow with the gradient. `elementwise`: each weight's step depends on its own gradients alone.
     """
 
     normalised: ClassVar[bool] = False
+    elementwise: ClassVar[bool] = False
 
     learning_rate: float = setting(0.1, above=0)
     weight_decay: float = setting(0.0, low=0)

@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 
 
 def check_snapshot(train: Train, snapshot: str) -> None:
-    """The snapshot must be one that the training keeps, under one name: init, final or the number of a step between."""
+    """The snapshot must be one that the training keeps, under one name: init, final or the number of a step between.
+
+    Of a training whose loss has no logit temperature, which residuals and loss gradients of its kernels do not know of.
+    """
+    if train.logit_temperature != 1.0:
+        raise ConfigError(f"train.logit_temperature must be 1 where kernels or positions are computed, got {train.logit_temperature}")
     allowed = ["init", "final", *map(str, train.snapshot_steps()[1:-1])]
     if snapshot not in allowed:
         raise ConfigError(
