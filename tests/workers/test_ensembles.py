@@ -130,8 +130,8 @@ def test_fifty_steps_in_float32_are_equal_to_one_part_in_ten_thousand(optimizer,
 @pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("shared", [False, True], ids=["own", "shared"])
 def test_on_one_thread_what_a_member_learns_does_not_depend_on_the_others(shared, fused):
-    """Bit for bit: five together, and the fourth alone."""
-    model, settings = Mlp(width=256), optimisers(Adam())
+    """Bit for bit: five together, and the fourth alone; with products that oneDNN computes, and others."""
+    model, settings = Mlp(width=2048), optimisers(Adam())
     data = list(batches(5, shared=shared, dtype=torch.float32))
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -164,14 +164,19 @@ class Train(Workload):
 class _Run:
     """A training run in progress on its device. `samples`: those of `settings.data`, where they are loaded already."""
 
+    train_inputs: "Tensor"
+    train_targets: "Tensor"
+    test_inputs: "Tensor"
+    test_targets: "Tensor"
+
     def __init__(self, settings: Train, context: "Context", samples: "Samples | None" = None) -> None:
         import torch
 
         from workers.layers import parameter_groups
 
         self.settings, self.context = settings, context
-        samples = samples or settings.data.load()
-        self.samples: Samples = samples
+        self.samples: Samples = samples or settings.data.load()
+        samples = self.samples
         self.module = settings.build(samples).to(context.device)
         self.optimizer = settings.optimizer.build(parameter_groups(self.module, normalised=settings.optimizer.normalised))
         num_train = len(samples.train_targets)
