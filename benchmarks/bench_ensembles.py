@@ -7,11 +7,11 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from measure import HERE, REPOSITORY, Bars, heading, interleave, parser, scratch, spread, table
+from measure import HERE, REPOSITORY, Bars, heading, interleave, parser, scratch, short, spread, table
 
 WORKER = HERE / "ensemble_worker.py"
 ALONE, VMAP, FUSED = "alone", "vmap", "fused"
@@ -49,33 +49,47 @@ def options() -> argparse.Namespace:
     return made.parse_args()
 
 
-@contextlib.contextmanager
-def workers(case: Case, args: argparse.Namespace, npz: Path) -> Iterator[list["subprocess.Popen[str]"]]:
-    """The warm processes of a case."""
+Processes = list["subprocess.Popen[str]"]
+
+
+def start(case: Case, args: argparse.Namespace, npz: Path, stack: contextlib.ExitStack) -> Processes:
+    """The processes of a case, which end with `stack`."""
     threads, started = max(1, len(os.sched_getaffinity(0)) // case.num_processes), []
     for number in range(case.num_processes):
         seeds = ",".join(map(str, range(number, args.members, case.num_processes)))
         words = [case.how, f"--batches={case.batches}", f"--seeds={seeds}", f"--threads={1 if case.how == ALONE else threads}"]
         words += [f"--steps={args.steps}", f"--width={args.width}", f"--train-size={args.train_size}", f"--npz={npz}"]
         environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        started.append(subprocess.Popen([sys.executable, str(WORKER), *words], text=True, env=environment, **pipes))
-    try:
-        for process in started:
-            _answer(process)
-        yield started
-    finally:
-        for process in started:
-            process.communicate()
+        command = [sys.executable, str(WORKER), *words]
+        process = subprocess.Popen(command, text=True, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        stack.callback(process.communicate)
+        started.append(process)
+    return started
 
 
-def milliseconds(processes: list["subprocess.Popen[str]"], steps: int) -> float:
-    """Wall time of one update of all members, by the process that takes longest."""
+@dataclass(frozen=True, slots=True)
+class Took:
+    """Milliseconds of one update of all members, of the process that took longest: on the wall, and of its processor time.
+
+    The latter is what the former would be on a machine with nothing else to do, where each process has one thread.
+    """
+
+    wall: float
+    processor: float
+
+    def __str__(self) -> str:
+        return f"{short(self.wall)} ms, {short(self.processor)} ms of processor"
+
+
+def update_time(processes: Processes, steps: int) -> Took:
+    """Of warm processes, all told to go at once."""
     for process in processes:
         assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
-    return 1e3 / steps * max(json.loads(_answer(process))[0] for process in processes)
+    times = [json.loads(_answer(process)) for process in processes]
+    wall, processor = (1e3 / steps * max(values) for values in zip(*times, strict=True))
+    return Took(wall, processor)
 
 
 def _answer(process: "subprocess.Popen[str]") -> str:
@@ -105,19 +119,25 @@ def main() -> int:
     heading("Batched ensembles", args.folder, ["torch"])
     with contextlib.ExitStack() as stack:
         npz = stand_in(stack.enter_context(scratch(args.folder)))
-        started = {case: stack.enter_context(workers(case, args, npz)) for case in CASES}
-        found = interleave(
-            {str(case): lambda p=processes: milliseconds(p, args.steps) for case, processes in started.items()}, args.repetitions
-        )
-    medians = {case: statistics.median(found[str(case)]) for case in CASES}
+        started = {case: start(case, args, npz, stack) for case in CASES}
+        for process in (process for processes in started.values() for process in processes):
+            _answer(process)
+        cases = {str(case): partial(update_time, processes, args.steps) for case, processes in started.items()}
+        found = interleave(cases, args.repetitions)
+    medians = {case: statistics.median(took.wall for took in found[str(case)]) for case in CASES}
     alone = medians[CASES[0]]
     print(f"{args.members} MLPs of width {args.width}, 28 x 28 inputs, batches of 64, Adam: one update of all\n")
-    table(["how", "time", "speed"], [[str(case), spread(found[str(case)], "ms"), f"{alone / medians[case]:.2f} x"] for case in CASES])
+    times = {case: [spread([took.wall for took in found[str(case)]], "ms"), _processor(found[str(case)])] for case in CASES}
+    table(["how", "wall", "processor", "speed"], [[str(case), *times[case], f"{alone / medians[case]:.2f} x"] for case in CASES])
     bars = Bars()
     for (how, batches), bar in BARS.items():
         best = min((case for case in CASES if (case.how, case.batches) == (how, batches)), key=medians.__getitem__)
         bars.at_least(str(best), alone / medians[best], bar, "x")
     return bars.show(check=not args.no_check)
+
+
+def _processor(found: list[Took]) -> str:
+    return f"{short(statistics.median(took.processor for took in found))} ms"
 
 
 if __name__ == "__main__":
