@@ -100,8 +100,8 @@ def _answer(process: "subprocess.Popen[str]") -> str:
     return line
 
 
-def stand_in(folder: Path) -> Path:
-    """A data set of the shape of Fashion-MNIST, for machines that have none."""
+def images(folder: Path) -> Path:
+    """A data set of the shape of Fashion-MNIST, which is quick to load."""
     import numpy as np
 
     generator = np.random.default_rng(0)
@@ -118,7 +118,7 @@ def main() -> int:
     args = options()
     heading("Batched ensembles", args.folder, ["torch"])
     with contextlib.ExitStack() as stack:
-        npz = stand_in(stack.enter_context(scratch(args.folder)))
+        npz = images(stack.enter_context(scratch(args.folder)))
         started = {case: start(case, args, npz, stack) for case in CASES}
         for process in (process for processes in started.values() for process in processes):
             _answer(process)

@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 
 from workers.context import Context
-from workers.data.fashion_mnist import DEBIAN_FOLDER, FashionMnist
 from workers.data.npz import Npz
 from workers.ensemble_data import SharedSamples
 from workers.ensemble_runs import _member, _Together
@@ -25,10 +24,9 @@ MOST_STEPS = 10**6
 
 def settings(seed: int, args: argparse.Namespace) -> Train:
     """Of one run: seeds of their own, or of the initialisation alone."""
-    data = FashionMnist() if DEBIAN_FOLDER.exists() else Npz(path=args.npz)
     paired = {"seed": 0, "seed_init": seed} if args.batches == "shared" else {"seed": seed}
     model = Mlp(width=args.width)
-    return Train(data=data, model=model, optimizer=Adam(), train_size=args.train_size, num_steps=MOST_STEPS, **paired)
+    return Train(data=Npz(path=args.npz), model=model, optimizer=Adam(), train_size=args.train_size, num_steps=MOST_STEPS, **paired)
 
 
 def context() -> Context:
@@ -71,7 +69,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=lambda text: list(map(int, text.split(","))), required=True)
     for name in ("threads", "steps", "width", "train-size"):
         parser.add_argument(f"--{name}", type=int, required=True)
-    parser.add_argument("--npz")
+    parser.add_argument("--npz", required=True)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     go = one_by_one(args) if args.how == "alone" else together(args)
