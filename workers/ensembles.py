@@ -9,12 +9,15 @@ from torch import Tensor, nn  # noqa: TID253
 
 from workers import ensembles_fused
 from workers.batched_products import batched_product
-from workers.losses import loss_per_unit
+from workers.losses import loss_per_unit, residual
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 # E networks, N samples of a batch
+
+# torch's optimisers round the last elements of a tensor, which fill no vector, in another way: so none of a member is ever last
+_ROW = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +59,11 @@ class Ensemble:
         if next(self.template.buffers(), None) is not None:
             raise ValueError("an ensemble holds networks without buffers, got one that has some; train it alone")
         self.stages = ensembles_fused.stages(self.template) if fused else None
+        self.flat: dict[str, Tensor] = {}
         self.parameters = {name: self._stacked(name) for name, _ in self.template.named_parameters()}
-        self.room = {name: torch.empty_like(values) for name, values in self.parameters.items()}
+        self.room = {name: torch.zeros_like(values) for name, values in self.flat.items()}
+        whole = {name: values for name, values in self.parameters.items() if values[0].numel() == self.flat[name].shape[1]}
+        self.into = {name: self.room[name].view(values.shape) for name, values in whole.items()}
         self.temperatures_E = self._temperatures()
         self.traced: dict[Any, Callable[..., dict[str, Tensor]]] = {}
         self.optimizer = build(self._groups())
@@ -69,9 +75,10 @@ class Ensemble:
     # -- weights ------------------------------------------------------------------------------------------------------
 
     def _stacked(self, name: str) -> Tensor:
-        """The members' parameters of a name (E, ...), which become views of it."""
+        """The members' parameters of a name (E, ...), which become views of it; the optimiser sees its rows padded, as `flat`."""
         own = [member.module.get_parameter(name) for member in self.members]
-        stack = torch.stack([values.detach() for values in own])
+        self.flat[name] = _flat([values.detach() for values in own])
+        stack = self.flat[name][:, : own[0].numel()].view(len(own), *own[0].shape)
         for values, view in zip(own, stack.unbind(), strict=True):
             values.data = view
         return stack
@@ -91,7 +98,7 @@ class Ensemble:
             first = self.members[start]
             for names, group in zip(first.names(), first.optimizer.param_groups, strict=True):
                 facts = {"rate_factor": group.get("rate_factor", 1.0), "weight_decay": first.stepping[1], "start": start, "names": names}
-                found.append({"params": [self.parameters[name][start:stop] for name in names], **facts})
+                found.append({"params": [self.flat[name][start:stop] for name in names], **facts})
         return found
 
     def _take_states(self) -> None:
@@ -108,8 +115,8 @@ class Ensemble:
         for index, params, members in self._by_slice():
             state = self.optimizer.state.get(params, {})
             for number, member in enumerate(members):
-                own = {name: _part(values, number, params) for name, values in state.items()}
-                member.optimizer.state[_parameters(member)[index]] = own
+                weights = _parameters(member)[index]
+                member.optimizer.state[weights] = {name: _part(values, number, params, weights) for name, values in state.items()}
 
     def _by_slice(self) -> Iterator[tuple[int, Tensor, list[Member]]]:
         """(number of a parameter in its member's optimiser, its slice of the stack, the members in that)."""
@@ -136,14 +143,22 @@ class Ensemble:
         for group in self.optimizer.param_groups:
             group["lr"] = rates_E[group["start"]] * group["rate_factor"]
             for name, params in zip(group["names"], group["params"], strict=True):
-                params.grad = total[name][group["start"] : group["start"] + len(params)]
+                params.grad = self._padded(name, total[name])[group["start"] : group["start"] + len(params)]
         self.optimizer.step()
+
+    def _padded(self, name: str, values: Tensor) -> Tensor:
+        """(E, ...) as rows of the length of those of `flat`."""
+        rows = values.reshape(len(values), -1)
+        if rows.shape == self.flat[name].shape:
+            return rows
+        self.room[name][:, : rows.shape[1]] = rows
+        return self.room[name]
 
     def _gradients(self, inputs: Tensor, targets: Tensor, *, shared: bool, num_samples: int, is_first: bool) -> dict[str, Tensor]:
         """Of the sum of each member's losses of these samples, divided by `num_samples`."""
         given = (self.parameters, inputs, targets, self.temperatures_E)
         if self.stages is not None:
-            into = self.room if is_first else None
+            into = self.into if is_first else None
             return ensembles_fused.gradients(self.stages, self.loss, *given, shared=shared, num_samples=num_samples, into=into)
         key = (tuple(inputs.shape), shared, num_samples, is_first)
         if key not in self.traced:
@@ -152,14 +167,16 @@ class Ensemble:
 
     def _vmapped(self, *, shared: bool, num_samples: int) -> "Callable[..., dict[str, Tensor]]":
         """Gradients of all members from (parameters, inputs, targets, temperatures)."""
-        from torch.func import grad, vmap
+        from torch.func import vjp, vmap
 
-        def loss_of(parameters: dict[str, Tensor], inputs: Tensor, targets: Tensor, temperature: Tensor | None) -> Tensor:
-            loss_N = loss_per_unit(self.loss, self._outputs(parameters, inputs, temperature), targets)
-            return loss_N.sum() / (num_samples * loss_N[0].numel())
+        def gradient(parameters: dict[str, Tensor], inputs: Tensor, targets: Tensor, temperature: Tensor | None) -> dict[str, Tensor]:
+            outputs, backward, *_ = vjp(lambda given: self._outputs(given, inputs, temperature), parameters)
+            units = 1 if targets.is_floating_point() else targets[0].numel()
+            found: dict[str, Tensor] = backward(residual(self.loss, outputs, targets) / (num_samples * units))[0]
+            return found
 
         data = None if shared else 0
-        return vmap(grad(loss_of), in_dims=(0, data, data, None if self.temperatures_E is None else 0))
+        return vmap(gradient, in_dims=(0, data, data, None if self.temperatures_E is None else 0))
 
     def _outputs(self, parameters: Mapping[str, Tensor], inputs: Tensor, temperature: Tensor | None) -> Tensor:
         from torch.func import functional_call
@@ -232,10 +249,18 @@ def _parameters(member: Member) -> list[Tensor]:
 
 
 def _joined(values: list[Any]) -> Any:
-    """A state of several members: stacked, but for what counts steps."""
-    return values[0].clone() if values[0].dim() == 0 else torch.stack(values)
+    """A state of several members, but for what counts steps, which is everybody's."""
+    return values[0].clone() if values[0].dim() == 0 else _flat(values)
 
 
-def _part(values: Any, number: int, params: Tensor) -> Any:
-    """One member's part of a state; what is not of the parameters' shape, a count of steps, is everybody's."""
-    return values[number] if isinstance(values, Tensor) and values.shape == params.shape else values
+def _part(values: Any, number: int, params: Tensor, weights: Tensor) -> Any:
+    """One member's part of a state, in the shape of its weights."""
+    if not isinstance(values, Tensor) or values.shape != params.shape:
+        return values
+    return values[number, : weights.numel()].view(weights.shape)
+
+
+def _flat(values: list[Tensor]) -> Tensor:
+    """Tensors of one shape as rows, each followed by zeros up to a multiple of `_ROW`."""
+    rows = torch.stack([one.flatten() for one in values])
+    return torch.nn.functional.pad(rows, (0, -rows.shape[1] % _ROW))

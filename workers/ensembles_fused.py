@@ -84,7 +84,7 @@ def gradients(
         gradient = _DERIVATIVES[layer.activation](gradient, before, after)
         if layer.bias is not None:
             found[layer.bias] = gradient.sum(1)
-        room = into[layer.weight] if into is not None else None
+        room = into.get(layer.weight) if into is not None else None
         found[layer.weight] = _scaled(batched_product(gradient.mT, inputs_END, room), layer.multiplier)
         if layer is not layers[0]:
             gradient = _scaled(batched_product(gradient, parameters[layer.weight]), layer.multiplier)
