@@ -66,12 +66,12 @@ class Agenda:
     def pop_mates(self, index: int, root: Path, running: Sequence[int], num_at_once: int, most: int) -> list[int]:
         """Hand out tasks that are ready to train with the task `index`: `most` at most with it, but so that `num_at_once` places get some.
 
-        None that is a suspect, must be alone, or is committed. `running`: tasks that others train now.
+        None that must be alone or is committed; suspects go with suspects. `running`: tasks that others train now.
         """
-        group = self._group(index)
-        if not group or most == 1 or self.tasks[index].key in self.suspects:
+        group, suspect = self._group(index), self.tasks[index].key in self.suspects
+        if not group or most == 1 or self.tasks[index].key in self.loners:
             return []
-        alike = sorted(entry for entry in self._ready if self._group(entry[-1]) == group and not any(entry[:-1]))
+        alike = sorted(entry for entry in self._ready if self._group(entry[-1]) == group and entry[:-1] == (False, suspect, False))
         size = math.ceil((1 + len(alike) + sum(self._group(one) == group for one in running)) / num_at_once)
         waiting = [entry[-1] for entry in alike if self.tasks[entry[-1]].key not in self._dropped]
         done = taskdir.committed(root, (self.tasks[one].commit_name for one in waiting))

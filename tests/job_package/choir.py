@@ -73,5 +73,10 @@ class Choir(Workload):
         time.sleep(0.0 if len(members) == 1 else 5.0)  # the watchdog looks now and then
 
     @staticmethod
+    def _fill(members: Any) -> None:
+        if len(members) > 1:
+            raise RuntimeError("CUDA out of memory")
+
+    @staticmethod
     def _fail(members: Any) -> None:
         raise KeyError("no choir")

@@ -75,6 +75,12 @@ def test_an_ensemble_above_its_memory_goes_on_one_by_one_uncharged(root):
     assert "an ensemble of 3 was too large for its memory; it goes on alone" in [event["message"] for event in ends]
 
 
+def test_an_ensemble_that_fills_a_gpu_goes_on_one_by_one_uncharged(root):
+    batch = Batch.write(root, [choir(number, "fill") for number in range(3)], slots=1).run()
+    assert sizes(batch, range(3)) == [1, 1, 1]
+    assert Counter(event["class"] for event in batch.events() if event["event"] == "end") == {"interrupted": 3, "completed": 3}
+
+
 def test_members_of_a_killed_ensemble_go_on_from_their_own_checkpoints(root, tmp_path):
     tasks = [choir(number, "die", file=str(tmp_path / "died")) for number in range(3)]
     batch = Batch.write(root, tasks, slots=1).run()
@@ -117,14 +123,30 @@ def test_an_error_is_one_of_each_member(root):
     assert [batch.end(number)["error"]["type"] for number in range(2)] == ["KeyError", "KeyError"]
 
 
-def test_what_is_committed_or_suspect_or_dropped_joins_nobody(root):
-    tasks = [choir(number) for number in range(6)]
+def test_what_is_committed_or_dropped_or_alone_joins_nobody_and_suspects_join_suspects(root):
+    tasks = [choir(number) for number in range(9)]
     Batch.write(root, tasks[1:2], "s-before").run()
-    agenda = Agenda(tasks, suspects={key(2)})
+    agenda = Agenda(tasks, suspects=set(map(key, (2, 7, 8))), loners={key(8)})
     agenda.drop({key(3)})
     assert agenda.pop() == 0
-    assert agenda.pop_mates(0, root, [], 1, 16) == [4, 5]
-    assert agenda.peek() == 1
+    assert agenda.pop_mates(0, root, [], 1, 16) == [4, 5, 6]
+    assert [agenda.peek(), agenda.pop()] == [1, 1]
+    assert [agenda.peek(), agenda.pop()] == [2, 2]
+    assert agenda.pop_mates(2, root, [], 1, 16) == [7]
+    assert [agenda.peek(), agenda.pop()] == [8, 8]
+    assert agenda.pop_mates(8, root, [], 1, 16) == []
+
+
+@pytest.mark.parametrize(("places", "running", "sizes"), [(1, [], 4), (2, [], 3), (3, [], 2), (2, [6, 7, 8], 4), (9, [], 1)])
+def test_an_ensemble_leaves_something_for_the_other_places(root, places, running, sizes):
+    """Six wait, of which one is given out, and some run already; four at most go together."""
+    agenda = Agenda([choir(number) for number in range(9)])
+    for index in running:
+        agenda.drop({key(index)})
+    waiting = [agenda.pop() for _ in range(9)]
+    for index in waiting[1:6]:
+        agenda.put_back(index)
+    assert len(agenda.pop_mates(waiting[0], root, running, places, 4)) == sizes - 1
 
 
 def test_training_killed_as_an_ensemble_ends_bit_identical(root, tmp_path):
