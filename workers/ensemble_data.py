@@ -20,6 +20,7 @@ class SharedSamples:
         self._table: tuple[Tensor, Tensor] | None = None
         self._test: dict[bytes, tuple[Tensor, Tensor]] = {}
         self._device, self._dtype = "cpu", torch.float32
+        self._union: Array | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.samples, name)
@@ -52,7 +53,9 @@ class SharedSamples:
     def _all(self) -> "Array":
         import numpy as np
 
-        return np.unique(np.concatenate(self.asked))
+        if self._union is None:
+            self._union = np.unique(np.concatenate(self.asked))
+        return self._union
 
 
 class Taken:

@@ -48,7 +48,8 @@ class Ensemble:
 
     Their optimisers, which `build` makes of parameter groups, treat each weight by itself and are alike but for rates and weight decay:
     one optimiser steps the stacks, in a slice for each run of neighbours that have both in common. Multi-layer perceptrons go through
-    `ensembles_fused` unless told otherwise, other networks through vmap. ValueError for networks with buffers, such as running means.
+    `ensembles_fused` unless told otherwise, other networks through vmap. Buffers are constants that all have in common; ValueError for
+    networks with running means.
     """
 
     def __init__(
@@ -56,8 +57,8 @@ class Ensemble:
     ) -> None:
         self.members, self.loss = list(members), loss
         self.template = members[0].module
-        if next(self.template.buffers(), None) is not None:
-            raise ValueError("an ensemble holds networks without buffers, got one that has some; train it alone")
+        if any(isinstance(layer, nn.modules.batchnorm._NormBase) for layer in self.template.modules()):
+            raise ValueError("an ensemble holds networks without running means, got one that normalises batches; train it alone")
         self.stages = ensembles_fused.stages(self.template) if fused else None
         self.flat: dict[str, Tensor] = {}
         self.parameters = {name: self._stacked(name) for name, _ in self.template.named_parameters()}

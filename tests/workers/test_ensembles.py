@@ -193,7 +193,9 @@ def test_losses_are_those_of_each_member(shared, fused):
 
 
 def test_networks_with_running_means_are_refused():
-    with pytest.raises(ValueError, match="an ensemble holds networks without buffers, got one that has some; train it alone"):
+    with pytest.raises(
+        ValueError, match="an ensemble holds networks without running means, got one that normalises batches; train it alone"
+    ):
         Ensemble(members(WideResnet(width=2, normalisation="batch"), optimisers(Sgd())), Sgd().build, "mse")
 
 

@@ -222,11 +222,7 @@ class _Run:
         if epoch != self.epoch:
             self.epoch, self.order = epoch, self.order_of(epoch)
         index = self.order[number * self.batch_size : (number + 1) * self.batch_size]
-        # a third of the time of indexing on a CPU
-        batch, mixes = (
-            (self.train_inputs.index_select(0, index), self.train_targets.index_select(0, index)),
-            self.settings.model.mixes_samples,
-        )
+        batch, mixes = (self.train_inputs[index], self.train_targets[index]), self.settings.model.mixes_samples
         at_once = self.batch_size if mixes else self.context.micro_batch(self.batch_size)
         look = None
         if self.position is not None and self.position.measures(step):
