@@ -43,8 +43,9 @@ def _common_starts(runs: "Sequence[_Run]") -> set[int]:
     slowest = min(-1 if step is None else step for step in steps)
     for run, step in zip(runs, steps, strict=True):
         run.started_at = -1 if step is None else step
-        if step is not None and step > slowest >= 0 and run.restore(at_most=slowest) == slowest:
-            run.started_at = slowest
+        if run.started_at > slowest >= 0:
+            found = run.restore(at_most=slowest)
+            run.started_at = slowest if found == slowest else run.restore() or 0
     return {run.started_at for run in runs}
 
 

@@ -2,7 +2,7 @@
 
 import math
 import threading
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -17,6 +17,7 @@ from workers.models.mlp import Mlp
 from workers.models.wide_resnet import WideResnet
 from workers.optimizers.adam import Adam
 from workers.optimizers.sgd import Sgd
+from workers.schedule import ScheduledOptimizer
 from workers.workloads.train import Train
 
 # batches do not divide the training set, and the run spans several epochs
@@ -122,6 +123,15 @@ def test_members_killed_between_their_checkpoints_go_on_from_the_step_that_all_h
     assert [one.rows for one in commits(tmp_path / "cut", often)] == [one.rows for one in commits(tmp_path / "whole", often)]
 
 
+def test_a_member_that_lacks_the_step_of_the_slowest_goes_on_from_its_own_newest(tmp_path):
+    """Checkpoints at 4 and 9 of one, at 6 of the other."""
+    for stop, members in ((4, SEEDS[:1]), (5, SEEDS[:1]), (6, SEEDS[1:2])):
+        together(tmp_path, members, f"cut{stop}", stop=StopAfter(stop))
+    assert [one.resumed_at for one in together(tmp_path, SEEDS[:2], "last")] == [9, 6]
+    for ours, workload in zip(commits(tmp_path, SEEDS[:2]), SEEDS, strict=False):
+        assert scalars(ours) == pytest.approx(scalars(committed(tmp_path / "alone", workload)), rel=1e-5)
+
+
 def test_a_member_without_the_others_checkpoint_makes_an_ensemble_of_its_own(tmp_path):
     together(tmp_path, SEEDS[:2], "cut", stop=StopAfter(9))
     assert [one.resumed_at for one in together(tmp_path, SEEDS, "last")] == [9, 9, None]
@@ -184,6 +194,25 @@ def test_tasks_that_differ_in_the_axes_of_their_workload_go_together_and_no_othe
 def test_what_an_ensemble_cannot_do_is_refused(settings, message):
     with pytest.raises(ConfigError, match=message):
         replace(SHORT, **settings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Whitening(ScheduledOptimizer):
+    """An optimiser that looks at a matrix as a whole."""
+
+
+def test_an_optimiser_that_looks_at_more_than_one_weight_is_refused():
+    with pytest.raises(
+        ConfigError, match=r"ensemble must be false with optimizer=.*, which does not treat each weight by itself, got true"
+    ):
+        replace(SHORT, optimizer=Whitening())
+
+
+def test_axes_are_settings_of_the_workload():
+    plain = SHORT.to_plain()
+    for path in Train.ensemble_axes:
+        first, _, rest = path.partition(".")
+        assert rest in plain[first] if rest else first in plain
 
 
 def test_a_temperature_is_one_of_the_cross_entropy():
