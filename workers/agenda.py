@@ -73,12 +73,12 @@ class Agenda:
             return []
         alike = sorted(entry for entry in self._ready if self._group(entry[-1]) == group and entry[:-1] == (False, suspect, False))
         size = math.ceil((1 + len(alike) + sum(self._group(one) == group for one in running)) / num_at_once)
-        waiting = [entry[-1] for entry in alike if self.tasks[entry[-1]].key not in self._dropped]
+        waiting = [entry[-1] for entry in alike if self.tasks[entry[-1]].key not in self._dropped][: min(most, size) - 1]
         done = taskdir.committed(root, (self.tasks[one].commit_name for one in waiting))
-        mates = [one for one in waiting if self.tasks[one].commit_name not in done][: min(most, size) - 1]
+        mates = {one for one in waiting if self.tasks[one].commit_name not in done}
         self._ready = [entry for entry in self._ready if entry[-1] not in mates]
         heapq.heapify(self._ready)
-        return mates
+        return sorted(mates)
 
     def part(self, index: int) -> None:
         """The task trains with no others any more."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 from task_runs import attempt, committed, last, scalars, task_of
 
-from workers import taskdir
+from workers import files, taskdir
 from workers.ensemble_groups import group_of
 from workers.errors import ConfigError
 from workers.execute import execute_many
@@ -171,6 +171,24 @@ def test_a_run_alone_is_computed_as_a_member_is(tmp_path):
     assert attempt(tmp_path, SEEDS[0]).outcome == "completed"
     together(tmp_path / "other", SEEDS[:1])
     assert commits(tmp_path, SEEDS[:1])[0].rows == commits(tmp_path / "other", SEEDS[:1])[0].rows
+
+
+def test_rounding_between_two_executions_of_a_member_is_no_difference(tmp_path):
+    together(tmp_path, SEEDS)
+    assert difference_of_a_hundred_thousandth(tmp_path, SEEDS[0]) == ""
+    alone = replace(SEEDS[0], ensemble=False)
+    committed(tmp_path, alone)
+    assert "row 0" in difference_of_a_hundred_thousandth(tmp_path, alone)
+
+
+def difference_of_a_hundred_thousandth(root, workload):
+    """What a second execution says where the commit that stands is so much off."""
+    path = taskdir.commit_path(root, task_of(workload).commit_name)
+    body = files.read(path)
+    body["rows"]["scalars"]["value"] = [value * (1 + 1e-5) for value in body["rows"]["scalars"]["value"]]
+    path.unlink()
+    path.write_bytes(files.encode(body))
+    return attempt(root, workload, "second").difference
 
 
 def test_tasks_that_differ_in_the_axes_of_their_workload_go_together_and_no_others():
