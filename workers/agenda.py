@@ -5,7 +5,10 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from workers import taskdir
+from workers.ensemble_groups import group_of
 from workers.taskdir import Task
 
 ALIKE_ERRORS = 3
@@ -27,6 +30,7 @@ class Agenda:
     stopped: set[str] = field(default_factory=set)
     aside: set[int] = field(default_factory=set)
     _ready: list[tuple[bool, bool, bool, int]] = field(default_factory=list)
+    _groups: dict[int, str] = field(default_factory=dict)
     _missing: dict[int, int] = field(default_factory=dict)
     _dependents: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     _dropped: set[str] = field(default_factory=set)
@@ -58,6 +62,32 @@ class Agenda:
     def pop(self) -> int:
         """Hand out the task that `peek` named."""
         return heapq.heappop(self._ready)[-1]
+
+    def pop_mates(self, index: int, root: Path, running: Sequence[int], num_at_once: int, most: int) -> list[int]:
+        """Hand out tasks that are ready to train with the task `index`: `most` at most with it, but so that `num_at_once` places get some.
+
+        None that must be alone or is committed; suspects go with suspects. `running`: tasks that others train now.
+        """
+        group, suspect = self._group(index), self.tasks[index].key in self.suspects
+        if not group or most == 1 or self.tasks[index].key in self.loners:
+            return []
+        alike = sorted(entry for entry in self._ready if self._group(entry[-1]) == group and entry[:-1] == (False, suspect, False))
+        size = math.ceil((1 + len(alike) + sum(self._group(one) == group for one in running)) / num_at_once)
+        waiting = [entry[-1] for entry in alike if self.tasks[entry[-1]].key not in self._dropped][: min(most, size) - 1]
+        done = taskdir.committed(root, (self.tasks[one].commit_name for one in waiting))
+        mates = {one for one in waiting if self.tasks[one].commit_name not in done}
+        self._ready = [entry for entry in self._ready if entry[-1] not in mates]
+        heapq.heapify(self._ready)
+        return sorted(mates)
+
+    def part(self, index: int) -> None:
+        """The task trains with no others any more."""
+        self._groups[index] = ""
+
+    def _group(self, index: int) -> str:
+        if index not in self._groups:
+            self._groups[index] = group_of(self.tasks[index])
+        return self._groups[index]
 
     def put_back(self, index: int) -> None:
         """A task that was handed out and did not run, or is to run again."""

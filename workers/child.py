@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from workers import gpu_check, limits
-from workers.execute import execute, flushed_output
+from workers.execute import Ended, execute, execute_many, flushed_output
 from workers.processes import die_with
 from workers.taskdir import Task
 
@@ -142,13 +142,13 @@ class Child:
 
     def run(self, order: dict[str, Any]) -> None:
         """Run one task and report how it ended, together with the start of the next one where that already waits."""
+        if order["mates"]:
+            self.run_many(order)
+            return
         task, attempt = Task(**order["task"]), order["attempt"]
-        if not self.stopping:
-            self.stop.clear()
-        if self.stopping:
-            self.stop.set()
+        self._begin()
         begun = time.monotonic()
-        self.send({"event": "start", "attempt": attempt, "offset": _log_size(), "time": time.time()})
+        self._say_start(attempt)
         with flushed_output():
             ended = execute(
                 self.root,
@@ -161,7 +161,43 @@ class Child:
                 report=_Reporter(self, attempt),
                 nodes=self.nodes,
             )
-        self.send({"event": "end", "attempt": attempt, "log_end": _log_size(), **ended.record()}, now=self.stopping)
+        self._say_end(attempt, ended, now=self.stopping)
+
+    def run_many(self, order: dict[str, Any]) -> None:
+        """Run tasks as one ensemble, and report how each ended as soon as it has."""
+        members = [order, *order["mates"]]
+        attempts = [one["attempt"] for one in members]
+        self._begin()
+        begun = time.monotonic()
+        for attempt in attempts:
+            self._say_start(attempt)
+        reporters = {attempt: _Reporter(self, attempt) for attempt in attempts}
+        with flushed_output():
+            execute_many(
+                self.root,
+                [Task(**one["task"]) for one in members],
+                attempts=attempts,
+                code=self.code,
+                device=self.device,
+                deadline=begun + order["seconds"],
+                stop=self.stop,
+                report=lambda attempt, message: reporters[attempt](message),
+                told=lambda attempt, ended: self._say_end(attempt, ended, now=True),
+                nodes=self.nodes,
+            )
+
+    def _begin(self) -> None:
+        """What the task before was told does not concern the next, unless all are to end."""
+        if not self.stopping:
+            self.stop.clear()
+        if self.stopping:
+            self.stop.set()
+
+    def _say_start(self, attempt: str) -> None:
+        self.send({"event": "start", "attempt": attempt, "offset": _log_size(), "time": time.time()})
+
+    def _say_end(self, attempt: str, ended: Ended, *, now: bool) -> None:
+        self.send({"event": "end", "attempt": attempt, "log_end": _log_size(), **ended.record()}, now=now)
 
 
 @dataclass(slots=True)

@@ -216,12 +216,12 @@ class Context:
         self.checkpoint(step, tensors, **meta)
         raise Interrupted(f"stopped at step {step} after a checkpoint")
 
-    def restore(self) -> Checkpoint | None:
-        """The newest valid checkpoint of any attempt, with rows and files taken over; None: begin at the beginning."""
+    def restore(self, at_most: int | None = None) -> Checkpoint | None:
+        """The newest valid checkpoint of any attempt (of a step up to `at_most`), with rows and files taken over; None: there is none."""
         found = []
         for attempt in self._earlier_attempts():
             marks = [n for n in files.names(attempt) if n.startswith("checkpoint-") and n.endswith(".json")]
-            found += [(mark, attempt) for mark in marks]
+            found += [(mark, attempt) for mark in marks if at_most is None or taskdir.checkpoint_step(mark) <= at_most]
         for mark, attempt in sorted(found, key=lambda pair: pair[0], reverse=True):
             checkpoint = self._valid_checkpoint(attempt / mark)
             if checkpoint is not None:

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,6 +109,55 @@ def execute(
         if reraise:
             raise
         return attempted.failed(error)
+
+
+def execute_many(
+    root: Path,
+    tasks: Sequence[Task],
+    *,
+    attempts: Sequence[str],
+    code: str,
+    told: Callable[[str, Ended], None],
+    device: str = "cpu",
+    deadline: float = float("inf"),
+    stop: threading.Event | None = None,
+    report: Callable[[str, dict[str, Any]], None] = lambda attempt, message: None,
+    nodes: tuple[str, ...] = (),
+) -> None:
+    """Run tasks of one `ensemble_groups.group_of` at once by their workload's `run_many`, and commit each when it is done.
+
+    `told(attempt, ended)` hears of each end as soon as it is known, `report(attempt, message)` what the task of an attempt says.
+    """
+    stop, began, began_at = stop or threading.Event(), time.monotonic(), time.time()
+    attempted = {}
+    for number, (task, attempt) in enumerate(zip(tasks, attempts, strict=True)):
+        context = Context(root=root, task=task, attempt=attempt, device=device, deadline=deadline, stop=stop)
+        context.nodes = nodes or context.nodes
+        context.report = functools.partial(_report, functools.partial(report, attempt), context)
+        attempted[number] = _Attempt(context, code, began_at, began)
+    _reset_peak_memory()
+    try:
+        _run_together(attempted, told)
+        if attempted:
+            raise RuntimeError(f"run_many ended before {len(attempted)} of its members")
+    except (Exception, SystemExit) as error:
+        for one in attempted.values():
+            told(one.context.attempt, one.failed(error))
+
+
+def _run_together(attempted: "dict[int, _Attempt]", told: Callable[[str, Ended], None]) -> None:
+    """Take out of `attempted` each that is done, its commit written."""
+    workloads = {number: rebuild(one.context.task) for number, one in attempted.items()}
+    for number, workload in workloads.items():
+        check_inputs(attempted[number].context.root, attempted[number].context.task, workload)
+    members = [(workloads[number], one.context) for number, one in attempted.items()]
+    for number, found in type(members[0][0]).run_many(members):
+        if found is None or isinstance(found, Diverged):
+            message = "" if found is None else str(found) or "diverged"
+            ended = attempted[number].commit(workloads[number], status="diverged" if message else "ok", message=message)
+            told(attempted.pop(number).context.attempt, ended)
+        else:
+            attempted[number].context.add(found)
 
 
 def _report(report: Report, context: Context, message: dict[str, Any]) -> None:
@@ -246,7 +295,7 @@ def _save_table(context: Context, table: str, columns: Mapping[str, list[Any]]) 
 def _difference(root: Path, ours: Commit, workload: Workload) -> str:
     try:
         other = taskdir.read_commit(root, ours.name)
-        return taskdir.compare(root, ours, other, 0.0 if workload.deterministic else workload.tolerance)
+        return taskdir.compare(root, ours, other, workload.permitted_difference())
     except (Garbled, OSError) as error:
         return f"the commit that stands cannot be read: {error}"
 

@@ -13,11 +13,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from workers import earlier_runs, files, limits, staging, taskdir, verdicts
+from workers import earlier_runs, limits, staging, taskdir, verdicts
 from workers.agenda import Agenda
 from workers.allocation import Allocation
 from workers.energy import Meter
-from workers.errors import DiskFull
 from workers.journal import Journal, read_batch
 from workers.seat import Order, Seat
 from workers.seating import Seating, Terms
@@ -144,7 +143,7 @@ class Job:
     def _loop(self) -> None:
         self._look()
         self._schedule()
-        _make_commit_folders(self.root, self.tasks)  # while the first children start
+        taskdir.make_commit_folders(self.root, [task.key for task in self.tasks])  # while the first children start
         look = time.monotonic() + LOOK_SECONDS
         while True:
             now = time.monotonic()
@@ -240,8 +239,11 @@ class Job:
         self.agenda.drop(keys)
         for seat in self.seating.seats:
             self._recall(seat)
-            if seat.orders and seat.orders[0].task.key in keys:
+            meant = [order for order in (seat.orders[0].left if seat.orders else ()) if order.task.key in keys and not order.warned]
+            if meant:
                 seat.warn("cancel")
+                for order in [order for order in seat.orders[0].left if order.task.key not in keys]:
+                    order.warned = "stop"  # they go on without those
 
     def _obey(self) -> None:
         """Signals that came, or the end of the job's time: stop with the grace, at a second SIGTERM or SIGINT kill."""
@@ -284,8 +286,9 @@ class Job:
                 seat.ready, self.failed_starts = True, 0
             elif kind == "failed":
                 seat.unmet = event["message"]
-            elif seat.orders and event["attempt"] == seat.orders[0].attempt:
-                getattr(self, f"_on_{kind}")(seat, seat.orders[0], event)
+            else:
+                for order in [order for order in (seat.orders[0].left if seat.orders else ()) if order.attempt == event["attempt"]]:
+                    getattr(self, f"_on_{kind}")(seat, order, event)
 
     def _on_start(self, seat: Seat, order: Order, event: dict[str, Any]) -> None:
         order.started, order.log_offset = time.monotonic(), event["offset"]
@@ -301,18 +304,23 @@ class Job:
         order.checkpoint, order.resumed_at = event["checkpoint"], event["resumed_at"]
 
     def _on_end(self, seat: Seat, order: Order, event: dict[str, Any]) -> None:
-        seat.ended(event["seconds"])
+        unit, order.ended = seat.orders[0], True
+        if not unit.left:
+            seat.ended(event["seconds"])
         order.checkpoint, order.resumed_at = event["checkpoint"], event["resumed_at"]
         if event["class"] == "interrupted":
             event["class"] = verdicts.of_stopped(order, out_of_time=self._out_of_time)
         elif event["class"] in ("user_error", "killed") and self.seating.lost_a_process(seat):
             event["class"] = "host_oom"  # a process that the task had started was killed
-        self._close(seat, order, event)
+        self._close(seat, unit, order, event)
 
-    def _close(self, seat: Seat, order: Order, event: dict[str, Any]) -> None:
-        """Record an end, and decide what it means for the tasks that are left."""
+    def _close(self, seat: Seat, unit: Order, order: Order, event: dict[str, Any]) -> None:
+        """Record an end of one of a `unit`, and decide what it means for the tasks that are left."""
+        if unit.mates and event["class"] in ("host_oom", "cuda_oom"):
+            event |= {"class": "interrupted", "message": f"an ensemble of {len(unit.unit)} was too large for its memory; it goes on alone"}
+            self.agenda.part(order.index)
         outcome = event["class"]
-        self._record_end(order, event, self.seating.share(seat))
+        self._record_end(order, event, {name: value / len(unit.unit) for name, value in self.seating.share(seat).items()})
         self.has_progressed |= order.progressed or outcome in ("completed", "diverged")
         if outcome in ("completed", "diverged") and self.timetable.learn(order.task, event["seconds"]):
             self.agenda.bring_back()
@@ -358,11 +366,11 @@ class Job:
         for order in seat.orders:
             self._take_back(order)
         seat.orders.clear()
-        if charged is not None:
-            event = verdicts.of_dead(self.root, self.journal.run_folder, seat, charged, out_of_time=self._out_of_time)
+        for order in charged.left if charged is not None else ():
+            event = verdicts.of_dead(self.root, self.journal.run_folder, seat, order, out_of_time=self._out_of_time)
             self.failed_starts += event["class"] == "never_started" and not seat.ready
-            self._close(seat, charged, event)
-            self._say(f"task {charged.task.key}: {event['class']}, {event['message']}")
+            self._close(seat, charged or order, order, event)
+            self._say(f"task {order.task.key}: {event['class']}, {event['message']}")
         self.seating.remove(seat)
         seat.bury()
 
@@ -431,31 +439,43 @@ class Job:
         return task.key in self.agenda.suspects and not running <= self.agenda.suspects
 
     def _give(self, seat: Seat, index: int) -> None:
-        task = self.tasks[index]
-        seconds = 60.0 * task.resources.get("walltime_minutes", 60.0)
-        limit = seat.shape.limit_bytes / 2**30
-        order = Order(index=index, task=task, attempt=self._new_attempt(index), seconds=seconds, limit_gib=limit, first=self._is_first)
-        self.attempts[index] += 1
+        mates = self._mates(index)
+        seconds = 60.0 * sum(self.tasks[one].resources.get("walltime_minutes", 60.0) for one in (index, *mates))
+        order, *others = (self._order(seat, one, seconds) for one in (index, *mates))
+        order.mates = tuple(others)
         try:
             seat.give(order)
         except OSError as error:
             seat.orders.pop()
-            self._refuse(index, f"its settings are too large to hand over ({error})")
+            for one in order.unit:
+                self._refuse(one.index, f"its settings are too large to hand over ({error})")
+
+    def _order(self, seat: Seat, index: int, seconds: float) -> Order:
+        attempt, limit = self._new_attempt(index), seat.shape.limit_bytes / 2**30
+        self.attempts[index] += 1
+        return Order(index=index, task=self.tasks[index], attempt=attempt, seconds=seconds, limit_gib=limit, first=self._is_first)
+
+    def _mates(self, index: int) -> list[int]:
+        """Tasks that train with this one as one ensemble."""
+        running = [order.index for seat in self.seating.seats for unit in seat.orders for order in unit.left]
+        places, most = self.seating.num_at_once(self.tasks[index]), self.seating.terms.ensemble_size
+        return self.agenda.pop_mates(index, self.root, running, places, most)
 
     def _refuse(self, index: int, why: str) -> None:
         """A task that cannot begin here."""
         order = Order(index=index, task=self.tasks[index], attempt=self._new_attempt(index), seconds=0.0, limit_gib=0.0)
-        share = {"cpus": 0.0, "gpus": 0.0, "slots": 0.0}
-        self._record_end(order, {"class": "never_started", "seconds": 0.0, "message": why, "error": None}, share)
+        event = {"class": "never_started", "seconds": 0.0, "message": why, "error": None}
+        self._record_end(order, event, dict.fromkeys(("cpus", "gpus", "slots"), 0.0))
         self.agenda.ended(index, "never_started")
 
     def _new_attempt(self, index: int) -> str:
         number = ATTEMPTS_OF_A_RUN * self.journal.run + self.attempts[index]
         return f"{self.token.replace('/', '.')}-{index}-{number}-{secrets.token_hex(3)}"
 
-    def _take_back(self, order: Order) -> None:
-        self.attempts[order.index] -= 1
-        self.agenda.put_back(order.index)
+    def _take_back(self, unit: Order) -> None:
+        for order in unit.unit:
+            self.attempts[order.index] -= 1
+            self.agenda.put_back(order.index)
 
     def _recall(self, seat: Seat) -> None:
         for order in seat.recall():
@@ -479,17 +499,3 @@ class Job:
     def _say(self, text: str) -> None:
         with contextlib.suppress(OSError):
             print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}", file=sys.stdout, flush=True)
-
-
-def _make_commit_folders(root: Path, tasks: list[Task]) -> None:
-    """All folders that the commits go to, synced once instead of one by one."""
-    folder = root / "commits"
-    missing = {task.key[:2] for task in tasks} - set(files.names(folder))
-    if missing:
-        with contextlib.suppress(DiskFull):
-            files.make_dirs(folder)
-        for name in sorted(missing):
-            with contextlib.suppress(OSError):
-                files.ops.mkdir(folder / name)
-        with contextlib.suppress(OSError):
-            files.ops.sync_dir(folder)

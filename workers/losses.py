@@ -14,13 +14,16 @@ NAMES = ("cross_entropy", "mse")
 MANY_CLASSES = 1024
 
 
-def loss_per_unit(name: str, outputs_NC: "Tensor", targets: "Tensor") -> "Tensor":
+def loss_per_unit(name: str, outputs_NC: "Tensor", targets: "Tensor", logit_temperature: float = 1.0) -> "Tensor":
     """Loss (N,) of each unit: cross entropy in nats, or half the squared distance to the one-hot label or the value ("mse").
 
-    Outputs of language models (N, T, C) have targets (N, T) and losses (N, T); values as targets are (N, C).
+    Of the outputs over `logit_temperature` (D14). Those of language models (N, T, C) have targets (N, T) and losses (N, T); values as
+    targets are (N, C).
     """
     from torch.nn import functional
 
+    if logit_temperature != 1.0:
+        outputs_NC = outputs_NC / logit_temperature
     if name == "cross_entropy":
         flat_NC, labels_N = outputs_NC.flatten(0, -2), targets.flatten().long()
         if flat_NC.shape[-1] >= MANY_CLASSES and flat_NC.device.type == "cpu":
@@ -38,9 +41,12 @@ def residual(name: str, outputs_NC: "Tensor", targets: "Tensor") -> "Tensor":
 
 def values(targets: "Tensor", num_outputs: int) -> "Tensor":
     """Targets as outputs (N, C) could be: values as they are, labels one-hot."""
-    from torch.nn import functional
+    import torch
 
-    return targets if targets.is_floating_point() else functional.one_hot(targets.long(), num_outputs)
+    if targets.is_floating_point():
+        return targets
+    # torch's one_hot looks at the labels, for which a device has to be waited for, and which vmap cannot do
+    return (targets.unsqueeze(-1) == torch.arange(num_outputs, device=targets.device)).to(torch.int64)
 
 
 def units(outputs: "Tensor", targets: "Tensor") -> "tuple[Tensor, Tensor]":

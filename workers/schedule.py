@@ -20,10 +20,12 @@ class ScheduledOptimizer(Optimizer):
 
     The rate is the same at every width and for every parameter (D8), but with parameterisation "mup". With "ntk" the function then learns
     equally fast at every width; with "standard" the kernel grows in proportion to the width, and so does the speed. `normalised`: its
-    steps do not grow with the gradient. `splits_hidden`: it treats hidden matrices in a way of their own (see `parameter_groups`).
+    steps do not grow with the gradient. `elementwise`: each weight's step depends on its own gradients alone. `splits_hidden`: it treats
+    hidden matrices in a way of their own (see `parameter_groups`).
     """
 
     normalised: ClassVar[bool] = False
+    elementwise: ClassVar[bool] = False
     splits_hidden: ClassVar[bool] = False
 
     learning_rate: float = setting(0.1, above=0)

@@ -29,7 +29,10 @@ _CHILD_SOCKET = 3
 
 @dataclass(slots=True, kw_only=True)
 class Order:
-    """A task handed to a child, and what is known of its attempt. `first`: it had all the time that its job could give it."""
+    """A task handed to a child, and what is known of its attempt. `first`: it had all the time that its job could give it.
+
+    `mates`: tasks that the child runs with it, as one ensemble; they wait, are warned and die with it, but each ends by itself.
+    """
 
     index: int
     task: Task
@@ -42,6 +45,23 @@ class Order:
     resumed_at: int | None = None
     warned: str = ""
     first: bool = False
+    ended: bool = False
+    mates: tuple["Order", ...] = ()
+
+    @property
+    def unit(self) -> tuple["Order", ...]:
+        """All that the child runs at once."""
+        return (self, *self.mates)
+
+    @property
+    def left(self) -> list["Order"]:
+        """Those of them that have not ended."""
+        return [order for order in self.unit if not order.ended]
+
+    def warn(self, reason: str) -> None:
+        """Note why all of them were told to end, where they were not yet."""
+        for order in self.unit:
+            order.warned = order.warned or reason
 
     @property
     def progressed(self) -> bool:
@@ -155,7 +175,8 @@ class Seat:
     def give(self, order: Order) -> None:
         """Hand over a task; it begins when those before it have ended."""
         self.orders.append(order)
-        self._send({"task": order.task.to_plain(), "attempt": order.attempt, "seconds": order.seconds})
+        mates = [{"task": mate.task.to_plain(), "attempt": mate.attempt} for mate in order.mates]
+        self._send({"task": order.task.to_plain(), "attempt": order.attempt, "seconds": order.seconds, "mates": mates})
 
     def ended(self, seconds: float) -> Order:
         """The running task is done; nothing that was meant for it concerns the next."""
@@ -191,7 +212,7 @@ class Seat:
         """Have the running task checkpoint and end within the grace, and before `latest`; `reason` decides its class."""
         order = self.orders[0] if self.orders else None
         if order is not None and not order.warned:
-            order.warned = reason
+            order.warn(reason)
             self.kill_at = min(self.kill_at, latest, time.monotonic() + self.grace_seconds)
             self._signal(STOP if reason in ("stop", "cancel_all") else WARNING)
 
@@ -217,12 +238,12 @@ class Seat:
             return None
         limit = order.started + order.seconds
         if now >= limit and not self.killed_for:
-            order.warned = order.warned or "walltime"
+            order.warn("walltime")
             self.killed_for = order.warned
             self._signal(STACK_DUMP)
             self.kill_at = now + DUMP_SECONDS
         elif now >= limit - self._walltime_grace(order) and not order.warned:
-            order.warned = "walltime"
+            order.warn("walltime")
             self._signal(WARNING)
         return None
 

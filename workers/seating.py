@@ -37,6 +37,7 @@ class Terms:
     limit_memory_by: str = "auto"
     scratch: str | None = None
     stage: bool = False
+    ensemble_size: int = 16
 
     @classmethod
     def of_batch(cls, body: Mapping[str, Any]) -> "Terms":
@@ -160,6 +161,12 @@ class Seating:
             num_gpus=task.resources.get("gpus", 0),
             limit_bytes=int(memory * 2**30),
         )
+
+    def num_at_once(self, task: Task) -> int:
+        """How many tasks like this one can run at once on what is held now."""
+        at_once = len(self.places.held) // max(1, min(self.num_slots(task), len(self.places.held)))
+        gpus = task.resources.get("gpus", 0)
+        return max(1, min(at_once, self.gpus.most * self.gpus.tasks_per_gpu // gpus) if gpus else at_once)
 
     def share(self, seat: Seat) -> dict[str, float]:
         """CPUs, GPUs and slots that a task on the seat keeps from others, on all nodes together: what its time is to be paid for."""

@@ -17,8 +17,11 @@ if TYPE_CHECKING:
 def check_snapshot(train: Train, snapshot: str, *, replays: bool = False) -> None:
     """The snapshot must be one that the training keeps, under one name: init, final or the number of a step between.
 
-    `replays`: any step between will do, for what was not kept is trained again.
+    `replays`: any step between will do, for what was not kept is trained again. Of a training whose loss has no logit temperature, which
+    residuals and loss gradients of its kernels do not know of.
     """
+    if train.logit_temperature != 1.0:
+        raise ConfigError(f"train.logit_temperature must be 1 where kernels or positions are computed, got {train.logit_temperature}")
     if replays and snapshot.isdecimal() and snapshot == str(int(snapshot)) and 0 < int(snapshot) < train.num_steps:
         return
     allowed = ["init", "final", *map(str, train.snapshot_steps()[1:-1])]

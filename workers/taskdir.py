@@ -173,6 +173,20 @@ def hint_path(root: Path, sweep: str, name: str) -> Path:
     return Path(f"{root}/sweeps/{sweep}/done/{name}")
 
 
+def make_commit_folders(root: Path, keys: Iterable[str]) -> None:
+    """All folders that the commits of these tasks go to, synced once instead of one by one."""
+    folder = root / "commits"
+    missing = {key[:2] for key in keys} - set(files.names(folder))
+    if missing:
+        with contextlib.suppress(DiskFull):
+            files.make_dirs(folder)
+        for name in sorted(missing):
+            with contextlib.suppress(OSError):
+                files.ops.mkdir(folder / name)
+        with contextlib.suppress(OSError):
+            files.ops.sync_dir(folder)
+
+
 def write_commit(root: Path, commit: Commit) -> bool:
     """Link the commit into place; False where another attempt's stands there (it is never overwritten)."""
     path = commit_path(root, commit.name)

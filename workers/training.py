@@ -1,6 +1,8 @@
 """The arithmetic of a training run: one update, an evaluation, and the state that a checkpoint holds."""
 
 import contextlib
+import hashlib
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -25,12 +27,14 @@ def update(
     targets_N: "Tensor",
     *,
     num_at_once: int | None = None,
+    logit_temperature: float = 1.0,
     look: "Callable[[Tensor], None] | None" = None,
 ) -> None:
     """One step along the gradient of the mean loss; nothing is read back from the device. `rate` is times a group's `rate_factor`.
 
-    `num_at_once`: samples that are computed together, whose gradients add up to the same but for rounding; None: all. `look` gets the
-    outputs when the gradients are there and the weights are still as they were; with their graph, where all samples are one pass.
+    `num_at_once`: samples that are computed together, whose gradients add up to the same but for rounding; None: all.
+    `logit_temperature` divides the outputs (D14). `look` gets the outputs when the gradients are there and the weights are still as they
+    were; with their graph, where all samples are one pass.
     """
     import torch
 
@@ -41,12 +45,26 @@ def update(
     whole, kept = at_once >= len(inputs_N), []
     for start in range(0, len(inputs_N), at_once):
         outputs_NC, targets = module(inputs_N[start : start + at_once]), targets_N[start : start + at_once]
-        loss_N = loss_per_unit(loss, outputs_NC, targets)
+        loss_N = loss_per_unit(loss, outputs_NC, targets, logit_temperature)
         (loss_N.mean() if whole else loss_N.sum() / (len(inputs_N) * loss_N[0].numel())).backward(retain_graph=whole and look is not None)
         kept.append(outputs_NC if whole else outputs_NC.detach())
     if look is not None:
         look(kept[0] if whole else torch.cat(kept))
     optimizer.step()
+
+
+def add_noise(optimizer: "Optimizer", rate: float, temperature: float, seed: int, step: int) -> None:
+    """Langevin's noise after the update number `step`: normal draws times sqrt(2 rate temperature), of a counter and a seed alone (D14)."""
+    import torch
+
+    digest = hashlib.blake2b(f"eigensweep:noise:{seed}:{step}".encode(), digest_size=8).digest()
+    device = optimizer.param_groups[0]["params"][0].device
+    generator = torch.Generator(device).manual_seed(int.from_bytes(digest, "big") >> 1)
+    with torch.no_grad():
+        for group in optimizer.param_groups:
+            scale = math.sqrt(2.0 * rate * group.get("rate_factor", 1.0) * temperature)
+            for weights in group["params"]:
+                weights.add_(torch.randn(weights.shape, generator=generator, dtype=weights.dtype, device=device), alpha=scale)
 
 
 @contextlib.contextmanager
@@ -66,7 +84,13 @@ def num_evaluated_at_once(units_per_sample: int) -> int:
 
 
 def evaluate(
-    module: "nn.Module", loss: str, inputs_N: "Tensor", targets_N: "Tensor", *, num_at_once: int = NUM_EVALUATED_AT_ONCE
+    module: "nn.Module",
+    loss: str,
+    inputs_N: "Tensor",
+    targets_N: "Tensor",
+    *,
+    num_at_once: int = NUM_EVALUATED_AT_ONCE,
+    logit_temperature: float = 1.0,
 ) -> tuple[float, float]:
     """Mean loss per unit and the fraction of largest outputs that are the label, summed in float64; in the module's evaluation mode.
 
@@ -79,7 +103,7 @@ def evaluate(
         for start in range(0, len(inputs_N), num_at_once):
             stop = start + num_at_once
             outputs_NC, targets = module(inputs_N[start:stop]), targets_N[start:stop]
-            loss_N = loss_per_unit(loss, outputs_NC, targets)
+            loss_N = loss_per_unit(loss, outputs_NC, targets, logit_temperature)
             total[0] += loss_N.sum(dtype=torch.float64)
             total[1] += torch.nan if targets.is_floating_point() else (outputs_NC.argmax(-1) == targets).sum()
             total[2] += loss_N.numel()

@@ -9,6 +9,7 @@ from workers.settings import Plugin, Settings, _fields, setting
 
 if TYPE_CHECKING:
     from workers.context import Context
+    from workers.errors import Diverged
 
 __all__ = ["CostEstimate", "Data", "Layer", "Model", "Optimizer", "Resources", "Row", "Rows", "Workload", "setting"]
 
@@ -64,7 +65,9 @@ class Workload(Plugin):
     `version` rises when the numbers change. `deterministic`: two executions give bitwise equal rows, else rows may differ by the
     relative `tolerance`. `halves_batches`: its micro-batch may be halved with the same result (see `Context.micro_batch`).
     `quantities`: what it counts of itself for derived settings, with the settings that each follows from.
-    `tables`: further tables, name -> {column: Arrow type}. `accepts_diverged`: runs although an input diverged.
+    `ensemble_axes`: dotted paths of settings; tasks that are equal in all others and have `ensemble=true`, a setting of the workload,
+    are run by `run_many` where they wait in one job. `tables`: further tables, name -> {column: Arrow type}. `accepts_diverged`: runs
+    although an input diverged.
     """
 
     group: ClassVar[str] = "workloads"
@@ -72,6 +75,7 @@ class Workload(Plugin):
     tolerance: ClassVar[float] = 0.0
     accepts_diverged: ClassVar[bool] = False
     halves_batches: ClassVar[bool] = False
+    ensemble_axes: ClassVar[frozenset[str]] = frozenset()
     tables: ClassVar[Mapping[str, Mapping[str, str]]] = {}
     quantities: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
@@ -113,6 +117,19 @@ class Workload(Plugin):
     def run(self, context: "Context") -> Iterator[Row | Rows]:
         """Compute and yield the rows; the commit holds them."""
         raise NotImplementedError
+
+    @classmethod
+    def run_many(cls, members: "Sequence[tuple[Any, Context]]") -> "Iterator[tuple[int, Row | Rows | Diverged | None]]":
+        """Compute tasks that differ in `ensemble_axes` alone, given as (workload, its context), at once.
+
+        Yields (number of a member, a row of it), and (number, None) when that member is done, or (number, why it diverged): it is
+        committed then, while the others go on. An exception ends all that are not done.
+        """
+        raise NotImplementedError
+
+    def permitted_difference(self) -> float:
+        """By how much, relatively, the numbers of two executions may differ."""
+        return 0.0 if self.deterministic else self.tolerance
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from workers.models.mlp import Mlp
 from workers.models.wide_resnet import WideResnet
 from workers.optimizers.adam import Adam
 from workers.optimizers.sgd import Sgd
+from workers.taskdir import Commit
 from workers.workloads.train import Train
 
 # batches do not divide the training set, and the run spans several epochs
@@ -33,8 +34,9 @@ SHORT = Train(train_size=200, batch_size=48, num_steps=23, num_evaluations=5, nu
         replace(SHORT, model=Cnn(width=2), optimizer=Adam(schedule="linear"), num_steps=9),
         replace(SHORT, model=WideResnet(width=2, normalisation="batch"), optimizer=Adam(), num_steps=7),
         replace(SHORT, model=Mlp(width=64, depth=2, parameterisation="mup"), optimizer=Adam(), num_steps=7),
+        replace(SHORT, optimizer=Sgd(langevin_temperature=1e-3), num_steps=7),
     ],
-    ids=["sgd", "momentum", "adam", "cnn", "batch_norm", "mup"],
+    ids=["sgd", "momentum", "adam", "cnn", "batch_norm", "mup", "langevin"],
 )
 @pytest.mark.parametrize("stops", [(1,), (4,), (2, 3, 1)])
 def test_an_interrupted_run_ends_bit_identical_to_an_uninterrupted_one(tmp_path, workload, stops):
@@ -104,6 +106,35 @@ def test_first_updates_are_those_of_plain_gradient_descent(tmp_path):
                 weights -= 0.03 * gradient
         for ours, slow in zip(snapshot(step).parameters(), module.parameters()):
             torch.testing.assert_close(ours, slow, rtol=1e-10, atol=1e-12)
+
+
+def test_a_logit_temperature_divides_the_outputs_and_noise_of_a_step_has_its_variance(tmp_path):
+    """The slow way, in float64: cross entropy of the outputs over 2.5, and draws of variance 2 rate temperature."""
+    workload = Train(
+        train_size=64,
+        batch_size=64,
+        num_steps=1,
+        dtype="float64",
+        logit_temperature=2.5,
+        model=Mlp(width=300),
+        optimizer=Sgd(learning_rate=0.03),
+    )
+    quiet, noisy = committed(tmp_path, workload), replace(workload, optimizer=Sgd(learning_rate=0.03, langevin_temperature=0.5))
+
+    def network(of: Train, commit: Commit, step: int) -> torch.nn.Module:
+        return of.load_snapshot(taskdir.payload_path(tmp_path, commit, f"snapshot-{step}.safetensors"))
+
+    module, (inputs_N, labels_N) = (
+        network(workload, quiet, 0),
+        map(torch.from_numpy, (Digits().load().test_inputs, Digits().load().test_targets)),
+    )
+    loss = torch.nn.functional.cross_entropy(module(inputs_N.double()) / 2.5, labels_N)
+    assert scalars(quiet)["test_loss", 0] == pytest.approx(loss.item(), rel=1e-12)
+    pairs = zip(network(workload, quiet, 1).parameters(), network(noisy, committed(tmp_path, noisy), 1).parameters())
+    noise = torch.cat([(other - one).flatten() for one, other in pairs])
+    assert len(noise) > 20_000
+    assert noise.var().item() == pytest.approx(2 * 0.03 * 0.5, rel=0.05)
+    assert abs(noise.mean().item()) < 4 * (noise.var() / len(noise)).sqrt()
 
 
 @pytest.mark.parametrize("halvings", [1, 3])
@@ -179,6 +210,18 @@ def test_the_residual_is_the_gradient_of_each_units_loss(name):
 def test_nesterov_without_momentum_is_refused():
     with pytest.raises(ConfigError, match="nesterov needs momentum above 0, got momentum 0.0"):
         Sgd(nesterov=True)
+
+
+def test_noise_of_a_step_depends_on_seed_and_number_of_the_step_alone():
+    def noise(seed: int, step: int) -> torch.Tensor:
+        module = torch.nn.Linear(30, 30)
+        before = module.weight.detach().clone()
+        training.add_noise(torch.optim.SGD(module.parameters(), 1.0), 0.5, 1.0, seed, step)
+        return module.weight.detach() - before
+
+    torch.testing.assert_close(noise(1, 5), noise(1, 5), rtol=0, atol=1e-6)
+    for other in (noise(2, 5), noise(1, 6)):
+        assert torch.corrcoef(torch.stack([noise(1, 5).flatten(), other.flatten()]))[0, 1].abs() < 0.15
 
 
 def test_the_test_images_are_never_trained_on():

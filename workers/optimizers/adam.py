@@ -15,6 +15,7 @@ class Adam(ScheduledOptimizer):
     """torch's AdamW; without weight decay it is Adam. The decay is multiplied by the rate of each parameter."""
 
     normalised: ClassVar[bool] = True
+    elementwise: ClassVar[bool] = True
 
     learning_rate: float = setting(1e-3, above=0)
     beta_1: float = setting(0.9, low=0, high=1)

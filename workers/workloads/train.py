@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from workers import continuing
 from workers.data.digits import Digits
-from workers.errors import ConfigError, Diverged
+from workers.ensemble_groups import check_ensemble
+from workers.errors import ConfigError, Diverged, Interrupted
 from workers.losses import NAMES as LOSSES
 from workers.losses import check_targets, loss_per_unit
 from workers.models.mlp import Mlp
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 PROGRESS_SECONDS = 1.0
 USUAL_VOCABULARY = 1024
 FROZEN = ("none", "readout", "random_features", "linearised", "lazy")
+ENSEMBLE_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +45,17 @@ class Train(Workload):
 
     Points that share `seed` share subset and order: a smaller training set is the beginning of a larger one. Bitwise equal on one type
     of device with one number of threads, whether interrupted or not; where a GPU's memory was full, gradients add up from smaller
-    pieces of a batch, equal but for rounding; a batch that is normalised stays whole. Files: `snapshot-<step>.safetensors`.
+    pieces of a batch, equal but for rounding; a batch that is normalised stays whole. With `ensemble` the arithmetic is that of
+    `workers.ensembles`, whoever trains beside it. Files: `snapshot-<step>.safetensors`.
     """
 
     version: ClassVar[int] = 1
     halves_batches: ClassVar[bool] = True
     quantities: ClassVar[Mapping[str, tuple[str, ...]]] = QUANTITIES
+    ensemble_axes: ClassVar[frozenset[str]] = frozenset(
+        "seed seed_init seed_subset seed_order logit_temperature optimizer.learning_rate optimizer.weight_decay "
+        "optimizer.langevin_temperature".split()
+    )
 
     data: Data = Digits()
     model: Model = Mlp()
@@ -78,6 +85,10 @@ class Train(Workload):
     continue_from: tuple[int, ...] = setting(
         (), low=1, added=True, help="lengths of trainings that this one goes on from, evaluated as they were; then at log-spaced steps"
     )
+    logit_temperature: float = setting(1.0, above=0, added=True, help="divides the outputs in the cross entropy")
+    ensemble: bool = setting(
+        False, added=True, help="computed as member of an ensemble: tasks that differ in seeds, rates or temperatures train together"
+    )
     checkpoint_every_seconds: float = setting(120.0, above=0, identity=False, unit="s")
 
     @classmethod
@@ -86,16 +97,23 @@ class Train(Workload):
         return quantity(name, **settings)
 
     def check(self) -> None:
-        """Spectral position is of samples that do not depend on each other."""
+        """Spectral position is of samples that do not depend on each other; a temperature is one of the cross entropy."""
         if self.model.mixes_samples and self.position_windows_per_decade:
             raise ConfigError(
                 "position_windows_per_decade must be 0 for a model with batch normalisation, whose samples depend on each other in "
                 f"training, got {self.position_windows_per_decade}; take model.normalisation=none"
             )
-
+        if self.logit_temperature != 1.0 and self.loss != "cross_entropy":
+            raise ConfigError(f"logit_temperature must be 1 with loss={self.loss}, got {self.logit_temperature}; take loss=cross_entropy")
+        if self.ensemble:
+            check_ensemble(self)
         self._check_frozen()
         check_schedule(self.optimizer, self.num_steps)
         continuing.check(self)
+
+    def permitted_difference(self) -> float:
+        """None, but for members of an ensemble: on GPUs, and on several threads, they depend on who else is in it, by rounding."""
+        return ENSEMBLE_TOLERANCE if self.ensemble else 0.0
 
     def _check_frozen(self) -> None:
         if self.frozen_at and self.frozen not in ("readout", "linearised"):
@@ -186,6 +204,13 @@ class Train(Workload):
         without bias from pairs of samples of a batch. `chosen`: indices of the training set in place of a random subset, for a workload
         that has chosen them.
         """
+        if self.ensemble:
+            for _, found in self.run_many([(self, context)]):
+                if isinstance(found, Diverged):
+                    raise found
+                if found is not None:
+                    yield found
+            return
         run = _Run(self, context, chosen)
         start = run.restore()
         if start is None and self.continue_from:
@@ -200,17 +225,34 @@ class Train(Workload):
                 run.pause(step)
         yield from run.sizes()
 
+    @classmethod
+    def run_many(cls, members: "Sequence[tuple[Train, Context]]") -> "Iterator[tuple[int, Row | Diverged | None]]":
+        """The rows of each member, by its number, and None at its end, or why it diverged: all train as one, by `workers.ensemble_runs`.
+
+        A row is that of a run alone but for rounding. On one thread of a CPU it does not depend on who else is in the ensemble.
+        """
+        from workers.ensemble_runs import run_many
+
+        samples = members[0][0].data.load()
+        return run_many(samples, lambda shared: [_Run(settings, context, samples=shared) for settings, context in members])
+
 
 class _Run:
-    """A training run in progress on its device."""
+    """A training run in progress on its device. `samples`: those of `settings.data`, where they are loaded already."""
 
-    def __init__(self, settings: Train, context: "Context", chosen: "Indices | None" = None) -> None:
+    train_inputs: "Tensor"
+    train_targets: "Tensor"
+    test_inputs: "Tensor"
+    test_targets: "Tensor"
+
+    def __init__(self, settings: Train, context: "Context", chosen: "Indices | None" = None, samples: "Samples | None" = None) -> None:
         import torch
 
         from workers.frozen import rate_factor
 
         self.settings, self.context = settings, context
-        self.samples = samples = settings.data.load()
+        self.samples: Samples = samples or settings.data.load()
+        samples = self.samples
         self.module = self.base = settings.build(samples).to(context.device)
         self.optimizer = settings.optimizer.over(self.module)
         self.dtype = getattr(torch, settings.dtype)
@@ -227,6 +269,7 @@ class _Run:
         self._freeze(0)
         self.position = self._position_log()
         self.checkpointed = self.reported = time.monotonic()
+        self.started_at = -1
 
     def _position_log(self) -> "PositionLog | None":
         per_decade = self.settings.position_windows_per_decade
@@ -239,7 +282,7 @@ class _Run:
         return PositionLog(
             num_steps=self.settings.num_steps,
             per_decade=per_decade,
-            unit_loss=partial(loss_per_unit, self.settings.loss),
+            unit_loss=partial(loss_per_unit, self.settings.loss, logit_temperature=self.settings.logit_temperature),
             probe=self.samples.test(index, self.context.device, self.dtype),
             pool_size=len(self.train_targets),
         )
@@ -251,7 +294,7 @@ class _Run:
         self._freeze(step)
         epoch, number = divmod(step, num_batches(len(self.train_targets), self.batch_size))
         if epoch != self.epoch:
-            self.epoch, self.order = epoch, self._order(epoch)
+            self.epoch, self.order = epoch, self.order_of(epoch)
         index = self.order[number * self.batch_size : (number + 1) * self.batch_size]
         batch, mixes = (self.train_inputs[index], self.train_targets[index]), self.settings.model.mixes_samples
         at_once = self.batch_size if mixes else self.context.micro_batch(self.batch_size)
@@ -259,9 +302,18 @@ class _Run:
         if self.position is not None and self.position.measures(step):
             look = partial(self.position.measure, step, self.module, batch, num_at_once=at_once)
         rate = self.rate_factor * self.settings.optimizer.rate(step, self.settings.num_steps)
-        training.update(self.module, self.optimizer, rate, self.settings.loss, *batch, num_at_once=at_once, look=look)
+        step_with = partial(training.update, num_at_once=at_once, logit_temperature=self.settings.logit_temperature, look=look)
+        step_with(self.module, self.optimizer, rate, self.settings.loss, *batch)
+        self.add_noise(rate, step)
         for name, at, value in self.position.taken() if self.position is not None else ():
             yield Row(step=at, name=name, value=value)
+
+    def add_noise(self, rate: float, step: int) -> None:
+        """Langevin's, after the update number `step`, where the optimiser has a temperature."""
+        from workers import training
+
+        if temperature := getattr(self.settings.optimizer, "langevin_temperature", 0.0):
+            training.add_noise(self.optimizer, rate, temperature, role_seed(self.settings.seed, "noise"), step)
 
     def _freeze(self, step: int) -> None:
         """Before the update number `step`: the frozen network, where it is the first of it."""
@@ -270,18 +322,22 @@ class _Run:
 
             self.module = freeze(self.settings.frozen, self.base, self.settings.lazy_alpha)
 
-    def _order(self, epoch: int) -> "Tensor":
+    def order_of(self, epoch: int) -> "Tensor":
+        """The order (N,) of the training samples in an epoch."""
         import torch
 
         return torch.from_numpy(permutation(len(self.train_targets), self.order_seed, epoch)).to(self.context.device)
 
-    def look(self, step: int) -> Iterator[Row]:
-        """The rows and the snapshot of a step where they are due; Diverged after the rows of a loss that is no number."""
+    def look(self, step: int, losses: tuple[float, float, float] | None = None) -> Iterator[Row]:
+        """The rows and the snapshot of a step where they are due; Diverged after the rows of a loss that is no number.
+
+        `losses`: training loss, test loss and accuracy, where they are known.
+        """
         if step in self.kept:
             self._keep(step)
         if step not in self.evaluated:
             return
-        train_loss, test_loss, accuracy = self._evaluate()
+        train_loss, test_loss, accuracy = losses or self._evaluate()
         yield Row(step=step, name="train_loss", value=train_loss)
         yield Row(step=step, name="test_loss", value=test_loss)
         if not self.test_targets.is_floating_point():
@@ -298,8 +354,10 @@ class _Run:
         num_test = len(self.test_targets)
         at_once = self.context.micro_batch(training.num_evaluated_at_once(self.samples.units_per_sample))
         train = (self.train_inputs[:num_test], self.train_targets[:num_test])
-        train_loss, _ = training.evaluate(self.module, self.settings.loss, *train, num_at_once=at_once)
-        test_loss, accuracy = training.evaluate(self.module, self.settings.loss, self.test_inputs, self.test_targets, num_at_once=at_once)
+        test = (self.test_inputs, self.test_targets)
+        evaluate = partial(training.evaluate, num_at_once=at_once, logit_temperature=self.settings.logit_temperature)
+        train_loss, _ = evaluate(self.module, self.settings.loss, *train)
+        test_loss, accuracy = evaluate(self.module, self.settings.loss, *test)
         return train_loss, test_loss, accuracy
 
     def _keep(self, step: int) -> None:
@@ -326,11 +384,11 @@ class _Run:
         yield Row(step=step, name="flops_6nd", value=6 * count * seen * self.samples.units_per_sample)
         yield Row(step=step, name="flops_counted", value=flops * seen)
 
-    def restore(self) -> int | None:
-        """The step of the newest checkpoint, whose state is put back; None: begin at the beginning."""
+    def restore(self, at_most: int | None = None) -> int | None:
+        """The step of the newest checkpoint (of a step up to `at_most`), whose state is put back; None: begin at the beginning."""
         from workers import training
 
-        checkpoint = self.context.restore()
+        checkpoint = self.context.restore(at_most)
         if checkpoint is None:
             return None
         self.at(checkpoint.step)
@@ -348,16 +406,21 @@ class _Run:
     def _meta(self) -> "dict[str, list[list[float]]]":
         return {} if self.position is None else {"window": self.position.window.state()}
 
-    def pause(self, step: int) -> None:
-        """Between two steps: stop with a checkpoint if told to, write one where it is due, report progress."""
+    def checkpoint(self, step: int) -> None:
+        """Publish the state after `step` updates."""
         from workers import training
 
+        self.context.checkpoint(step, training.state(self.module, self.optimizer), **self._meta())
+        self.checkpointed = time.monotonic()
+
+    def pause(self, step: int) -> None:
+        """Between two steps: stop with a checkpoint if told to, write one where it is due, report progress."""
         if self.context.stopping:
-            self.context.stop_here(step, training.state(self.module, self.optimizer), **self._meta())
+            self.checkpoint(step)
+            raise Interrupted(f"stopped at step {step} after a checkpoint")
+        if time.monotonic() - self.checkpointed >= self.settings.checkpoint_every_seconds:
+            self.checkpoint(step)
         now = time.monotonic()
-        if now - self.checkpointed >= self.settings.checkpoint_every_seconds:
-            self.context.checkpoint(step, training.state(self.module, self.optimizer), **self._meta())
-            self.checkpointed = time.monotonic()
         if now - self.reported >= PROGRESS_SECONDS:
             self.context.progress(step, self.settings.num_steps)
             self.reported = now
