@@ -69,6 +69,15 @@ demo: setup
 	@$(BIN)/eigensweep report demo_mlp
 	@$(BIN)/eigensweep report demo_cnn
 
+# The three studies at the size of a laptop, each with a page; a point that is in the store is not computed again.
+STUDIES := spectral_reach ntk_lens data_selection
+STUDY_STORE ?= studies-store
+.PHONY: studies-small
+studies-small: export EIGENSWEEP_ROOT := $(STUDY_STORE)
+studies-small: setup
+	@$(BIN)/eigensweep init --quiet
+	@for study in $(STUDIES); do $(BIN)/eigensweep study $$study size=small || exit 1; done
+
 # A note, not an error: where there can be no SLURM cluster, the tests that need one are skipped and say why (in CI they fail).
 slurm:
 	@$(PYTHON) slurm/dev/cluster install || echo "note: without these, the tests that need a SLURM cluster are skipped"
