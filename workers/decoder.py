@@ -40,6 +40,8 @@ class Readout(nn.Module):
         super().__init__()
         grows = (True, False)
         self.rates = law.rates(grows)
+        # tied, it has no weights that could learn while the embedding's do not
+        self.is_readout = not tied
         self.multiplier = law.multiplier_of_unit_weights(width, grows) if tied else law.multiplier(width, grows)
         self.weight = None if tied else law.weight((vocabulary, width), width, grows)
 

@@ -74,6 +74,6 @@ def _readouts(module: nn.Module) -> list[nn.Module]:
     if not found:
         raise ConfigError(
             "frozen=readout needs a network that says which layer is its readout, by an attribute `is_readout`; "
-            f"{type(module).__name__} has none"
+            f"{type(module).__name__} has none (a language model with model.tied=true has no weights of a readout's own)"
         )
     return found

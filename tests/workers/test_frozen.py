@@ -13,6 +13,7 @@ from workers import entk, taskdir
 from workers.errors import ConfigError
 from workers.frozen import Lazy, Linearised, freeze
 from workers.models.cnn import Cnn
+from workers.models.llama import Llama
 from workers.models.mlp import Mlp
 from workers.models.wide_resnet import WideResnet
 from workers.optimizers.adam import Adam
@@ -70,6 +71,26 @@ def test_a_lazy_network_begins_at_zero_and_tends_to_the_linearised_one():
 def test_of_random_features_the_readout_alone_learns():
     module = freeze("readout", MLP.build((1, 3, 3), 4, 0))
     assert [name for name, weights in module.named_parameters() if weights.requires_grad] == ["5.weight", "5.bias"]
+
+
+def test_of_a_language_model_it_is_the_readout_of_the_vocabulary_unless_that_is_the_embedding():
+    module = freeze("readout", Llama(width=16, depth=1, head_dim=8).build((5,), 11, 0))
+    assert [tuple(weights.shape) for weights in module.parameters() if weights.requires_grad] == [(11, 16)]
+    with pytest.raises(ConfigError, match="Decoder has none .a language model with model.tied=true"):
+        freeze("readout", Llama(width=16, depth=1, head_dim=8, tied=True).build((5,), 11, 0))
+
+
+@pytest.mark.parametrize("norm", ["pre", "none"])
+def test_a_linearised_language_model_is_the_first_order_in_its_weights(norm: str):
+    model, tokens = Llama(width=16, depth=1, head_dim=8, norm=norm), torch.arange(12).reshape(2, 6) % 7
+    before, after = (model.build((6,), 7, 0).double() for _ in range(2))
+    linearised, start = Linearised(after), {name: weights.detach() for name, weights in before.named_parameters()}
+    with torch.no_grad():
+        for weights in after.parameters():
+            weights.mul_(1.1)
+    jacobians = jacrev(lambda weights: functional_call(before, weights, (tokens,)))(start)
+    expected = before(tokens) + sum((jacobians[name] * 0.1 * start[name]).flatten(3).sum(-1) for name in start)
+    assert_close(linearised(tokens), expected, rtol=1e-10, atol=1e-10)
 
 
 def chi_nets(root: Path, train: Train) -> list[float]:
