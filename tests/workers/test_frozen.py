@@ -110,8 +110,9 @@ def test_chi_net_of_a_network_that_learns_features_moves_and_a_lazy_one_s_less(t
     assert max(lazy) / min(lazy) - 1.0 < 0.1 * (max(free) / min(free) - 1.0)
 
 
-def test_a_kernel_that_is_frozen_later_moves_before(tmp_path: Path):
-    commit = committed(tmp_path, replace(LOGGED, num_steps=100, frozen="linearised", frozen_at=0.1))
+@pytest.mark.parametrize("frozen", ["linearised", "readout"])
+def test_a_kernel_that_is_frozen_later_moves_before(tmp_path: Path, frozen: str):
+    commit = committed(tmp_path, replace(LOGGED, num_steps=100, frozen=frozen, frozen_at=0.1))
     values = {step: value for (name, step), value in scalars(commit).items() if name == "probe_chi_net"}
     late = [value for step, value in values.items() if step >= 10]
     assert len(late) >= 2

@@ -46,7 +46,7 @@ class PositionLog:
     _windows: dict[int, range] = field(init=False)
     _probed: frozenset[int] = field(init=False)
     _known: Network | None = None
-    _model: nn.Module | None = None
+    _seen: tuple[nn.Module, tuple[bool, ...]] | None = None
 
     def __post_init__(self) -> None:
         self.window = PositionWindow(pool_size=self.pool_size)
@@ -66,8 +66,10 @@ class PositionLog:
     def measure(self, step: int, model: nn.Module, batch: Batch, outputs: Tensor, *, num_at_once: int | None = None) -> None:
         """Between backward and step of the update number `step`, where `.grad` is that of the batch's mean loss; its outputs."""
         steps = self._windows[step]
-        if self._known is None or model is not self._model:
-            self._model = model
+        # a network is looked at again where another set of its weights is trained
+        seen = model, tuple(weights.requires_grad for weights in model.parameters())
+        if self._known is None or seen != self._seen:
+            self._seen = seen
             with checks.as_found(model, batch, None):
                 self._known = network(model, batch[0])
         trained = outputs, [weights.grad for weights in model.parameters() if weights.requires_grad]
