@@ -147,6 +147,22 @@ def test_on_one_thread_what_a_member_learns_does_not_depend_on_the_others(shared
     assert_equal_weights([five[3]], [made[0].module], rtol=0, atol=0)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("fused", [False, True])
+def test_members_learn_on_a_gpu_as_on_a_cpu(fused):
+    model, settings, data = Mlp(width=6, depth=2), optimisers(Adam()), list(batches(8, shared=False))
+    made = []
+    for number, one in enumerate(settings):
+        module = network(model, number).to("cuda")
+        made.append(Member(module, one.build(parameter_groups(module, normalised=one.normalised)), one.learning_rate))
+    ensemble = Ensemble(made, settings[0].build, "cross_entropy", fused=fused)
+    for inputs, targets in data:
+        ensemble.update([one.learning_rate for one in settings], inputs.to("cuda"), targets.to("cuda"), shared=False)
+    ours = [member.module.to("cpu") for member in made]
+    assert_equal_weights(ours, alone(model, settings, "cross_entropy", data, shared=False), rtol=1e-7, atol=1e-9)
+
+
 def test_a_member_that_diverges_does_not_touch_the_others():
     model, loss, data = Mlp(width=6), "mse", list(batches(30, shared=False))
     settings = optimisers(Sgd(), rates=(0.03, 1e9, 0.01, 0.02, 0.02))
