@@ -1,4 +1,4 @@
-# `make setup demo slurm mpi test test-all lint bench bench-entk bench-ray docs clean`; everything lives in .venv, so nothing else on the machine changes.
+# `make setup texts demo slurm mpi test test-all lint bench bench-entk bench-ray docs clean`; everything lives in .venv, so nothing else on the machine changes.
 SHELL := /bin/sh
 PYTHON ?= python3
 VENV ?= .venv
@@ -20,6 +20,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -e $(IMAGES) || $(MAKE) --no-print-directory fashion-mnist
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[all,dev]'
+	@$(MAKE) --no-print-directory texts
 	@touch $@
 
 # A note, not an error: without the images the demo takes scikit-learn's digits.
@@ -31,6 +32,25 @@ fashion-mnist:
 	else \
 	  echo "note: Fashion-MNIST is not here; 'sudo apt-get install dataset-fashion-mnist' gives it, else the demo uses scikit-learn's digits"; \
 	fi
+
+# A note, not an error: only data=text needs them. The packages (15 and 36 MiB) are unpacked into .venv, not installed: dict-gcide would bring
+# a dictionary server, linux-doc 190 MB of HTML, and many a container drops what stands in /usr/share/doc.
+SHARE := $(VENV)/share
+.PHONY: texts
+texts:
+	@$(call unpack,dict-gcide,dictd,gcide.dict.dz,gcide)
+	@$(call unpack,linux-doc-6.1,doc/linux-doc-6.1/html,_sources,linux_doc)
+
+# $(call unpack,PACKAGE,FOLDER,NAME,SOURCE): FOLDER/NAME of a package, below /usr/share there; it is moved into place when it is whole
+define unpack
+test -e /usr/share/$(2)/$(3) || test -e $(SHARE)/$(2)/$(3) || ( \
+	  rm -rf $(VENV)/unpacked && mkdir -p $(VENV)/unpacked $(SHARE)/$(2) $(SHARE)/doc/$(1) && cd $(VENV)/unpacked \
+	  && { apt-get download $(1) || { test "$$(id -u)" = 0 && apt-get update -q && apt-get download $(1); }; } \
+	  && dpkg-deb --fsys-tarfile $(1)_*.deb >data.tar \
+	  && tar -xf data.tar --no-same-owner ./usr/share/$(2)/$(3) ./usr/share/doc/$(1)/copyright \
+	  && mv usr/share/doc/$(1)/copyright ../share/doc/$(1)/ && mv usr/share/$(2)/$(3) ../share/$(2)/ && rm -rf ../unpacked \
+	) >/dev/null 2>&1 || echo "note: Debian's package $(1) could not be downloaded; without it there is no data=text data.source=$(4)"
+endef
 
 # The images, or digits where they are not here; a point that is in the store is not computed again.
 demo: export EIGENSWEEP_ROOT := $(STORE)
@@ -48,6 +68,15 @@ demo: setup
 	@$(BIN)/eigensweep fit demo_cnn law=power --quiet
 	@$(BIN)/eigensweep report demo_mlp
 	@$(BIN)/eigensweep report demo_cnn
+
+# The three studies at the size of a laptop, each with a page; a point that is in the store is not computed again.
+STUDIES := spectral_reach ntk_lens data_selection
+STUDY_STORE ?= studies-store
+.PHONY: studies-small
+studies-small: export EIGENSWEEP_ROOT := $(STUDY_STORE)
+studies-small: setup
+	@$(BIN)/eigensweep init --quiet
+	@for study in $(STUDIES); do $(BIN)/eigensweep study $$study size=small || exit 1; done
 
 # A note, not an error: where there can be no SLURM cluster, the tests that need one are skipped and say why (in CI they fail).
 slurm:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
         run,
         scrub,
         status,
+        study,
+        study_page,
         submit,
         sweeps,
         tick,
@@ -32,9 +34,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_VERBS = (
-    "add cancel cost gc init load logs plan plan_add report resume retract run scrub status submit sweeps tick"  # fmt: skip
-).split()
+_VERBS = "add cancel cost gc init load logs plan plan_add report resume retract run scrub".split()
+_VERBS += "status study study_page submit sweeps tick".split()
 _HOMES = {
     **dict.fromkeys(_VERBS, "orchestrator.verbs"),
     **dict.fromkeys(("Fit", "fit"), "orchestrator.fit"),

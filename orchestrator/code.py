@@ -21,7 +21,7 @@ from workers.errors import ConfigError, StoreError
 PACKAGES = ("workers", "orchestrator", "eigensweep.py", "conf")
 # what of our own source can change a number; orchestration cannot
 NUMERIC = ("workers",)
-VERSIONED = ("torch", "numpy", "scipy")
+VERSIONED = ("torch", "numpy", "scipy", "tokenizers")
 MAX_BYTES = 64 * 2**20
 LIVE = "live"
 

@@ -58,6 +58,11 @@ class Call:
             lines = text(result).rstrip("\n").split("\n")
             print("\n".join(line for line in lines if not (self.flags.quiet and line.startswith("next: "))))
 
+    def tell(self, note: str) -> None:
+        """A note beside the result."""
+        if not self.flags.quiet:
+            print(f"note: {note}", file=sys.stderr)
+
 
 def plan(call: Call) -> int:
     """Show what would run."""
@@ -93,6 +98,7 @@ def submit(call: Call) -> int:
             retry=call.flags.retry,
             live_code=call.live_code,
             progress=progress.update,
+            tell=call.tell,
         )
     call.emit(status, show.status)
     return _verdict(status)
@@ -119,6 +125,7 @@ def add(call: Call) -> int:
             retry=call.flags.retry,
             live_code=call.live_code,
             progress=progress.update,
+            tell=call.tell,
         )
     call.emit(status, show.status)
     return _verdict(status)
@@ -285,6 +292,39 @@ def report(call: Call) -> int:
     return 0
 
 
+def study(call: Call) -> int:
+    """Without a name, all studies; else submit one's sweeps and write its page."""
+    from orchestrator import show_study, verbs
+
+    if not call.name:
+        call.emit(show_study.all_studies(), show_study.listed)
+        return 0
+    out = Path(call.flags.out).expanduser() if call.flags.out else None
+    settings = call.words.settings
+    if call.flags.dry_run:
+        call.emit(verbs.plan_study(call.name, settings, call.root, call.config_dirs, every_script=True), show_study.plans)
+        return 0
+    if call.flags.page:
+        page = verbs.study_page(call.name, settings, call.root, out, mixed_code=call.flags.mixed_code)
+        call.emit(page, show_study.page)
+        return 0
+    with show.Progress(quiet=call.flags.quiet) as progress:
+        found = verbs.study(
+            call.name,
+            settings,
+            call.root,
+            call.config_dirs,
+            out,
+            mixed_code=call.flags.mixed_code,
+            detach=call.detach,
+            retry=call.flags.retry,
+            live_code=call.live_code,
+            progress=progress.update,
+        )
+    call.emit(found, lambda one: show_study.studied(one, call.name, settings))
+    return max(map(_verdict, found.sweeps.values()), default=0)
+
+
 def retract(call: Call) -> int:
     """Take results back, after showing which and asking."""
     from orchestrator import verbs
@@ -375,9 +415,13 @@ def completion(call: Call) -> int:
 
 
 def _print_config(call: Call) -> int:
-    from orchestrator import compose
+    from orchestrator import verbs
+    from orchestrator.chosen import Choices
+    from orchestrator.compose import compose
 
-    print(compose.compose(call.words.settings, call.config_dirs).cfg.rstrip("\n"))
+    # the store is opened where a setting is chosen from it alone
+    choices = Choices(lambda name, mixed: verbs.load(name, call.root, mixed_code=mixed))
+    print(compose(call.words.settings, call.config_dirs, choices=choices).cfg.rstrip("\n"))
     return 0
 
 
@@ -414,6 +458,7 @@ COMMANDS: dict[str, Callable[[Call], int]] = {
     "fit": fit,
     "cost": cost,
     "report": report,
+    "study": study,
     "retract": retract,
     "tick": tick,
     "gc": gc,

@@ -64,6 +64,10 @@ def _names(kind: str, before: list[str], parsed: argparse.Namespace) -> list[str
 
     if kind == "bash|zsh|fish":
         return list(SHELLS)
+    if kind == "STUDY":
+        from orchestrator.study import names
+
+        return list(names())
     if kind == "NAME|FILE":
         return [*_quietly(lambda: _names("NAME", before, parsed)), *(path.name for path in _tables(Path()))]
     if kind not in ("NAME", "KEY"):

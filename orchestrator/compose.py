@@ -1,20 +1,37 @@
 """From the command line and the configs to typed settings: one base a combination of swept plug-ins, and the axes of the grid."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator import confdirs, expression, grid
-from orchestrator.composed import Combo, Composed
+from orchestrator import axes as axes_of
+from orchestrator import confdirs, derive, expression, grid
+from orchestrator.chosen import Choices
+from orchestrator.composed import Combo, Composed, instance_of
 from orchestrator.cost import checked_budget
+from orchestrator.derive import Place, Rule
 from orchestrator.grid import Axis, Point
 from orchestrator.hydra_configs import Composer, group_of
 from orchestrator.names import first_choices, is_reserved, option_names, setting_names, target_of
-from orchestrator.overrides import Override, Spaced, axis_values, parse
+from orchestrator.overrides import Override, axis_values, parse
 from orchestrator.paths import Setting, Tree
-from orchestrator.placement import RESERVED, choices_in, default_of, nest, place_of, places, put, resolved, rooted, strongest, undotted
+from orchestrator.placement import (
+    RESERVED,
+    choices_in,
+    default_of,
+    drop_absent,
+    nest,
+    place_of,
+    places,
+    put,
+    resolved,
+    rooted,
+    strongest,
+    taken_out,
+    undotted,
+)
 from orchestrator.sites import with_launcher
 from workers import plugins
 from workers.errors import ConfigError, UnknownName, nearest
@@ -23,7 +40,7 @@ from workers.workload import Workload
 
 __all__ = ["RESERVED", "Combo", "Composed", "compose", "option_names", "setting_names"]
 
-_SWEEP_KEYS = ("workload", "grid", "zip", "filter", "sizes")
+_SWEEP_KEYS = ("workload", "grid", "derive", "zip", "filter", "sizes")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -38,21 +55,27 @@ class _Given:
 
 @dataclass(slots=True)
 class _Axes:
-    """Axes while they are collected: full path -> values as written."""
+    """Axes while they are collected: full path, or a name that is no setting (`free`) -> values as written; and the derived ones."""
 
     values: dict[str, list[Any]] = field(default_factory=dict)
+    free: set[str] = field(default_factory=set)
+    rules: list[Rule] = field(default_factory=list)
     zips: list[list[str]] = field(default_factory=list)
     filter: str = ""
 
 
-def compose(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Composed:
-    """Typed settings, axes and the rest from words in Hydra's grammar; ConfigError or UnknownName, before anything is written."""
+def compose(overrides: Sequence[str], config_dirs: Sequence[Path] = (), *, choices: Choices | None = None) -> Composed:
+    """Typed settings, axes and the rest from words in Hydra's grammar; ConfigError or UnknownName, before anything is written.
+
+    `choices`: what derived settings choose from the results of other sweeps; None: there is no store to read them from.
+    """
     dirs = confdirs.search_path(config_dirs)
     words = parse(overrides)
     given = _Given(reserved={word.key: word for word in words if is_reserved(word.key)})
     sweep, size = _one_word(given, "sweep"), _one_word(given, "size")
     target, preset = target_of(_one_word(given, "workload"), sweep, dirs)
-    tree = Tree(target, first_choices(words, target))
+    file = confdirs.find("sweep", sweep, dirs) if sweep else None
+    tree = Tree(target, first_choices(words, target, confdirs.chosen_in(file, dirs) if file else {}))
     _refuse_reserved_fields(target)
     given.settings = [word for word in words if not is_reserved(word.key)]
     composer = Composer(
@@ -60,20 +83,22 @@ def compose(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Compo
     )
     if composer.site:
         confdirs.require("site", composer.site, dirs)
-    return _Composition(composer, given, size, list(overrides), target).composed()
+    return _Composition(composer, given, size, list(overrides), target, choices or Choices()).composed()
 
 
 class _Composition:
     """The state of one call of `compose`."""
 
-    def __init__(self, composer: Composer, given: _Given, size: str, command: list[str], target: type[Workload]) -> None:
+    def __init__(self, composer: Composer, given: _Given, size: str, command: list[str], target: type[Workload], choices: Choices) -> None:
         self.composer, self.given, self.size, self.command, self.target = composer, given, size, command, target
+        self.choices = choices
         self.tree = composer.tree
         self.fixed_choices: dict[str, str] = {}
         self.axes = _Axes()
         self.fixed: list[Override] = []
         self.swept: dict[str, list[Any]] = {}
         self.deleted: dict[str, Override] = {}
+        self.unknown: dict[str, UnknownName] = {}
         self.first: tuple[dict[str, str], Any] | None = None
         self._sort_words()
 
@@ -82,9 +107,16 @@ class _Composition:
         section = self._section(first)
         self._collect_axes(section)
         combos = self._combos()
-        axes = grid.named(self._typed_axes([tree for _, tree, _ in combos]))
+        given = list(axes_of.typed_axes(self.axes.values, self.axes.free, self.tree, [tree for _, tree, _ in combos]))
+        axes = grid.named(
+            [*given, *(Axis(rule.path, rule.path, "", (), is_free=rule.is_free, formula=rule.text) for rule in self.axes.rules)]
+        )
         zips = [[grid.find(path, axes).path for path in paths] for paths in self.axes.zips]
-        built = self._built(combos, axes, grid.points(axes, zips, self.axes.filter))
+        if self.axes.rules or self.axes.free:
+            axes, points = self._derived(combos, axes, grid.points(axes[: len(given)], zips))
+        else:
+            points = grid.points(axes, zips, self.axes.filter)
+        built = self._built(combos, axes, points)
         body = combos[0][2]
         return Composed(
             target=self.target,
@@ -101,13 +133,25 @@ class _Composition:
             budget=checked_budget(_mapping(body, "budget")),
             resources=expression.checked_resources(_mapping(body, "resources")),
             command=self.command,
+            chosen=self.choices.records(),
+            notes=self.choices.notes,
         )
+
+    def _derived(self, combos: list[tuple[dict[str, str], Tree, dict[str, Any]]], axes: list[Axis], points: list[Point]) -> Any:
+        """Axes and points with what follows from them."""
+        places = [Place(tree, body["settings"], axes_of.own_points(options, axes, points)) for options, tree, body in combos]
+        calls = {"best": self.choices.best}
+        return derive.derived(places, axes, self.axes.rules, points, self.axes.filter, calls)
 
     def _sort_words(self) -> None:
         """Settings of the command line into choices, axes, fixed values and deletions, by their full path."""
         seen: dict[str, str] = {}
         for word in self.given.settings:
-            setting = self._setting(word.key)
+            try:
+                setting = self._setting(word.key)
+            except UnknownName as error:
+                self._take_unknown(word, error)
+                continue
             if setting.path in seen:
                 raise ConfigError(f"{word.line!r} and {seen[setting.path]!r} set the same {setting.path}; keep one of the two")
             seen[setting.path] = word.line
@@ -124,6 +168,14 @@ class _Composition:
             else:
                 raise ConfigError(f"{setting.path} holds settings, not a value; set one of them, as in {setting.path}.NAME=...")
 
+    def _take_unknown(self, word: Override, error: UnknownName) -> None:
+        """What names no setting is perhaps a quantity that settings are derived from."""
+        self.unknown[word.key] = error
+        if word.delete:
+            self.deleted[word.key] = word
+        else:
+            self.swept[word.key] = [word.value] if word.values is None else list(word.values)
+
     def _glob(self, word: Override, setting: Setting) -> list[str]:
         if not setting.is_plugin:
             raise ConfigError(f"{word.line!r}: glob(...) chooses among plug-ins; {setting.path} takes values")
@@ -138,8 +190,8 @@ class _Composition:
         """Group key -> names, for the axes known so far."""
         found = {}
         for path, values in (self.axes.values | self.swept).items():
-            setting = self.tree.settings[path]
-            if setting.is_plugin:
+            setting = self.tree.settings.get(path)
+            if setting is not None and setting.is_plugin:
                 found[group_of(setting, self.tree).key] = [_option(setting, value) for value in values] or ["???"]
         return found
 
@@ -168,7 +220,7 @@ class _Composition:
             if word.key.startswith("sweep."):
                 self._set_sweep(cfg, word)
             elif word.delete:
-                _delete(cfg, word)
+                taken_out(cfg, word)
             else:
                 OmegaConf.update(cfg, word.key, _fixed_value(word), force_add=True)
         return cfg
@@ -203,7 +255,7 @@ class _Composition:
         return OmegaConf.merge(cfg, overlay)
 
     def _set_sweep(self, cfg: Any, word: Override) -> None:
-        """`sweep.filter=...`, `sweep.zip=[[a,b]]`, `sweep.grid.PATH=[...]` and `~sweep.grid.PATH`."""
+        """`sweep.filter=...`, `sweep.zip=[[a,b]]`, `sweep.grid.PATH=[...]`, `sweep.derive.PATH=...` and `~sweep.grid.PATH`."""
         from omegaconf import OmegaConf
 
         _, key, *rest = word.key.split(".")
@@ -211,19 +263,22 @@ class _Composition:
             raise UnknownName(f"no {word.key!r}{nearest(key, _SWEEP_KEYS)} `sweep.` has {', '.join(_SWEEP_KEYS)}")
         section = OmegaConf.to_container(cfg.get("sweep") or OmegaConf.create({}), resolve=False)
         assert isinstance(section, dict)
-        if key != "grid" or not rest:
+        if key not in ("grid", "derive") or not rest:
             section[key] = None if word.delete else _fixed_value(word)
         else:
             path = ".".join(rest)
-            axes = section.setdefault("grid", None) or {}
-            section["grid"] = {
-                name: values for name, values in axes.items() if self.tree.resolve(name).path != self.tree.resolve(path).path
-            }
-            if word.delete and len(section["grid"]) == len(axes):
-                raise ConfigError(f"{word.line!r}: the grid has no axis {path!r}; it has {', '.join(axes) or 'none'}")
+            lines = section.get(key) or {}
+            section[key] = {name: values for name, values in lines.items() if self._full(name) != self._full(path)}
+            if word.delete and len(section[key]) == len(lines):
+                what = "the grid has no axis" if key == "grid" else "sweep.derive has no"
+                raise ConfigError(f"{word.line!r}: {what} {path!r}; it has {', '.join(lines) or 'none'}")
             if not word.delete:
-                section["grid"][path] = list(word.values) if word.values is not None else word.value
+                section[key][path] = list(word.values) if word.values is not None else word.value
         cfg["sweep"] = section
+
+    def _full(self, name: str) -> str:
+        """The full path of a setting; a name that is none stays."""
+        return self.tree.resolve(name).path if self._known(name) else name
 
     # -- axes -------------------------------------------------------------------------------------------------------
 
@@ -238,14 +293,22 @@ class _Composition:
 
     def _collect_axes(self, section: dict[str, Any]) -> None:
         """Axes of the file, then of the command line, which replace the file's in place."""
-        for name, values in _flat_axes(section.get("grid") or {}):
-            setting = self.tree.resolve(name) if self._known(name) else self._late_setting(name, section)
-            if setting.path in self.axes.values:
-                raise ConfigError(f"axis {setting.path} is given twice, the second time as {name!r}; keep one of the two")
-            self.axes.values[setting.path] = axis_values(setting.path, values)
+        given = section.get("filter")
+        if given is not None and not isinstance(given, str):
+            raise ConfigError(f"sweep.filter must be a text, an SQL condition such as 'width < 64', got {given!r}")
+        self.axes.filter = given or ""
+        rules = dict(axes_of.flat_axes(section.get("derive") or {}, where="derive"))
+        used = derive.used_names(rules, self.axes.filter if rules else "")
+        for name, values in axes_of.flat_axes(section.get("grid") or {}):
+            path = self._path(name, section, used)
+            if path in self.axes.values:
+                raise ConfigError(f"axis {path} is given twice, the second time as {name!r}; keep one of the two")
+            self.axes.values[path] = axis_values(path, values)
+        self._refuse_unknown(used)
         for path in list(self.axes.values):
             if path in self.deleted:
                 del self.axes.values[path]
+        self._collect_rules(rules, section, used)
         fixed = {path for path in self.swept if self._is_fixed_choice(path)}
         for path, values in self.swept.items():
             if path in self.axes.values or path not in fixed:
@@ -254,15 +317,40 @@ class _Composition:
             path = self._setting(word.key).path
             if path in self.axes.values:
                 self.axes.values[path] = [word.value]
-        self.axes.zips = _zip_lists(section.get("zip"))
-        given = section.get("filter")
-        if given is not None and not isinstance(given, str):
-            raise ConfigError(f"sweep.filter must be a text, an SQL condition such as 'width < 64', got {given!r}")
-        self.axes.filter = given or ""
+        self.axes.zips = axes_of.zip_lists(section.get("zip"))
+
+    def _path(self, name: str, section: dict[str, Any], used: set[str]) -> str:
+        """The full path of an axis or a rule, or its name where that is no setting but one that expressions use."""
+        if self._known(name):
+            return self.tree.resolve(name).path
+        try:
+            return self._late_setting(name, section).path
+        except UnknownName:
+            if name not in used:
+                raise
+        self.axes.free.add(name)
+        return name
+
+    def _refuse_unknown(self, used: set[str]) -> None:
+        """Words of the command line that name no setting must be used by expressions."""
+        for name, error in self.unknown.items():
+            if name not in used:
+                raise error
+            self.axes.free.add(name)
+
+    def _collect_rules(self, rules: Mapping[str, Any], section: dict[str, Any], used: set[str]) -> None:
+        """Derived settings, but those that the command line gives a value or takes away."""
+        fixed = {self._setting(word.key).path for word in self.fixed}
+        for name, text in rules.items():
+            path = self._path(name, section, used)
+            if path in self.axes.values and path not in self.swept:
+                raise ConfigError(f"{path} is both an axis and derived; keep one of the two")
+            if path not in fixed | self.swept.keys() | self.deleted.keys():
+                self.axes.rules.append(Rule(path, derive.checked_text(name, text), path in self.axes.free))
 
     def _is_fixed_choice(self, path: str) -> bool:
-        setting = self.tree.settings[path]
-        return setting.is_plugin and group_of(setting, self.tree).key in self.fixed_choices
+        setting = self.tree.settings.get(path)
+        return setting is not None and setting.is_plugin and group_of(setting, self.tree).key in self.fixed_choices
 
     def _known(self, name: str) -> bool:
         try:
@@ -274,7 +362,7 @@ class _Composition:
     def _late_setting(self, name: str, section: dict[str, Any]) -> Setting:
         """A setting of a plug-in that the same grid, or the file's defaults list, chooses."""
         choices = {}
-        for other, values in _flat_axes(section.get("grid") or {}):
+        for other, values in axes_of.flat_axes(section.get("grid") or {}):
             if self._known(other) and (setting := self.tree.resolve(other)).is_plugin:
                 choices[setting.path] = str(axis_values(other, values)[0])
         return Tree(self.target, self._choices_of_config() | choices).resolve(name)
@@ -297,25 +385,12 @@ class _Composition:
             choices = {keys[path]: _option(self.tree.settings[path], name) for path, name in options.items()}
             cfg = self._config({**self.fixed_choices, **choices})
             tree = Tree(self.target, choices_in(cfg, self.tree))
+            drop_absent(cfg, self.tree, tree, chosen=self.swept)
             found.append((options, tree, self._values(cfg, tree)))
         if not found:
             empty = next(path for path, values in swept.items() if not values)
             raise ConfigError(f"axis {empty} has no values, so the grid is empty; give it at least one")
         return found
-
-    def _typed_axes(self, trees: list[Tree]) -> Iterator[Axis]:
-        for path, values in self.axes.values.items():
-            if path in self.tree.settings and self.tree.settings[path].is_plugin:
-                yield Axis(path, path, "str", tuple(values), is_group=True)
-                continue
-            settings = [tree.resolve(path) for tree in trees]
-            if not settings[0].is_leaf:
-                raise ConfigError(f"axis {path} holds settings, not a value; sweep one of them, as in {path}.NAME")
-            if not settings[0].field.metadata.get("identity", True):
-                raise ConfigError(f"{path} changes no result (it is no part of a task's identity), so it cannot be an axis; give one value")
-            first, *_ = [[_coerced(setting, value) for value in values] for setting in settings]
-            rounded = any(isinstance(value, Spaced) for value in values)
-            yield Axis(path, path, settings[0].type_name, tuple(dict.fromkeys(first) if rounded else first))
 
     def _values(self, cfg: Any, tree: Tree) -> dict[str, Any]:
         """The config with every setting at its full path, interpolations resolved and the swept left out."""
@@ -332,8 +407,8 @@ class _Composition:
                 put(cfg, place, word.value)
         for path in self.deleted:
             self._delete_setting(cfg, tree, path, written)
-        for path in self.axes.values:
-            if path not in tree.settings or tree.settings[path].is_leaf:
+        for path in [*self.axes.values, *(rule.path for rule in self.axes.rules)]:
+            if path not in self.axes.free and (path not in tree.settings or tree.settings[path].is_leaf):
                 for place in written.get(tree.resolve(path).path) or [place_of(path, tree)]:
                     put(cfg, place, "???")
         plain = resolved(
@@ -353,22 +428,14 @@ class _Composition:
         """Combos that have points, each with its workload at its first point."""
         found = []
         for options, tree, body in combos:
-            own = (
-                [
-                    point
-                    for point in points
-                    if all(axes[i].values[point[i]] == options[axis.path] for i, axis in enumerate(axes) if axis.is_group)
-                ]
-                if options
-                else points
-            )
+            own = axes_of.own_points(options, axes, points)
             if not own:
                 continue
             nested = body["settings"]
             for axis, index in zip(axes, own[0]):
-                if not axis.is_group:
+                if not axis.is_group and not axis.is_free:
                     nest(nested, axis.path, axis.values[index])
-            found.append(Combo(choices=options, base=_instance(self.target, nested), tree=tree, points=own))
+            found.append(Combo(choices=options, base=instance_of(self.target, nested), tree=tree, points=own))
         return found
 
 
@@ -422,50 +489,3 @@ def _mapping(body: Mapping[str, Any], key: str) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise ConfigError(f"`{key}` must hold keys and values, got {value!r}")
     return dict(value)
-
-
-def _delete(cfg: Any, word: Override) -> None:
-    from omegaconf import OmegaConf
-
-    parent, _, last = word.key.rpartition(".")
-    node = OmegaConf.select(cfg, parent) if parent else cfg
-    if node is None or last not in node:
-        raise ConfigError(f"{word.line!r}: nothing sets {word.key}")
-    del node[last]
-
-
-def _flat_axes(axes: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Axes by their path, whether written `model.width: [...]` or nested."""
-    if not isinstance(axes, Mapping):
-        raise ConfigError(f"sweep.grid must hold an axis a line, as in `model.width: [16, 32]`, got {axes!r}")
-    for key, value in axes.items():
-        name = f"{path}.{key}" if path else str(key)
-        if isinstance(value, Mapping) and not {"geomspace", "linspace"} & set(value):
-            yield from _flat_axes(value, name)
-        else:
-            yield name, value
-
-
-def _zip_lists(given: Any) -> list[list[str]]:
-    if given is None:
-        return []
-    if not isinstance(given, list) or not all(isinstance(one, list) and all(isinstance(name, str) for name in one) for one in given):
-        raise ConfigError(f"sweep.zip must be a list of lists of axes, as in [[model.width, train_size]], got {given!r}")
-    return given
-
-
-def _instance(target: type[Workload], nested: dict[str, Any]) -> Workload:
-    try:
-        return target.from_plain(nested)
-    except TypeError as error:
-        if "required" not in str(error):
-            raise
-        missing = re.findall(r"'(\w+)'", str(error))
-        raise ConfigError(f"{target.__name__} needs {', '.join(missing)}; give it, as in {missing[0] if missing else 'key'}=...") from None
-
-
-def _coerced(setting: Setting, value: Any) -> Any:
-    """An axis value in its type; a spaced number is rounded for a whole-number setting."""
-    if setting.declared is int and isinstance(value, Spaced):
-        value = round(value)
-    return setting.coerce(float(value) if isinstance(value, Spaced) else value)

@@ -59,6 +59,25 @@ def workload_of(file: Path, dirs: Sequence[Path], depth: int = 8) -> str:
     return ""
 
 
+def chosen_in(file: Path, dirs: Sequence[Path], depth: int = 8) -> dict[str, str]:
+    """What the defaults list of a sweep's file, and of the sweeps in it, chooses: the group (`data`, `data@images`) -> its option."""
+    found: dict[str, str] = {}
+    for entry in (_load(file).get("defaults") or []) if depth else []:
+        if isinstance(entry, dict):
+            found |= {str(key).removeprefix("override ").strip().lstrip("/"): str(name) for key, name in entry.items()}
+        elif isinstance(entry, str) and entry != "_self_" and (other := find("sweep", entry, dirs)) is not None:
+            found |= chosen_in(other, dirs, depth - 1)
+    return found
+
+
+def axes_of(file: Path) -> list[str]:
+    """The axes that a sweep's file itself names; none where it derives no settings."""
+    section = _load(file).get("sweep")
+    if not isinstance(section, dict) or not section.get("derive") or not isinstance(section.get("grid"), dict):
+        return []
+    return list(map(str, section["grid"]))
+
+
 def _load(file: Path) -> dict[str, Any]:
     import yaml  # type: ignore[import-untyped]
 

@@ -64,30 +64,48 @@ def expanded(composed: Composed) -> Sweep:
         yaml=composed.sweep,
         budget=composed.budget,
         site=composed.site,
+        chosen=composed.chosen,
     )
 
 
 def _expand(tasks: _Tasks, combo: Combo, base: Workload, path: str, points: Sequence[Point], used: set[str]) -> _Node:
     """Expand the workload at `path` and, before it, its inputs."""
     used.add(base.plugin_name())
-    own = [i for i, axis in enumerate(tasks.axes) if not axis.is_group and _below(axis.path, path)]
+    own = _own_axes(tasks.axes, path)
     paths = [_below(tasks.axes[i].path, path) for i in own]
     distinct = list(dict.fromkeys(map(_picker(own), points)))
     children = {}
     for name, value in base.inputs().items():
         below = f"{path}.{name}" if path else name
         node = _expand(tasks, combo, value, below, points, used)
-        children[name] = (
-            node,
-            _picker([own.index(i) for i, axis in enumerate(tasks.axes) if not axis.is_group and _below(axis.path, below)]),
-        )
+        children[name] = (node, _picker([own.index(i) for i in _own_axes(tasks.axes, below)]))
     values = [list(tasks.axes[i].values) for i in own]
-    return _Expansion(tasks, base, path, paths, values, distinct, children).run()
+    return _Expansion(tasks, base, path, paths, values, distinct, children, _free_values(tasks.axes, _picker(own), points)).run()
+
+
+def _own_axes(axes: Sequence[Axis], path: str) -> list[int]:
+    """The axes that are settings of the workload at `path`, or of what stands below it."""
+    return [i for i, axis in enumerate(axes) if not axis.is_group and not axis.is_free and _below(axis.path, path)]
+
+
+def _free_values(axes: Sequence[Axis], pick: _Pick, points: Sequence[Point]) -> dict[str, dict[Point, Any]]:
+    """Quantities that are no settings: their values at the points of one workload, where all points of the grid agree."""
+    found: dict[str, dict[Point, Any]] = {}
+    for i, axis in enumerate(axes):
+        if axis.is_free:
+            values: dict[Point, set[int]] = {}
+            for point in points:
+                values.setdefault(pick(point), set()).add(point[i])
+            found[axis.path] = {own: axis.values[next(iter(ones))] if len(ones) == 1 else None for own, ones in values.items()}
+    return found
 
 
 @dataclass(slots=True)
 class _Expansion:
-    """All tasks of one workload at one place: a base, and the points at which a few settings differ."""
+    """All tasks of one workload at one place: a base, and the points at which a few settings differ.
+
+    `is_point`: they are the grid's own and their inputs, not only what such a one goes on from.
+    """
 
     tasks: _Tasks
     base: Workload
@@ -96,14 +114,32 @@ class _Expansion:
     values: list[list[Any]]
     points: list[Point]
     children: dict[str, tuple[_Node, _Pick]]
+    free: dict[str, dict[Point, Any]]
+    is_point: bool = True
+    earlier: list[int | None] = field(default_factory=list)
     tree: Tree | None = None
     getters: dict[str, Callable[[Any], Any]] = field(default_factory=dict)
 
     def run(self) -> _Node:
         content = {path: self._content(data) for path, data in _data(self.base, "")}
         instances = self._instances()
+        self.earlier = [self._earlier(instance, point) for instance, point in zip(instances, self.points)]
         keys = self._keys(content)
         return self._added(keys, instances, content)
+
+    def _earlier(self, instance: Workload, point: Point) -> int | None:
+        """Position of the task that this one goes on from, which is added before it; None where it begins anew."""
+        earlier = instance.earlier()
+        if earlier is None:
+            return None
+        content = {path: self._content(data) for path, data in _data(earlier, "")}
+        key = identity.task_key(earlier, content, {})
+        if key not in self.tasks.position:
+            free: dict[str, dict[Point, Any]] = {name: {(): table[point]} for name, table in self.free.items()}
+            one = _Expansion(self.tasks, earlier, self.path, [], [], [()], {}, free, is_point=False)
+            one.earlier = [one._earlier(earlier, ())]
+            one._added([key], [earlier], content)
+        return self.tasks.position[key]
 
     def _content(self, data: Data) -> str:
         if data not in self.tasks.contents:
@@ -198,7 +234,7 @@ class _Expansion:
                 index = position[key] = len(self.tasks.keys)
                 self.tasks.keys.append(key)
                 rows.append(row)
-            elif not self.path:
+            elif not self.path and self.is_point:
                 self.tasks.extra_targets.add(index)
             index_of[point] = index
         if rows:
@@ -227,12 +263,21 @@ class _Expansion:
             varying=self.paths,
             values=self.values,
             indices=columns,
-            inputs={name: [node.index_of[pick(point)] for point in points] for name, (node, pick) in self.children.items()},
+            inputs=self._inputs(rows, points),
+            is_point=self.is_point,
             resources=[one.to_plain() for one in table],
             resource_index=index if len(table) > 1 else [0],
             seconds=seconds if len(set(seconds)) > 1 else seconds[:1],
             size=len(rows),
+            free={name: [table[point] for point in points] for name, table in self.free.items()},
         )
+
+    def _inputs(self, rows: list[int], points: list[Point]) -> dict[str, list[int | None]]:
+        found: dict[str, list[int | None]] = {}
+        for name, (node, pick) in self.children.items():
+            found[name] = [node.index_of[pick(point)] for point in points]
+        earlier = [self.earlier[row] for row in rows]
+        return found | ({"earlier": earlier} if any(one is not None for one in earlier) else {})
 
     def _resources(self, rows: list[int], instances: list[Workload]) -> tuple[list[Resources], list[int]]:
         """Distinct resources and which of them each task has."""

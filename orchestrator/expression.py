@@ -1,4 +1,4 @@
-"""Arithmetic over a task's settings, for resources such as `0.5 + model.width * 1e-3`: numbers, names, operators, nothing else."""
+"""Arithmetic over a task's settings, for resources and derived settings: numbers, names, operators and functions, nothing else."""
 
 import ast
 import math
@@ -35,22 +35,47 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "floor": math.floor,
     "round": round,
     "sqrt": math.sqrt,
+    "abs": abs,
+    "exp": math.exp,
+    "log": math.log,
+    "log2": math.log2,
+    "log10": math.log10,
 }
 
 Lookup = Callable[[str], Any]
 
 
-def compiled(text: str) -> Callable[[Lookup], Any]:
-    """A function from a lookup of settings to the value of `text`; ConfigError for what is no arithmetic."""
+# what a call with constant arguments, such as best('scan', 'learning_rate', by=['width']), comes to
+Call = Callable[[list[Any], dict[str, Any]], Callable[[Lookup], Any]]
+
+
+def compiled(text: str, calls: Mapping[str, Call] | None = None) -> Callable[[Lookup], Any]:
+    """A function from a lookup of settings to the value of `text`; ConfigError for what is no arithmetic.
+
+    `calls`: further functions, by name; their arguments are constants.
+    """
+    return _Compiler(text, calls or {}).visit(_parsed(text))
+
+
+def names(text: str) -> set[str]:
+    """Names of settings that the expression `text` holds, dotted or not, constants in calls left out."""
+    tree = _parsed(text)
+    functions = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    inner = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    found = (node for node in ast.walk(tree) if isinstance(node, ast.Name | ast.Attribute) and id(node) not in functions | inner)
+    return {ast.unparse(node) for node in found}
+
+
+def _parsed(text: str) -> ast.expr:
     try:
-        return _Compiler(text).visit(ast.parse(text.strip(), mode="eval").body)
+        return ast.parse(text.strip(), mode="eval").body
     except SyntaxError as error:
         raise ConfigError(f"cannot read the expression {text!r}: {error.msg}") from None
 
 
 class _Compiler:
-    def __init__(self, text: str) -> None:
-        self.text = text
+    def __init__(self, text: str, calls: Mapping[str, Call]) -> None:
+        self.text, self.calls = text, calls
 
     def visit(self, node: ast.AST) -> Callable[[Lookup], Any]:
         match node:
@@ -70,14 +95,25 @@ class _Compiler:
                 return lambda lookup: then(lookup) if test(lookup) else other(lookup)
             case ast.Call(func=ast.Name(id=function), keywords=[]) if function in _FUNCTIONS:
                 return self.apply(_FUNCTIONS[function], *node.args)
+            case ast.Call(func=ast.Name(id=function)) if function in self.calls:
+                return self.calls[function]([self.constant(one) for one in node.args], self.constants(node.keywords))
         raise ConfigError(
             f"the expression {self.text!r} may hold numbers, settings, + - * / // % **, comparisons, `a if b else c`, "
-            f"{', '.join(_FUNCTIONS)}; it holds {ast.unparse(node)!r}"
+            f"{', '.join([*_FUNCTIONS, *self.calls])}; it holds {ast.unparse(node)!r}"
         )
 
     def apply(self, function: Callable[..., Any], *nodes: ast.AST) -> Callable[[Lookup], Any]:
         arguments = [self.visit(node) for node in nodes]
         return lambda lookup: function(*[argument(lookup) for argument in arguments])
+
+    def constants(self, keywords: list[ast.keyword]) -> dict[str, Any]:
+        return {str(one.arg): self.constant(one.value) for one in keywords}
+
+    def constant(self, node: ast.AST) -> Any:
+        try:
+            return ast.literal_eval(ast.unparse(node))
+        except ValueError:
+            raise ConfigError(f"in {self.text!r}, {ast.unparse(node)!r} must be a constant: a text in quotes, a number or a list") from None
 
     def name(self, node: ast.AST) -> str:
         if isinstance(node, ast.Attribute):

@@ -1,5 +1,6 @@
 """The grid: axes, their product or zip, and the filter that leaves points out."""
 
+import dataclasses
 import itertools
 import re
 from collections.abc import Iterable, Sequence
@@ -15,13 +16,18 @@ _DOTTED = re.compile(r"""('[^']*'|"[^"]*")|([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+)""")
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """One swept setting: its short name, full path, type name and values; `is_group`: it chooses a plug-in."""
+    """One swept setting: its short name, full path, type name and values; `is_group`: it chooses a plug-in.
+
+    `is_free`: it is no setting, but a quantity that others are derived from. `formula`: what its values are derived by.
+    """
 
     name: str
     path: str
     type: str
     values: tuple[Any, ...]
     is_group: bool = False
+    is_free: bool = False
+    formula: str = ""
 
 
 def named(axes: Iterable[Axis]) -> list[Axis]:
@@ -33,7 +39,7 @@ def named(axes: Iterable[Axis]) -> list[Axis]:
         taken = list(names.values())
         double = [path for path, name in names.items() if taken.count(name) > 1 and depth[path] < path.count(".") + 1]
         if not double:
-            return [Axis(names[axis.path], axis.path, axis.type, axis.values, axis.is_group) for axis in axes]
+            return [dataclasses.replace(axis, name=names[axis.path]) for axis in axes]
         for path in double:
             depth[path] += 1
 
@@ -58,7 +64,7 @@ def points(axes: Sequence[Axis], zips: Sequence[Sequence[str]] = (), filter: str
     else:
         found = _product_of_groups(axes, groups)
     if filter:
-        found = _filtered(axes, found, filter)
+        found = filtered(axes, found, filter)
     return found
 
 
@@ -103,7 +109,7 @@ def _product_of_groups(axes: Sequence[Axis], groups: Sequence[Sequence[int]]) ->
     return found
 
 
-def _filtered(axes: Sequence[Axis], found: list[Point], filter: str) -> list[Point]:
+def filtered(axes: Sequence[Axis], found: list[Point], filter: str) -> list[Point]:
     """The points for which the SQL condition holds."""
     import polars as pl
 
@@ -156,3 +162,22 @@ def _explained(filter: str, axes: Sequence[Axis], error: Exception) -> ConfigErr
 
 def _names(axes: Sequence[Axis]) -> str:
     return ", ".join(axis.name for axis in axes) or "none"
+
+
+def words(filter: str) -> set[str]:
+    """The names in a filter, and the parts of dotted ones; quoted texts are none."""
+    return set(re.findall(r"[A-Za-z_]\w*", re.sub(r"'[^']*'", "", filter)))
+
+
+def free_type(name: str, values: Sequence[Any]) -> str:
+    """Type of an axis that is no setting; ConfigError unless it holds numbers, or texts."""
+    kinds = {type(value) for value in values}
+    if kinds <= {int}:
+        return "int"
+    if kinds <= {int, float}:
+        return "float"
+    if kinds == {str}:
+        return "str"
+    raise ConfigError(
+        f"{name} is no setting but a quantity that others are derived from: its values must be numbers or texts, got {values}"
+    )

@@ -1,6 +1,6 @@
 """What words name before Hydra is loaded: the target, its plug-ins and, for completion, what may follow."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from orchestrator import confdirs
@@ -34,16 +34,21 @@ def target_of(workload: str, sweep: str, dirs: Sequence[Path]) -> tuple[type[Wor
     return plugins.load("workloads", confdirs.workload_of(preset, dirs) or name), name
 
 
-def first_choices(words: Sequence[Override], target: type[Workload]) -> dict[str, str]:
-    """Plug-ins that the command line chooses, as far as they are plug-ins and not a YAML: they decide which settings exist."""
+def first_choices(words: Sequence[Override], target: type[Workload], in_files: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Plug-ins that the files and, before these, the command line choose, as far as they are plug-ins and not a YAML.
+
+    They decide which settings exist. `in_files`: group -> option.
+    """
     found: dict[str, str] = {}
-    for _ in range(2):
+    given = list((in_files or {}).items())
+    for word in words:
+        if not (is_reserved(word.key) or word.delete or word.glob is not None):
+            given.append((word.key, str(word.values[0] if word.values else word.value)))
+    # a choice may make the place of another
+    for _ in range(3):
         tree = Tree(target, found)
-        for word in words:
-            name = str(word.values[0] if word.values else word.value)
-            path = word.key.rpartition("@")[2]
-            if is_reserved(word.key) or word.delete or word.glob is not None:
-                continue
+        for key, name in given:
+            path = key.rpartition("@")[2]
             try:
                 setting = tree.resolve(path)
             except ConfigError:
@@ -57,9 +62,8 @@ def setting_names(overrides: Sequence[str] = (), config_dirs: Sequence[Path] = (
     """Names that may stand before `=` after these words, without Hydra: settings of the target, and what is reserved."""
     given = dict(word.partition("=")[::2] for word in overrides)
     dirs = confdirs.search_path(config_dirs)
-    name = given.get("workload") or ""
-    if not name and (file := confdirs.find("sweep", given.get("sweep", ""), dirs)):
-        name = confdirs.workload_of(file, dirs)
+    file = confdirs.find("sweep", given.get("sweep", ""), dirs)
+    name = given.get("workload") or (confdirs.workload_of(file, dirs) if file else "")
     if not name:
         return []
     target = plugins.load("workloads", name)
@@ -70,7 +74,13 @@ def setting_names(overrides: Sequence[str] = (), config_dirs: Sequence[Path] = (
             first = value.partition(",")[0]
             if "." in first or first in plugins.names(setting.declared.group, setting.declared.package):
                 choices[setting.path] = first
-    return Tree(target, choices).names()
+    tree = Tree(target, choices)
+    return [*_free_axes(file, tree), *tree.names()] if file else tree.names()
+
+
+def _free_axes(file: Path, tree: Tree) -> list[str]:
+    """Axes of a sweep's file that are no settings, but what others are derived from."""
+    return [name for name in confdirs.axes_of(file) if name.isidentifier() and not tree.ends_in(name)]
 
 
 def launcher_setting_names(overrides: Sequence[str] = ()) -> list[str]:

@@ -89,6 +89,10 @@ class Tree:
             f"no setting {path!r}{nearest(path, self._like(path))} {self.target.__name__} has: {', '.join(self.names()) or 'no settings'}"
         )
 
+    def ends_in(self, name: str) -> bool:
+        """Whether the path of any setting ends so."""
+        return name in self._by_suffix
+
     def short(self, path: str) -> str:
         """The shortest end of a full path that still means it."""
         return next(suffix for suffix in _suffixes(path) if self._means(suffix) == path)

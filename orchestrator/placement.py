@@ -1,10 +1,11 @@
 """Where settings stand in a composed config: from the places that files and commands write to full paths, and back."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
 from orchestrator.hydra_configs import group_of
+from orchestrator.overrides import Override
 from orchestrator.paths import Setting, Tree
 from workers.errors import ConfigError
 
@@ -52,6 +53,13 @@ def choices_in(cfg: Any, tree: Tree) -> dict[str, str]:
             elif node is not None and setting.group != "workload" and hasattr(node, "get"):
                 raise ConfigError(f"{group.package} names no {setting.group}; write `name: ...` in its file, or a defaults list")
     return found
+
+
+def drop_absent(cfg: Any, first: Tree, tree: Tree, chosen: Container[str]) -> None:
+    """Take out plug-ins within those of the `first` combination that this one's have no place for, unless somebody chose them."""
+    for path, setting in first.settings.items():
+        if setting.is_plugin and path not in tree.settings and path not in chosen:
+            cfg.pop(group_of(setting, first).package, None)
 
 
 def _select(cfg: Any, path: str) -> Any:
@@ -168,3 +176,14 @@ def nest(body: dict[str, Any], path: str, value: Any) -> None:
             body[parent] = {}
         body = body[parent]
     body[last] = value
+
+
+def taken_out(cfg: Any, word: Override) -> None:
+    """Take a key out of the config; ConfigError where nothing sets it."""
+    from omegaconf import OmegaConf
+
+    parent, _, last = word.key.rpartition(".")
+    node = OmegaConf.select(cfg, parent) if parent else cfg
+    if node is None or last not in node:
+        raise ConfigError(f"{word.line!r}: nothing sets {word.key}")
+    del node[last]

@@ -9,6 +9,7 @@ from typing import Any
 
 from orchestrator import budget, cost, where
 from orchestrator import code as code_of
+from orchestrator.chosen import choices
 from orchestrator.compose import Composed, compose
 from orchestrator.cures import Means, Prospect
 from orchestrator.demands import Demands, demands
@@ -30,6 +31,7 @@ class Plan:
 
     `cost_hours`: slot-hours of what is left, (low, high); `unknown_cost`: tasks whose time nobody knows yet. `jobs`: of a scheduler,
     by shape; `unchecked`: what could not be asked of it. `large`: what large tasks take.
+    `notes`: on what was read from other sweeps. `derived`: axis -> the expression that its values follow from.
     """
 
     name: str
@@ -50,6 +52,8 @@ class Plan:
     unchecked: str = ""
     large: Demands | None = None
     warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    derived: dict[str, str] = field(default_factory=dict)
     next: str = ""
 
 
@@ -82,7 +86,7 @@ def prepare(
 
     `grown`: earlier tasks of the name stay in. `submitting`: the scheduler must be there.
     """
-    composed = compose(overrides, config_dirs)
+    composed = compose(overrides, config_dirs, choices=choices(store, _kept(overrides, store) if grown else ()))
     sweep = expand(composed)
     if not sweep.name:
         raise ConfigError(
@@ -107,6 +111,12 @@ def prepare(
     prospects = {index: states.prospects[index] for index in planned.to_run}
     planned.large, planned.unchecked = check(watch, sweep, prospects, submitting=submitting)
     return planned
+
+
+def _kept(overrides: Sequence[str], store: Store) -> Sequence[Mapping[str, Any]]:
+    """What a sweep that grows has chosen before."""
+    name = next((word.partition("=")[2] for word in overrides if word.startswith("name=")), "")
+    return Watch.of(store).sweep(name).chosen if name else ()
 
 
 def check(watch: Watch, sweep: Sweep, prospects: Mapping[int, Prospect], *, submitting: bool) -> tuple[Demands | None, str]:
@@ -182,6 +192,8 @@ def summarise(planned: Planned, *, every_script: bool = False) -> Plan:
         unchecked=planned.unchecked,
         large=planned.large,
         warnings=budget.shortfalls(watch, sweep.name, sweep.budget, _estimates(sweep, seconds, jobs)),
+        notes=planned.composed.notes,
+        derived={axis.name: axis.formula for axis in sweep.axes if axis.formula},
         next=_next(sweep.name, counts, planned.leaving),
     )
 

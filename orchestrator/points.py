@@ -51,6 +51,11 @@ def axis_names(results: Any) -> list[str]:
     return [axis if isinstance(axis, str) else axis.name for axis in results.axes]
 
 
+def _derived(results: Any) -> set[str]:
+    """Axes whose values follow from the others: they tell no runs apart."""
+    return {axis.name for axis in results.axes if getattr(axis, "formula", "")}
+
+
 def last_values(scalars: "pl.DataFrame", name: str) -> "pl.DataFrame":
     """The last step's `name` of each task: one row a task, its value in the column `name`."""
     import polars as pl
@@ -79,11 +84,13 @@ def points(
         scalars = _chosen(scalars, name, value)
     y = y or _default_loss(scalars)
     frame = last_values(scalars, _known(y, scalars))
-    axes = [name for name in axis_names(results) if name in frame.columns and frame[name].drop_nulls().n_unique() > 1]
+    derived = _derived(results)
+    every = [name for name in axis_names(results) if name in frame.columns and frame[name].drop_nulls().n_unique() > 1]
+    axes = [name for name in every if name not in derived]
     columns = columns or {"x": x or _longest_axis(frame, axes)}
     for name in columns.values():
         if name not in frame.columns:
-            frame = _with_scalar(frame, last_values(scalars, _known(name, scalars, axes)), name, axes)
+            frame = _with_scalar(frame, last_values(scalars, _known(name, scalars, every)), name, axes)
     replicate = REPLICATE if REPLICATE in axes else None
     taken = (*columns.values(), replicate)
     groups = [name for name in axes if name not in taken and not any(_moves_x(frame, name, x, axes) for x in columns.values())]

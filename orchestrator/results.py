@@ -80,6 +80,29 @@ class Results:
         return [axis["name"] for axis in self._body["axes"]]
 
     @property
+    def revision(self) -> int:
+        """Number of the sweep's revision that this is."""
+        return self._ledger.revision_of(self.name) or self._store.revisions(self.name)[-1]
+
+    @functools.cached_property
+    def _earlier(self) -> set[str]:
+        """Keys of tasks that points of the grid only go on from: their rows are those points' too, so that they are in no table."""
+        found, start, keys = set[str](), 0, self._body["keys"]
+        for block in self._body.get("blocks", ()):
+            if not block.get("is_point", True):
+                found.update(keys[start : start + block["size"]])
+            start += block["size"]
+        return found - {keys[index] for index in self._body.get("extra_targets", ())}
+
+    def missing(self) -> list[tuple[str, str]]:
+        """Tasks without a result, in the sweep's order: the workload, and the task in words."""
+        from orchestrator.sweep import Sweep
+        from orchestrator.where import describe
+
+        done, sweep = set(self._tasks["key"].to_list()) | self._earlier, Sweep.from_body(self._body)
+        return [(sweep.workload(i), f"{describe(sweep, i)} ({key[:10]})") for i, key in enumerate(sweep.keys) if key not in done]
+
+    @property
     def codes(self) -> dict[str, int]:
         """Code fingerprint -> number of tasks that it computed."""
         return dict(Counter(self._tasks["code"].to_list()).most_common())
@@ -228,10 +251,13 @@ class Results:
 
         `kind` is useful, continued or wasted, `cause` says why (`orchestrator.cost_table`); the measures are hours and joules.
         """
+        import polars as pl
+
         from orchestrator import cost_table
 
-        committed = self._rows("tasks").select("key", "attempt").collect()
         every, jobs = self.all_attempts().collect(), self.jobs().collect()
+        gone_on_from = pl.col("key").is_in(list(self._earlier)) & pl.col("class").is_in(list(attempts.COMMITTED))
+        committed = pl.concat([self._rows("tasks").select("key", "attempt").collect(), every.filter(gone_on_from).select("key", "attempt")])
         rows = cost_table.frame(every, jobs, committed, self._axes_frame["key"], self.name)
         return self._join(rows.lazy(), self._axes_frame.drop("is_target"))
 
@@ -340,10 +366,9 @@ class Results:
         import polars as pl
 
         part = self._manifest.axes.get(self.name)
-        revision = self._ledger.revision_of(self.name) or self._store.revisions(self.name)[-1]
-        if part is not None and part["revision"] == revision:
+        if part is not None and part["revision"] == self.revision:
             return pl.read_parquet(dataset.paths(self._store, [part])[0])
-        return _frame(collect.axes_table(self._store, self.name, revision))
+        return _frame(collect.axes_table(self._store, self.name, self.revision))
 
     @functools.cached_property
     def _in_dataset(self) -> "pl.DataFrame":
@@ -355,13 +380,15 @@ class Results:
             return _frame(schema.fixed("tasks").empty_table()).select(columns)
         tasks = _scan(dataset.paths(self._store, parts)).select(columns).join(self._axes_frame.lazy().select("key"), on="key", how="semi")
         frame = tasks.collect()
+        if self._earlier:
+            frame = frame.filter([key not in self._earlier for key in frame["key"]])
         gone = self._ledger.retracted - set(self._manifest.retracted)
         return frame.filter([name not in gone for name in _names(frame)]) if gone else frame
 
     @functools.cached_property
     def _tail(self) -> gather.Gathered:
         """The commits that are not in the dataset yet."""
-        keys = set(self._body["keys"])
+        keys = set(self._body["keys"]) - self._earlier
         missing = self._store.done(self.name) - set(_names(self._in_dataset)) - self._ledger.retracted - self._manifest.garbled.keys()
         tail = gather.Gathered(self.root).add_named(sorted(name for name in missing if name.partition(".")[0] in keys))
         for problem in tail.garbled.values():

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import code, where
+from orchestrator.chosen import choices
 from orchestrator.compose import compose
 from orchestrator.ledger import read as read_ledger
 from orchestrator.store import Store
@@ -20,7 +21,7 @@ Report = Callable[[dict[str, Any]], None]
 
 def run(overrides: Sequence[str], store: Store, config_dirs: Sequence[Path] = (), report: Report = lambda message: None) -> Commit:
     """Compose one task, run it and the inputs that are not committed here, and give its commit. Exceptions come through as they are."""
-    sweep = expand(compose(overrides, config_dirs))
+    sweep = expand(compose(overrides, config_dirs, choices=choices(store)))
     targets = [index for index in range(len(sweep.keys)) if sweep.is_target(index)]
     if len(targets) != 1:
         raise ConfigError(

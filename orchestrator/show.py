@@ -56,7 +56,8 @@ def plan(now: "Plan", *, color: bool | None = None, every_script: bool = False) 
     paint = _Paint(color)
     facts = [("done", f"{_number(now.counts.get('completed', 0))}{_stale(now)}"), ("to run", _number(now.counts.get("pending", 0)))]
     facts += [(state, paint.word(_number(now.counts[state]), state)) for state in _SIGNS if now.counts.get(state) and state in _UNUSUAL]
-    facts += [("axis", f"{name} = {_values(values)}") for name, _, values in now.axes]
+    facts += [("axis", f"{name} = {_values(values)}") for name, _, values in now.axes if name not in now.derived]
+    facts += [("derived", f"{name} = {_values(values)}, from {now.derived[name]}") for name, _, values in now.axes if name in now.derived]
     facts += [("cost", _cost(now))] if now.counts.get("pending") else []
     tasks = ", ".join(f"{_number(sum(counts.values()))} {workload}" for workload, counts in now.by_workload.items())
     lines = [f"{paint.bold(now.name)}  {_number(now.total)} tasks: {tasks}; a plan, nothing has been written", paint.strip(now.counts, 48)]
@@ -77,6 +78,7 @@ def plan(now: "Plan", *, color: bool | None = None, every_script: bool = False) 
         lines += ["", f"{_number(len(now.leaving))} tasks would leave the sweep (their results stay in the store; submit needs --replace):"]
         lines += [f"  {one[:10]}" for one in now.leaving[:_MOST_ROWS]] + _more(len(now.leaving) - _MOST_ROWS)
     lines += [paint.word(f"warning: {warning}", "blocked") for warning in now.warnings]
+    lines += [f"note: {note}" for note in now.notes]
     return "\n".join([*lines, ""]) + "\n"
 
 

@@ -118,8 +118,8 @@ def _by_workload(sweep: Sweep, states: SweepStates) -> dict[str, dict[str, int]]
 
 
 def _by_axis(sweep: Sweep, states: SweepStates) -> list[tuple[str, list[tuple[Any, dict[str, int]]]]]:
-    groups: list[dict[Any, Counter[str]]] = [{} for _ in sweep.axes]
-    names = [axis.name for axis in sweep.axes]
+    names = [axis.name for axis in sweep.axes if not axis.formula]
+    groups: list[dict[Any, Counter[str]]] = [{} for _ in names]
     for index, state in enumerate(states.states):
         values = sweep.axis_values(index)
         for position, name in enumerate(names):

@@ -35,13 +35,15 @@ def submit(
     live_code: bool = False,
     detach: bool | None = None,
     progress: Progress | None = None,
+    tell: Callable[[str], None] = lambda note: None,
 ) -> Status:
     """Make the sweep the desired set under its name and send what is not done.
 
     `detach`: return as soon as the jobs are sent; None: as the launcher is used to (a cluster's jobs need nobody who waits).
 
     `grown`: what the name held before stays. `replace`: lets go of tasks that the grid no longer has (they stay in the store).
-    `retry`: renews the budgets of failed tasks. `live_code`: jobs run the source as it is when they start.
+    `retry`: renews the budgets of failed tasks. `live_code`: jobs run the source as it is when they start. `tell` gets the notes on what
+    was read from other sweeps.
     """
     activated = False
     while not activated:
@@ -51,6 +53,8 @@ def submit(
         watch, name = planned.watch, planned.sweep.name
         retried = [planned.sweep.keys[i] for i, state in enumerate(planned.states.states) if state == "failed"] if retry else []
         activated = _activate(watch, planned.sweep, frozen, retried, list(config_dirs))
+    for note in planned.composed.notes:
+        tell(note)
     return _send(watch, name, detach, progress)
 
 

@@ -2,7 +2,7 @@
 
 import bisect
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cost import grown as grown_budget
@@ -16,13 +16,18 @@ if TYPE_CHECKING:
     from orchestrator.composed import Composed
 
 
+# in place of a column: the values stand row by row
+_FREE = -1
+
+
 @dataclass(slots=True, kw_only=True)
 class Block:
     """Tasks of one workload that differ in a few settings only; they stand together in the sweep's order.
 
     `path`: from the target to this input ("" for the target itself). `varying`: settings below `path`; `values` and
     `indices` hold their values, one list each. `inputs`: positions of the input tasks, one list an input field.
-    `resources`: distinct ones, `resource_index` chooses. A list of length one stands for all tasks.
+    `resources`: distinct ones, `resource_index` chooses. A list of length one stands for all tasks. `free`: quantities that are no
+    settings, None where a task has several. `is_point`: false where these are only what points of the grid go on from.
     """
 
     workload: str
@@ -34,11 +39,18 @@ class Block:
     varying: list[str]
     values: list[list[Any]]
     indices: list[list[int]]
-    inputs: dict[str, list[int]]
+    inputs: dict[str, list[int | None]]
     resources: list[dict[str, Any]]
     resource_index: list[int]
     seconds: list[float | None]
     size: int
+    free: dict[str, list[Any]] = field(default_factory=dict)
+    is_point: bool = True
+
+    @property
+    def is_target(self) -> bool:
+        """Whether these are the grid's own tasks."""
+        return not self.path and self.is_point
 
     def varying_values(self, row: int) -> dict[str, Any]:
         """Values of the settings that differ within the block."""
@@ -78,14 +90,15 @@ class Block:
         return Block(
             **{
                 name: getattr(self, name)
-                for name in ("workload", "version", "path", "accepts_diverged", "settings", "content", "varying", "values")
+                for name in ("workload", "version", "path", "accepts_diverged", "settings", "content", "varying", "values", "is_point")
             },
             indices=[[column[row] for row in rows] for column in self.indices],
-            inputs={name: [position[inputs[row]] for row in rows] for name, inputs in self.inputs.items()},
+            inputs={name: [_moved(inputs[row], position) for row in rows] for name, inputs in self.inputs.items()},
             resources=self.resources,
             resource_index=column(self.resource_index),
             seconds=column(self.seconds),
             size=len(rows),
+            free={name: [values[row] for row in rows] for name, values in self.free.items()},
         )
 
 
@@ -104,6 +117,7 @@ class Sweep:
     yaml: str | None = None
     budget: dict[str, Any] = field(default_factory=dict)
     site: dict[str, Any] = field(default_factory=dict)
+    chosen: list[dict[str, Any]] = field(default_factory=list)
     _starts: list[int] = field(default_factory=list)
     _plans: dict[int, list[tuple[str, int | None, Any]]] = field(default_factory=dict)
     _shapes: dict[tuple[int, int], Resources] = field(default_factory=dict)
@@ -130,7 +144,7 @@ class Sweep:
             workload=block.workload,
             version=block.version,
             settings=block.settings_of(row),
-            inputs={name: self.keys[positions[row]] for name, positions in block.inputs.items()},
+            inputs={name: self.keys[found] for name, positions in block.inputs.items() if (found := positions[row]) is not None},
             content=dict(block.content),
             resources=dict(_one(block.resources, _one(block.resource_index, row))),
             sweeps=[self.name],
@@ -143,15 +157,22 @@ class Sweep:
         block, row = self.blocks[number], index - self._starts[number]
         found = {}
         for name, column, fixed in self._plan(number):
-            found[name] = fixed if column is None else block.values[column][block.indices[column][row]]
+            if column == _FREE:
+                if fixed[row] is not None:
+                    found[name] = fixed[row]
+            else:
+                found[name] = fixed if column is None else block.values[column][block.indices[column][row]]
         return found
 
     def _plan(self, number: int) -> list[tuple[str, int | None, Any]]:
-        """For each axis that reaches a block: its name, and the column or the value that all its tasks share."""
+        """For each axis that reaches a block: its name, and the column, or the value that all its tasks share, or those of its rows."""
         if number not in self._plans:
             block = self.blocks[number]
             plan: list[tuple[str, int | None, Any]] = []
             for axis in self.axes:
+                if axis.is_free:
+                    plan += [(axis.name, _FREE, block.free[axis.path])] if axis.path in block.free else []
+                    continue
                 path = _below(axis.path, block.path)
                 if path in block.varying:
                     plan.append((axis.name, block.varying.index(path), None))
@@ -167,7 +188,7 @@ class Sweep:
     def inputs(self, index: int) -> list[int]:
         """Positions of the tasks whose commits a task reads."""
         block, row = self._at(index)
-        return [positions[row] for positions in block.inputs.values()]
+        return [found for positions in block.inputs.values() if (found := positions[row]) is not None]
 
     def workload(self, index: int) -> str:
         """Name of a task's workload."""
@@ -186,7 +207,11 @@ class Sweep:
 
     def is_target(self, index: int) -> bool:
         """Whether a task is one of the grid's own, not only an input."""
-        return not self._at(index)[0].path or index in self.extra_targets
+        return self._at(index)[0].is_target or index in self.extra_targets
+
+    def is_point(self, index: int) -> bool:
+        """Whether a task is one of the grid's own or an input of one, and not only what such a one goes on from."""
+        return self._at(index)[0].is_point or index in self.extra_targets
 
     def resources(self, index: int) -> Resources:
         """What a task needs."""
@@ -212,7 +237,7 @@ class Sweep:
 
     def to_body(self) -> dict[str, Any]:
         """Plain JSON, for the manifest."""
-        names = ("name", "target", "keys", "launcher", "command", "extra_targets", "yaml", "budget", "site")
+        names = ("name", "target", "keys", "launcher", "command", "extra_targets", "yaml", "budget", "site", "chosen")
         body = {name: getattr(self, name) for name in names}
         body["axes"] = [asdict(axis) for axis in self.axes]
         body["blocks"] = [{name: getattr(block, name) for name in Block.__slots__} for block in self.blocks]
@@ -222,11 +247,11 @@ class Sweep:
     def from_body(body: Mapping[str, Any]) -> "Sweep":
         """The sweep of a manifest's body."""
         axes = [Axis(**{**axis, "values": tuple(_hashable(value) for value in axis["values"])}) for axis in body["axes"]]
-        blocks = [Block(**{name: block[name] for name in Block.__slots__}) for block in body["blocks"]]
+        blocks = [Block(**{name: block[name] for name in Block.__slots__ if name in block}) for block in body["blocks"]]
         for block in blocks:
             block.values = [[_hashable(value) for value in column] for column in block.values]
         names = ("name", "target", "keys", "launcher", "command", "extra_targets", "yaml", "budget", "site")
-        return Sweep(axes=axes, blocks=blocks, **{name: body[name] for name in names})
+        return Sweep(axes=axes, blocks=blocks, chosen=body.get("chosen", []), **{name: body[name] for name in names})
 
     def union(self, other: "Sweep") -> "Sweep":
         """This sweep with the tasks of `other` that it lacks; ConfigError where they have different targets."""
@@ -258,9 +283,10 @@ class Sweep:
             yaml=self.yaml,
             budget=grown_budget(self.budget, other.budget),
             site=self.site,
+            chosen=[*self.chosen, *(one for one in other.chosen if one not in self.chosen)],
         )
         targets = {moved[index] for index in range(len(other)) if other.is_target(index)} | set(extra)
-        grown.extra_targets = sorted(index for index in targets if grown._at(index)[0].path)
+        grown.extra_targets = sorted(index for index in targets if not grown._at(index)[0].is_target)
         return grown
 
 
@@ -269,6 +295,10 @@ def expand(composed: "Composed") -> Sweep:
     from orchestrator.expand import expanded
 
     return expanded(composed)
+
+
+def _moved(index: int | None, position: Mapping[int, int] | list[int]) -> int | None:
+    return None if index is None else position[index]
 
 
 def _one(values: list[Any], row: int) -> Any:
@@ -307,5 +337,5 @@ def _merged(ours: list[Axis], theirs: list[Axis]) -> list[Axis]:
     for axis in theirs:
         earlier = found.get(axis.path)
         values = tuple(dict.fromkeys((*earlier.values, *axis.values))) if earlier else axis.values
-        found[axis.path] = Axis(axis.name, axis.path, axis.type, values, axis.is_group)
+        found[axis.path] = replace(axis, values=values)
     return named(found.values())

@@ -51,6 +51,7 @@ FLAGS: dict[str, dict[str, Any]] = {
     "--settle": dict(action="store_true", help="go on until it is certain which jobs have ended, two minutes at most"),
     "--by": dict(metavar="NAME", action="append", default=[], help="an axis, workload, cause or kind; may be given again; else all axes"),
     "--out": dict(metavar="DIR", help="where a report and tables of fits go; a report of a sweep otherwise to its folder in the store"),
+    "--page": dict(action="store_true", help="submit nothing; write the page from what there is"),
     "--folder": dict(metavar="DIR", help="where the trial's stores go, seen by all nodes; else STORE-chaos beside the store"),
     "--tasks": dict(metavar="N", type=int, default=500, help="tasks of the trial's own sweep (500)"),
     "--task-seconds": dict(metavar="LOW-HIGH", default="1-8", help="how long its tasks take (1-8)"),
@@ -72,6 +73,8 @@ VERBS: dict[str, Verb] = {
         examples=(
             "eigensweep plan sweep=width_scaling name=w1 model.width=32,64,128 'seed=range(0,4)'",
             "eigensweep plan sweep=width_scaling name=w1 site=example_gpu",
+            "eigensweep plan workload=train name=iso flops=1e9,1e10 width=16,32,64 "
+            "'sweep.derive.num_steps=\"flops / (6 * num_params * units_per_step)\"'",
             "eigensweep plan sweep=width_scaling --cfg job",
         ),
     ),
@@ -158,6 +161,18 @@ VERBS: dict[str, Verb] = {
         names=("NAME",),
         flags=("--out", "--mixed-code", "--json"),
         examples=("eigensweep report w1", "eigensweep report w1 --out demo-report"),
+    ),
+    "study": Verb(
+        summary="submit the sweeps of a study by its name, and write one page with what they found",
+        names=("[STUDY]",),
+        settings="[size=SIZE] [KEY=VALUE ...]",
+        flags=(*(flag for flag in _SUBMITTING if flag != "--replace"), "--dry-run", "--page", "--out", "--mixed-code"),
+        examples=(
+            "eigensweep study",
+            "eigensweep study data_selection size=small",
+            "eigensweep study spectral_reach size=paper site=my_cluster --dry-run",
+            "eigensweep study spectral_reach size=paper --page",
+        ),
     ),
     "retract": Verb(
         summary="take results back: the next dataset drops them, and they may run again",

@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,12 +20,21 @@ if TYPE_CHECKING:
     from orchestrator.results import Results
     from orchestrator.status import Status
     from orchestrator.store import Store
+    from orchestrator.study import Page
     from orchestrator.tick import Done
     from workers.taskdir import Commit
 
 Root = str | Path | None
 Progress = Callable[["Status"], None]
 SETTLE_SECONDS = 120.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Studied:
+    """A study's sweeps by their names in the store, and its page where all of them are over."""
+
+    sweeps: "Mapping[str, Status]"
+    page: "Page | None"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -296,6 +305,52 @@ def report(name: str, root: Root = None, out: str | Path | None = None, *, mixed
     with files.replacing(mark) as temporary:
         temporary.write_bytes(files.encode(made_from))
     return path
+
+
+def plan_study(
+    name: str, settings: Sequence[str] = (), root: Root = None, config_dirs: Sequence[Path] = (), *, every_script: bool = False
+) -> "Mapping[str, Plan]":
+    """What `study` would submit, by sweep file; one that reads another's results can be planned when these are there."""
+    from orchestrator import study as studies
+
+    found = studies.load(name).submissions(settings)
+    return {sweep: plan(words, root, config_dirs, every_script=every_script) for sweep, words in found.items()}
+
+
+def study(
+    name: str,
+    settings: Sequence[str] = (),
+    root: Root = None,
+    config_dirs: Sequence[Path] = (),
+    out: str | Path | None = None,
+    *,
+    mixed_code: bool = False,
+    **options: Any,
+) -> Studied:
+    """Submit a study's sweeps one after the other, and write its page where all are over; options as of `submit`.
+
+    What is done is not done again, so the same call later goes on, or only writes the page.
+    """
+    from orchestrator import study as studies
+
+    one = studies.load(name)
+    found = {words[1].removeprefix("name="): submit(words, root, config_dirs, **options) for words in one.submissions(settings).values()}
+    over = all(status.is_settled for status in found.values())
+    return Studied(sweeps=found, page=study_page(name, settings, root, out, mixed_code=mixed_code) if over else None)
+
+
+def study_page(
+    name: str, settings: Sequence[str] = (), root: Root = None, out: str | Path | None = None, *, mixed_code: bool = False
+) -> "Page":
+    """The page of a study from what its sweeps have found so far."""
+    from orchestrator import study as studies
+
+    one, store = studies.load(name), _store(root) if out else _own_store(root, "put a page (--out DIR puts it elsewhere)")
+    named = {sweep: words[1].removeprefix("name=") for sweep, words in one.submissions(settings).items()}
+    there = set(store.sweep_names())
+    results = {sweep: load(own, store.root, mixed_code=mixed_code) for sweep, own in named.items() if own in there}
+    folder = Path(out) if out else store.root / "studies" / studies.sweep_name(name, studies.size_of(settings))
+    return studies.page_of(one, results, folder)
 
 
 def _store(root: Root) -> "Store":

@@ -47,7 +47,7 @@ def find_key(sweep: Sweep, prefix: str) -> int:
 def describe(sweep: Sweep, index: int) -> str:
     """`train width=64 seed=0`: a task in words."""
     values = " ".join(f"{name}={value}" for name, value in sweep.axis_values(index).items())
-    return f"{sweep.workload(index)} {values}".rstrip()
+    return f"{sweep.workload(index)} {values}".rstrip() + ("" if sweep.is_point(index) else " (the earlier part)")
 
 
 def _columns(sweep: Sweep, states: SweepStates) -> dict[str, list[Any]]:

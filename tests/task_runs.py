@@ -19,8 +19,14 @@ def task_of(workload: Workload) -> Task:
         workload=workload.plugin_name(),
         version=workload.version,
         settings=workload.to_plain(),
-        inputs={name: task_of(input).key for name, input in workload.inputs().items()},
+        inputs={name: task_of(input).key for name, input in needed(workload).items()},
     )
+
+
+def needed(workload: Workload) -> dict[str, Workload]:
+    """The tasks that one reads: its inputs, and what it goes on from."""
+    earlier = workload.earlier()
+    return workload.inputs() | ({} if earlier is None else {"earlier": earlier})
 
 
 def attempt(
@@ -40,7 +46,7 @@ def committed(root: Path, workload: Workload) -> Commit:
     """The commit of a task, computed with all its inputs where it is not there yet."""
     task = task_of(workload)
     if not taskdir.is_committed(root, task.commit_name):
-        for input in workload.inputs().values():
+        for input in needed(workload).values():
             committed(root, input)
         attempt(root, workload, reraise=True)
     return taskdir.read_commit(root, task.commit_name)
@@ -62,3 +68,19 @@ def scalars(commit: Commit) -> dict[tuple[str, int], float]:
 def last(commit: Commit) -> dict[str, float]:
     """The last value of each scalar."""
     return {name: value for (name, _), value in scalars(commit).items()}
+
+
+class StopAfter(threading.Event):
+    """Is set when it is asked for the n-th time: the workload asks once a step."""
+
+    def __init__(self, num_steps: int) -> None:
+        super().__init__()
+        self.left = num_steps
+
+    def is_set(self) -> bool:
+        self.left -= 1
+        return self.left <= 0
+
+
+def contents(root: Path, commit: Commit) -> dict[str, bytes]:
+    return {payload.name: taskdir.payload_path(root, commit, payload.name).read_bytes() for payload in commit.files}

@@ -8,7 +8,7 @@ from torch import Tensor  # noqa: TID253
 from workers.samples import Samples
 
 if TYPE_CHECKING:
-    from workers.samples import Array
+    from workers.subsets import Indices
 
 
 class SharedSamples:
@@ -16,22 +16,22 @@ class SharedSamples:
 
     def __init__(self, samples: Samples) -> None:
         self.samples = samples
-        self.asked: list[Array] = []
+        self.asked: list[Indices] = []
         self._table: tuple[Tensor, Tensor] | None = None
         self._test: dict[bytes, tuple[Tensor, Tensor]] = {}
         self._device, self._dtype = "cpu", torch.float32
-        self._union: Array | None = None
+        self._union: Indices | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.samples, name)
 
-    def train(self, index_N: "Array", device: str, dtype: torch.dtype) -> "tuple[Taken, Taken]":
+    def train(self, index_N: "Indices", device: str, dtype: torch.dtype) -> "tuple[Taken, Taken]":
         """Stand-ins for inputs and targets of the chosen training samples."""
         self._device, self._dtype = device, dtype
         self.asked.append(index_N)
         return Taken(self, len(self.asked) - 1, 0), Taken(self, len(self.asked) - 1, 1)
 
-    def test(self, index_N: "Array", device: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def test(self, index_N: "Indices", device: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """As of `Samples`, once for all who ask for the same."""
         name = index_N.tobytes()
         if name not in self._test:
@@ -50,7 +50,7 @@ class SharedSamples:
 
         return torch.from_numpy(np.searchsorted(self._all(), self.asked[number])).to(self._device)
 
-    def _all(self) -> "Array":
+    def _all(self) -> "Indices":
         import numpy as np
 
         if self._union is None:

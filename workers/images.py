@@ -26,7 +26,7 @@ def image_files(path: Path, cure: str) -> list[Path]:
 @functools.lru_cache(maxsize=2)
 def read_images(paths: tuple[Path, ...], mean: float | None = None, std: float | None = None) -> Samples:
     """Images from what `image_files` found. `mean`, `std`: of pixel / 255 for 8-bit images; None: those of the training split."""
-    splits = _read_archive(paths[0]) if len(paths) == 1 else tuple(read_idx(path) for path in paths)
+    splits = image_arrays(paths[0]) if len(paths) == 1 else tuple(read_idx(path) for path in paths)
     return normalised(*splits, mean=mean, std=std)
 
 
@@ -109,7 +109,8 @@ def read_idx(path: Path) -> "np.ndarray[Any, Any]":
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 
 
-def _read_archive(path: Path) -> "tuple[np.ndarray[Any, Any], ...]":
+def image_arrays(path: Path) -> "tuple[np.ndarray[Any, Any], ...]":
+    """x_train, y_train, x_test, y_test of a `.npz` archive; ConfigError where it is none or lacks one of them."""
     import zipfile
 
     import numpy as np

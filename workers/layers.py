@@ -39,10 +39,15 @@ class Law:
 
     def weight(self, shape: tuple[int, ...], fan_in: int, grows: tuple[bool, bool]) -> nn.Parameter:
         """Normal draws."""
-        draws = torch.randn(shape, generator=self.generator)
-        if self.parameterisation == "ntk":
-            return nn.Parameter(draws)
-        return nn.Parameter(draws / math.sqrt(fan_in / self._growth_of_readout(grows)))
+        return nn.Parameter(torch.randn(shape, generator=self.generator) / self._narrowing(fan_in, grows))
+
+    def multiplier_of_unit_weights(self, fan_in: int, grows: tuple[bool, bool]) -> float:
+        """What the inputs of a layer are multiplied by whose weights have variance 1, as it shares them with another."""
+        return self.multiplier(fan_in, grows) / self._narrowing(fan_in, grows)
+
+    def _narrowing(self, fan_in: int, grows: tuple[bool, bool]) -> float:
+        """One over the standard deviation of the weights."""
+        return 1.0 if self.parameterisation == "ntk" else math.sqrt(fan_in / self._growth_of_readout(grows))
 
     def _growth_of_readout(self, grows: tuple[bool, bool]) -> float:
         return self.growth if self.parameterisation == "mup" and grows == (True, False) else 1.0
@@ -70,16 +75,19 @@ class Rates:
     bias: tuple[float, float] = (1.0, 1.0)
 
 
-def parameter_groups(module: nn.Module, *, normalised: bool) -> list[dict[str, Any]]:
-    """All parameters, in groups of one factor of the learning rate, `rate_factor`; `normalised`: of an optimiser such as Adam."""
-    factors: dict[nn.Parameter, float] = {}
+def parameter_groups(module: nn.Module, *, normalised: bool, split_hidden: bool = False) -> list[dict[str, Any]]:
+    """All parameters, in groups of one factor of the learning rate, `rate_factor`; `normalised`: of an optimiser such as Adam.
+
+    `split_hidden`: matrices between layers whose inputs and outputs both grow with the width stand in groups of their own, with `hidden`.
+    """
+    kinds: dict[nn.Parameter, tuple[float, bool]] = {}
     for layer in module.modules():
-        rates = getattr(layer, "rates", Rates())
+        rates, is_hidden = getattr(layer, "rates", Rates()), split_hidden and getattr(layer, "is_hidden", False)
         for name, parameter in layer.named_parameters(recurse=False):
-            factors.setdefault(parameter, getattr(rates, name, (1.0, 1.0))[normalised])
+            kinds.setdefault(parameter, (getattr(rates, name, (1.0, 1.0))[normalised], is_hidden and parameter.dim() == 2))
     return [
-        {"params": [parameter for parameter, own in factors.items() if own == factor], "rate_factor": factor}
-        for factor in dict.fromkeys(factors.values())
+        {"params": [parameter for parameter, own in kinds.items() if own == kind], "rate_factor": kind[0], "hidden": kind[1]}
+        for kind in dict.fromkeys(kinds.values())
     ]
 
 
@@ -106,11 +114,27 @@ class Dense(nn.Module):
     def __init__(self, fan_in: int, fan_out: int, law: Law, grows: tuple[bool, bool]) -> None:
         super().__init__()
         self.multiplier, self.rates = law.multiplier(fan_in, grows), law.rates(grows)
+        self.is_hidden, self.is_readout = grows == (True, True), grows == (True, False)
         self.weight = law.weight((fan_out, fan_in), fan_in, grows)
         self.bias = law.zeros(fan_out)
 
     def forward(self, inputs: Tensor) -> Tensor:
         return functional.linear(_times(inputs, self.multiplier), self.weight, self.bias)
+
+
+class FixedDense(nn.Module):
+    """A linear layer (N, fan_in) -> (N, fan_out) that is not trained: normal weights of variance 1 / fan_in, biases of deviation `bias`."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, fan_in: int, fan_out: int, law: Law, *, bias: float = 0.0) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.randn((fan_out, fan_in), generator=law.generator) / math.sqrt(fan_in))
+        self.register_buffer("bias", bias * torch.randn(fan_out, generator=law.generator))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return functional.linear(inputs, self.weight, self.bias)
 
 
 class Conv(nn.Module):
@@ -139,8 +163,8 @@ class BatchNorm(nn.BatchNorm2d):
 class LayerNorm(nn.LayerNorm):
     """Normalisation of the last axis, of `size` units, which are more in a wider network."""
 
-    def __init__(self, size: int, law: Law) -> None:
-        super().__init__(size)
+    def __init__(self, size: int, law: Law, eps: float = 1e-5) -> None:
+        super().__init__(size, eps)
         self.rates = law.rates((False, True))
 
 

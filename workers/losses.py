@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 # N samples or, with further axes, units of them; C outputs
 
 NAMES = ("cross_entropy", "mse")
+# from where on arrays of logits are what a loss takes its time for
+MANY_CLASSES = 1024
 
 
 def loss_per_unit(name: str, outputs_NC: "Tensor", targets: "Tensor", logit_temperature: float = 1.0) -> "Tensor":
@@ -23,8 +25,12 @@ def loss_per_unit(name: str, outputs_NC: "Tensor", targets: "Tensor", logit_temp
     if logit_temperature != 1.0:
         outputs_NC = outputs_NC / logit_temperature
     if name == "cross_entropy":
-        flat_N = functional.cross_entropy(outputs_NC.flatten(0, -2), targets.flatten().long(), reduction="none")
-        return flat_N.view(targets.shape)
+        flat_NC, labels_N = outputs_NC.flatten(0, -2), targets.flatten().long()
+        if flat_NC.shape[-1] >= MANY_CLASSES and flat_NC.device.type == "cpu":
+            from workers.cross_entropy import cross_entropy
+
+            return cross_entropy(flat_NC, labels_N).view(targets.shape)
+        return functional.cross_entropy(flat_NC, labels_N, reduction="none").view(targets.shape)
     return 0.5 * residual(name, outputs_NC, targets).square().sum(-1)
 
 
@@ -41,6 +47,12 @@ def values(targets: "Tensor", num_outputs: int) -> "Tensor":
         return targets
     # torch's one_hot looks at the labels, for which a device has to be waited for, and which vmap cannot do
     return (targets.unsqueeze(-1) == torch.arange(num_outputs, device=targets.device)).to(torch.int64)
+
+
+def units(outputs: "Tensor", targets: "Tensor") -> "tuple[Tensor, Tensor]":
+    """Outputs (N, C) and targets (N,) or (N, C) of all units along one axis: tokens of sequences, one sequence after the other."""
+    flat_NC = outputs.flatten(0, -2)
+    return flat_NC, targets if targets.is_floating_point() else targets.flatten()
 
 
 def check_targets(name: str, *, are_values: bool) -> None:

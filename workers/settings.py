@@ -136,6 +136,8 @@ def _coerce(value: Any, type_: Any, optional: bool, path: str) -> Any:
         good = False
     elif type_ is str and isinstance(value, float) and not math.isfinite(value):
         return repr(value)  # Hydra's grammar reads the words nan and inf as numbers
+    elif type_ is str and isinstance(value, int) and not isinstance(value, bool):
+        return str(value)  # and a text of digits, such as the step of a snapshot, as a whole number
     elif typing.get_origin(type_) is tuple:
         if isinstance(value, list | tuple):
             (element, _) = typing.get_args(type_)

@@ -14,23 +14,33 @@ if TYPE_CHECKING:
     from workers.context import Context, Input
 
 
-def check_snapshot(train: Train, snapshot: str) -> None:
+def check_snapshot(train: Train, snapshot: str, *, replays: bool = False) -> None:
     """The snapshot must be one that the training keeps, under one name: init, final or the number of a step between.
 
-    Of a training whose loss has no logit temperature, which residuals and loss gradients of its kernels do not know of.
+    `replays`: any step between will do, for what was not kept is trained again. Of a training whose loss has no logit temperature, which
+    residuals and loss gradients of its kernels do not know of.
     """
     if train.logit_temperature != 1.0:
         raise ConfigError(f"train.logit_temperature must be 1 where kernels or positions are computed, got {train.logit_temperature}")
+    if replays and snapshot.isdecimal() and snapshot == str(int(snapshot)) and 0 < int(snapshot) < train.num_steps:
+        return
     allowed = ["init", "final", *map(str, train.snapshot_steps()[1:-1])]
     if snapshot not in allowed:
         raise ConfigError(
             f"snapshot must be one of {', '.join(allowed)}, got {snapshot!r}; "
             "train.num_snapshots keeps more, and the first and last are called init and final"
+            + (f"; any other step up to {train.num_steps - 1} is trained again" if replays else "")
         )
 
 
+def num_units(train: Train, probe_size: int) -> int:
+    """Units of the loss on a probe set (D2), as far as that is known without reading the data."""
+    shapes = train.data.shapes() if train.model.reads_tokens else None
+    return probe_size * (shapes[1][1] if shapes else 1)
+
+
 def check_probe(train: Train, size: int) -> None:
-    """The test set must have `size` images, where it is known how many it has without reading them."""
+    """The test set must have `size` samples, where it is known how many it has without reading them."""
     if shapes := train.data.shapes():
         _refuse_more(size, shapes[1][0])
 
@@ -67,10 +77,28 @@ def probe_batch(train: Train, size: int, device: str, dtype: "torch.dtype") -> "
     return *samples.test(index_N, device, dtype), torch.from_numpy(index_N)
 
 
-def network_and_probe(context: "Context", train: Train, step: int, size: int, dtype: str) -> "tuple[nn.Module, Tensor, Tensor, Tensor]":
-    """The network of a snapshot of the input `train`, and a `probe_batch`, on the task's device."""
+def network_at(context: "Context", train: Train, step: int) -> "nn.Module":
+    """The network after `step` updates of the input `train`: its snapshot, or trained again where it kept none of that step."""
+    committed = context.input("train")
+    if snapshot_name(step) in committed.file_names:
+        return train.load_snapshot(committed.file(snapshot_name(step)))
+    from workers.replay import replayed
+
+    return replayed(context, train, committed, step)
+
+
+def seconds_to_replay(train: Train, step: int) -> float:
+    """A guess of what `network_at` takes."""
+    return 0.0 if step in train.snapshot_steps() else train.estimated_seconds() * step / train.num_steps
+
+
+def network_and_probe(
+    context: "Context", train: Train, step: int, size: int, dtype: str, *, replays: bool = False
+) -> "tuple[nn.Module, Tensor, Tensor, Tensor]":
+    """The network of a snapshot of the input `train`, and a `probe_batch`, on the task's device. `replays`: see `network_at`."""
     import torch
 
     precision = getattr(torch, dtype)
-    module = train.load_snapshot(snapshot_file(context.input("train"), step)).to(context.device, precision)
+    found = network_at(context, train, step) if replays else train.load_snapshot(snapshot_file(context.input("train"), step))
+    module = found.to(context.device, precision)
     return module, *probe_batch(train, size, context.device, precision)

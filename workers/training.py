@@ -132,9 +132,11 @@ def set_state(module: "nn.Module", optimizer: "Optimizer", tensors: Mapping[str,
 
 def count_flops(module: "nn.Module", loss: str, inputs_N: "Tensor", targets_N: "Tensor") -> int:
     """Floating point operations of the products in one forward and backward pass (a multiplication and an addition are two)."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    with evaluating(module), FlopCounterMode(display=False) as counter:
+    # attention as products of whole matrices: the counter does not know the kernels of every device
+    with evaluating(module), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         loss_per_unit(loss, module(inputs_N), targets_N).mean().backward()
     module.zero_grad(set_to_none=True)
     return int(counter.get_total_flops())

@@ -64,6 +64,7 @@ class Workload(Plugin):
 
     `version` rises when the numbers change. `deterministic`: two executions give bitwise equal rows, else rows may differ by the
     relative `tolerance`. `halves_batches`: its micro-batch may be halved with the same result (see `Context.micro_batch`).
+    `quantities`: what it counts of itself for derived settings, with the settings that each follows from.
     `ensemble_axes`: dotted paths of settings; tasks that are equal in all others and have `ensemble=true`, a setting of the workload,
     are run by `run_many` where they wait in one job. `tables`: further tables, name -> {column: Arrow type}. `accepts_diverged`: runs
     although an input diverged.
@@ -76,6 +77,12 @@ class Workload(Plugin):
     halves_batches: ClassVar[bool] = False
     ensemble_axes: ClassVar[frozenset[str]] = frozenset()
     tables: ClassVar[Mapping[str, Mapping[str, str]]] = {}
+    quantities: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+
+    @classmethod
+    def quantity(cls, name: str, **settings: Any) -> float:
+        """One of `quantities`, from those settings alone, worked out on the login node before there is a task."""
+        raise NotImplementedError
 
     def resources(self) -> Resources:
         """What this task needs, which may depend on its settings."""
@@ -99,6 +106,13 @@ class Workload(Plugin):
     def inputs(self) -> dict[str, "Workload"]:
         """The tasks whose commits this one reads, by field name."""
         return {field.name: value for field, _, _ in _fields(type(self)) if isinstance(value := getattr(self, field.name), Workload)}
+
+    def earlier(self) -> "Workload | None":
+        """A task that this one goes on from as from a checkpoint, and reads as the input `earlier`; it is no setting. None: it begins anew.
+
+        For workloads without other inputs. Whether it is read or not, the rows are the same.
+        """
+        return None
 
     def run(self, context: "Context") -> Iterator[Row | Rows]:
         """Compute and yield the rows; the commit holds them."""
@@ -163,10 +177,11 @@ class Data(Plugin):
     group: ClassVar[str] = "data"
 
     def check(self) -> None:
-        """A relative `path` is one of the folder where the sweep is submitted, also for the jobs that run elsewhere."""
-        path = getattr(self, "path", None)
-        if path is not None:
-            object.__setattr__(self, "path", os.path.abspath(os.path.expanduser(path)))
+        """A relative `path` (or `..._path`) is one of the folder where the sweep is submitted, also for the jobs that run elsewhere."""
+        for field, _, _ in _fields(type(self)):
+            given = getattr(self, field.name)
+            if given is not None and (field.name == "path" or field.name.endswith("_path")):
+                object.__setattr__(self, field.name, os.path.abspath(os.path.expanduser(given)))
 
     def files(self) -> list[Any]:
         """The files (pathlib.Path) whose content is the data set; raises ConfigError where they are absent."""

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 
-def observables(frame: "pl.DataFrame", *, x: str, name: str, by: str | None = None, ax: Any = None) -> Any:
+def observables(frame: "pl.DataFrame", *, x: str, name: str, by: str | None = None, title: str = "", ax: Any = None) -> Any:
     """`frame` has a row a task (columns `x`, value, `by`); dots are tasks, a line is the median over seeds."""
     import polars as pl
 
@@ -24,7 +24,7 @@ def observables(frame: "pl.DataFrame", *, x: str, name: str, by: str | None = No
         ax.set_xlabel(style.label(x))
         ax.set_ylabel(style.label(name))
         style.legend(ax, style.subject(style.label(by)) if by else "", below=True)
-        style.title(ax, _finding(good, x, name) + shown_of(values, good, by))
+        style.title(ax, (title or _finding(good, x, name)) + shown_of(values, good, by))
         if not len(good):
             style.note(ax, "no task with a finite value")
     style.remember(ax, good)

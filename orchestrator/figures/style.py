@@ -26,6 +26,8 @@ WIDE_INCHES = (7.0, 3.2)
 MARGIN_INCHES = 0.75
 # of all tick labels of a horizontal axis together, with gaps
 _TICK_LETTERS = 34
+# of a legend, which then has one column
+LONG_ENTRY = 22
 
 LABELS = {
     "width": "width (units per layer)",
@@ -291,11 +293,12 @@ def number(value: float) -> str:
 
 def legend(ax: Any, heading: str = "", *, below: bool = False) -> None:
     """One legend: below the Axes where its entries are long, inside where they are few, else beside."""
-    handles, _ = ax.get_legend_handles_labels()
+    handles, labels = ax.get_legend_handles_labels()
     if not handles:
         return
     if below:
-        ax.legend(title=heading or None, loc="upper center", bbox_to_anchor=(0.5, -0.2), handletextpad=0.5, ncols=min(2, len(handles)))
+        columns = 1 if max(map(len, labels)) > LONG_ENTRY else min(2, len(handles))
+        ax.legend(title=heading or None, loc="upper center", bbox_to_anchor=(0.5, -0.2), handletextpad=0.5, ncols=columns)
     elif len(handles) > 4:
         ax.legend(title=heading or None, loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.3, alignment="left")
     else:

@@ -370,7 +370,7 @@ def completed(line: str, cwd: Path, **environment: str) -> set[str]:
 
 
 def test_completion_offers_verbs_and_flags(tmp_path: Path) -> None:
-    assert completed("eigensweep st", tmp_path) == {"status"}
+    assert completed("eigensweep st", tmp_path) == {"status", "study"}
     assert "--watch" in completed("eigensweep status --", tmp_path)
 
 
@@ -384,7 +384,7 @@ def test_completion_offers_the_sweeps_of_the_store(tmp_path: Path, root: Path) -
 
 def test_completion_offers_names_of_plug_ins() -> None:
     assert completion._words("model=", Namespace(verb="submit", words=["workload=train"], root=None)) == [
-        f"model={name}" for name in ("cnn", "mlp", "vit", "wide_resnet")
+        f"model={name}" for name in ("cnn", "gpt_neox", "llama", "mlp", "pretrained", "random_features", "vit", "wide_resnet")
     ]
     assert completion._words("law=p", Namespace(verb="fit", words=["w1"], root=None)) == ["law=power"]
 

@@ -186,3 +186,40 @@ def test_no_settings_object_is_left_in_a_task():
             walk(one)
 
     walk(swept(MODES, "model=grid_package.deep").task(2).to_plain())
+
+
+def test_what_a_training_goes_on_from_is_a_task_of_its_own_and_no_point_of_the_grid():
+    words = ("workload=train", "train_size=64", "num_steps=40")
+    sweep = reloaded(swept(*words, "seed=0,1", "continue_from=[10,20]"))
+    assert [sweep.axis_values(i) | {"num_steps": sweep.task(i).settings["num_steps"]} for i in range(len(sweep))] == [
+        {"seed": seed, "num_steps": steps} for seed, steps in ((0, 10), (0, 20), (1, 10), (1, 20), (0, 40), (1, 40))
+    ]
+    assert [sweep.is_target(i) for i in range(6)] == [False] * 4 + [True] * 2
+    assert [sweep.inputs(i) for i in range(6)] == [[], [0], [], [2], [1], [3]]
+    assert sweep.task(4).inputs == {"earlier": sweep.keys[1]}
+    # those keys are of trainings that anybody may have run already
+    by_hand = [
+        swept(*words[:2], f"num_steps={steps}", "seed=1", f"continue_from={before}").keys[-1]
+        for steps, before in ((10, "[]"), (20, "[10]"))
+    ]
+    assert sweep.keys[2:4] == by_hand
+    assert sweep.keys[4] != swept(*words, "seed=0").keys[0]
+
+
+def test_lengths_of_a_grid_that_go_on_from_each_other_are_its_own_points():
+    words = ("workload=train", "train_size=64", "sweep.zip=[[num_steps,continue_from]]")
+    sweep = reloaded(swept(*words, "num_steps=10,20,40", "continue_from=[],[10],[10,20]"))
+    assert len(sweep) == 3
+    assert all(sweep.is_target(i) for i in range(3))
+    at = {sweep.axis_values(i)["num_steps"]: i for i in range(3)}
+    assert [sweep.inputs(at[steps]) for steps in (10, 20, 40)] == [[], [at[10]], [at[20]]]
+    grown = swept(*words[:2], "num_steps=40", "continue_from=[10,20]").union(swept(*words[:2], "num_steps=20,80", "continue_from=[10]"))
+    assert [(grown.is_target(i), [grown.keys[one] for one in grown.inputs(i)]) for i in range(len(grown))] == [
+        (False, []), (True, [grown.keys[0]]), (True, [grown.keys[1]]), (True, [grown.keys[0]])
+    ]  # fmt: skip
+
+
+def test_a_kernel_reads_a_training_that_goes_on():
+    sweep = swept("workload=gram", "train_size=64", "num_steps=40", "continue_from=[20]", "snapshot=init,17,20,final", "probe_size=4")
+    assert [sweep.workload(i) for i in range(len(sweep))] == ["train", "train", *["gram"] * 4]
+    assert [sweep.inputs(i) for i in range(len(sweep))] == [[], [0], *[[1]] * 4]

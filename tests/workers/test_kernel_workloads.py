@@ -17,6 +17,7 @@ from workers.optimizers.sgd import Sgd
 from workers.spectrum_data import from_rows, observe
 from workers.subsets import probe
 from workers.workloads.gram import Gram
+from workers.workloads.kernel_descent import KernelDescent
 from workers.workloads.spectrum import Spectrum
 from workers.workloads.train import Train
 
@@ -135,19 +136,19 @@ def test_a_cut_spectrum_holds_the_largest_and_leaves_what_needs_all_as_nan(tmp_p
     assert all(np.isnan(value) for value in observed.values())
 
 
-@pytest.mark.parametrize("snapshot", ["0", "20", "3", "last"])
+@pytest.mark.parametrize("snapshot", ["0", "20", "last", "3"])
 def test_a_snapshot_that_is_not_kept_is_refused_when_planned(snapshot):
     with pytest.raises(ConfigError, match=f"snapshot must be one of init, final, 1, 4, got '{snapshot}'"):
-        replace(GRAM, snapshot=snapshot)
+        KernelDescent(train=TRAIN, snapshot=snapshot)
 
 
 def test_a_snapshot_that_an_earlier_run_did_not_keep_is_named(tmp_path):
     """The training was committed with fewer snapshots, which do not enter its key."""
-    gram = replace(GRAM, snapshot="4")
+    descent = KernelDescent(train=TRAIN, snapshot="4")
     few = committed(tmp_path, replace(TRAIN, num_snapshots=2))
     plain = {**vars_of(few), "key": task_of(TRAIN).key}
     taskdir.write_commit(tmp_path, taskdir.Commit(**plain))
-    ended = attempt(tmp_path, gram)
+    ended = attempt(tmp_path, descent)
     assert ended.outcome == "user_error"
     assert "kept no snapshot-4.safetensors; it has snapshot-0.safetensors, snapshot-20.safetensors" in ended.message
 

@@ -13,6 +13,7 @@ from workers.settings import Settings, setting
 class Shelf(Settings):
     any: dict[str, Any] | None = None
     numbers: dict[str, int] | None = setting(None, low=1)
+    label: str = ""
 
 
 def test_keys_and_values_read_back():
@@ -20,6 +21,13 @@ def test_keys_and_values_read_back():
     assert shelf.any == {"a": [1, [2, "x"]], "b": {"c": None, "d": True}}
     assert type(shelf.numbers["n"]) is int  # type: ignore[index]
     assert Shelf.from_plain(shelf.to_plain()) == shelf
+
+
+def test_a_text_of_digits_may_be_given_as_a_whole_number():
+    assert Shelf(label=17) == Shelf(label="17")  # type: ignore[arg-type]
+    for other in (1.5, True, [1]):
+        with pytest.raises(ConfigError, match="label must be a text, got"):
+            Shelf(label=other)  # type: ignore[arg-type]
 
 
 def test_what_was_given_may_change_without_the_setting():

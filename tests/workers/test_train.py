@@ -1,14 +1,12 @@
 """Training: resumed runs are bit-identical, seeds act by role, what diverges says so."""
 
 import math
-import threading
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from task_runs import attempt, committed, last, scalars, task_of
+from task_runs import StopAfter, attempt, committed, contents, last, scalars, task_of
 
 from workers import taskdir, training
 from workers.data.digits import Digits
@@ -25,22 +23,6 @@ from workers.workloads.train import Train
 
 # batches do not divide the training set, and the run spans several epochs
 SHORT = Train(train_size=200, batch_size=48, num_steps=23, num_evaluations=5, num_snapshots=4)
-
-
-class StopAfter(threading.Event):
-    """Is set when it is asked for the n-th time: the workload asks once a step."""
-
-    def __init__(self, num_steps: int) -> None:
-        super().__init__()
-        self.left = num_steps
-
-    def is_set(self) -> bool:
-        self.left -= 1
-        return self.left <= 0
-
-
-def contents(root: Path, commit: Commit) -> dict[str, bytes]:
-    return {payload.name: taskdir.payload_path(root, commit, payload.name).read_bytes() for payload in commit.files}
 
 
 @pytest.mark.parametrize(

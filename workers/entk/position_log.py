@@ -1,14 +1,17 @@
 """Spectral position along a training run: training batches in log-spaced windows, and a fixed probe set in every second of them."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from workers.entk import checks
 from workers.entk.network import Network
 from workers.entk.norms import network
-from workers.entk.position import lnp
-from workers.entk.position_loss import UnitLoss
+from workers.entk.position import Position, lnp
+from workers.entk.position_loss import UnitLoss, unit_losses
 from workers.entk.position_windows import PositionWindow, log_windows, step_sums
 
 VALUES = ("chi_loss", "chi_net", "chi_pos", "delta_loss")
@@ -25,8 +28,9 @@ class PositionLog:
     """Measures batch and gradient of the updates where `measures(step)`, and keeps rows (name, step, value).
 
     Batches are drawn from a training set of `pool_size` samples, of whose mean loss delta_loss is ||grad L||^2, without bias. Rows hold
-    the means of a window at its middle step, and `probe_*` of every second window the probe set's. Each step draws probes of
-    its own; the probe set keeps its ones, so that what changes along the run is the network.
+    the means of a window at its middle step, with the loss of its batches, `batch_loss`, and `probe_*` of every second window the probe
+    set's, with `cross_*` of that step's batch against it. Each step draws probes of its own; the probe set keeps its ones, so that what
+    changes along the run is the network.
 
     A run of 10,000 steps at 5 windows a decade measures 165 of them: 1.5 to 5 % of its time on one core where an update takes 0.7 ms or
     more (`benchmarks/bench_position.py`). With the outputs' graph (`backward(retain_graph=True)`) a step needs no forward pass of its own.
@@ -42,6 +46,7 @@ class PositionLog:
     _windows: dict[int, range] = field(init=False)
     _probed: frozenset[int] = field(init=False)
     _known: Network | None = None
+    _model: nn.Module | None = None
 
     def __post_init__(self) -> None:
         self.window = PositionWindow(pool_size=self.pool_size)
@@ -61,26 +66,52 @@ class PositionLog:
     def measure(self, step: int, model: nn.Module, batch: Batch, outputs: Tensor, *, num_at_once: int | None = None) -> None:
         """Between backward and step of the update number `step`, where `.grad` is that of the batch's mean loss; its outputs."""
         steps = self._windows[step]
-        if self._known is None:
+        if self._known is None or model is not self._model:
+            self._model = model
             with checks.as_found(model, batch, None):
                 self._known = network(model, batch[0])
-        if step in self._probed:
-            self._measure_probe(model, step)
         trained = outputs, [weights.grad for weights in model.parameters() if weights.requires_grad]
         sums = step_sums(model, self.unit_loss, batch, trained=trained, known=self._known, seed=step, num_at_once=num_at_once)
         self.window.add(sums)
+        if step in self._probed:
+            self._measure_probe(model, step, trained[1], sums)
         if step == steps[-1]:
             found, self.window = self.window.result(), PositionWindow(pool_size=self.pool_size)
             self.rows += [(name, _middle(steps), getattr(found, name)) for name in (*VALUES, *ERRORS, "chi_pos_self", "delta_loss_self")]
+            self.rows.append(("batch_loss", _middle(steps), found.mean_loss))
 
     def taken(self) -> list[tuple[str, int, float]]:
         """The rows since the last call."""
         rows, self.rows = self.rows, []
         return rows
 
-    def _measure_probe(self, model: nn.Module, step: int) -> None:
+    def _measure_probe(self, model: nn.Module, step: int, gradients: Sequence[Tensor | None], sums: Tensor) -> None:
         found = lnp(model, self.unit_loss, self.probe, num_micro_batches=PROBE_MICRO_BATCHES, num_probes=PROBE_SIGNS, known=self._known)
         self.rows += [(f"probe_{name}", step, getattr(found, name)) for name in (*VALUES, *ERRORS, "kappa_over_units")]
+        self.rows.append(("probe_loss", step, found.mean_loss))
+        self.rows += [(name, step, value) for name, value in self._cross(model, gradients, sums, found).items()]
+
+    def _cross(self, model: nn.Module, gradients: Sequence[Tensor | None], sums: Tensor, found: Position) -> dict[str, float]:
+        """Of an update on the training batch A for the probe set B: <grad L^A, grad L^B>, its position among their factors, its cosine."""
+        weights = [one for one in model.parameters() if one.requires_grad]
+        outputs = checks.outputs(model(self.probe[0]))
+        loss = unit_losses(self.unit_loss, outputs, self.probe[1]).mean()
+        others = torch.autograd.grad(loss, weights, allow_unused=True)
+        pairs = [(one.double(), other.double()) for one, other in zip(gradients, others) if one is not None and other is not None]
+        product, own, other = (float(sum((a * b).sum() for a, b in some)) for some in _products(pairs))
+        units, _, energy, trace, *_ = sums.tolist()
+        scale = math.sqrt(energy * trace * found.chi_loss * found.chi_net) / units if units else math.nan
+        norms = math.sqrt(own * other)
+        return {
+            "cross_delta_loss": product,
+            "cross_chi_pos": product / scale if scale > 0 else math.nan,
+            "cross_cosine": product / norms if norms > 0 else math.nan,
+        }
+
+
+def _products(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Sequence[tuple[Tensor, Tensor]], ...]:
+    """Each with the other, and each with itself."""
+    return pairs, [(one, one) for one, _ in pairs], [(other, other) for _, other in pairs]
 
 
 def _middle(steps: range) -> int:

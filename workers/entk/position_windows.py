@@ -53,8 +53,8 @@ def step_sums(
     trained: tuple[Tensor, Sequence[Tensor | None]] | None = None,
     known: Network | None = None,
 ) -> Tensor:
-    """What a `PositionWindow` needs of one batch, (6,), float64, left on the device: numbers of units, their squares by cluster, and the
-    sums of ||u||^2, of ||J^T v||^2, of the whole gradient squared and of the clusters' gradients squared.
+    """What a `PositionWindow` needs of one batch, (7,), float64, left on the device: numbers of units, their squares by cluster, and the
+    sums of ||u||^2, of ||J^T v||^2, of the whole gradient squared, of the clusters' gradients squared, and of the losses.
 
     A forward pass and 1 + `num_probes` backward passes for the squared norms of the clusters' gradients (the U-statistic over all pairs
     of clusters) and of their probes, `num_at_once` clusters together; and one more of each for outputs and gradient, unless `trained`
@@ -73,13 +73,14 @@ def step_sums(
         probes = balanced_probes(num_probes, outputs, len(outputs), generator) * found.valid[..., None]
         cotangents = torch.cat([found.gradient.to(outputs.dtype)[None], probes])
         norms_RB = _norms(seen, pair.inputs, cotangents, outputs, num_at_once or len(outputs))
-    parts = torch.stack((found.units_B, found.units_B.square(), found.energy_B, norms_RB[1:].mean(0), norms_RB[0])).sum(1)
+    rows = (found.units_B, found.units_B.square(), found.energy_B, norms_RB[1:].mean(0), norms_RB[0], found.loss_B)
+    parts = torch.stack(rows).sum(1)
     wide = [_wide(value) for value in gradients if value is not None]
     if group is not None:
         wide = sum_over_ranks([value * parts[0].to(value.dtype) for value in wide], group)
     square = _square(wide) * (1.0 if group is not None else parts[0] ** 2)
-    units, squared_units, energy, trace, of_clusters = sum_over_ranks([parts], group)[0]
-    return torch.stack([units, squared_units, energy, trace, square, of_clusters])
+    units, squared_units, energy, trace, of_clusters, loss = sum_over_ranks([parts], group)[0]
+    return torch.stack([units, squared_units, energy, trace, square, of_clusters, loss])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +90,7 @@ class WindowPosition:
     `*_self`: of the gradients of whole batches, with their kappa / N.
     """
 
+    mean_loss: float
     chi_loss: float
     chi_net: float
     chi_pos: float
@@ -123,7 +125,7 @@ class PositionWindow:
     pool_size: int | None = None
 
     def add(self, sums: Tensor) -> None:
-        """The sums (6,) of one step."""
+        """The sums (7,) of one step."""
         self.steps.append(sums)
 
     def state(self) -> list[list[float]]:
@@ -147,6 +149,7 @@ class PositionWindow:
         errors = jackknife_variance(whole, others_T, sums_T[0]).sqrt().tolist()
         chi_loss, chi_net, chi_pos, delta_loss, chi_pos_self, delta_loss_self = whole.tolist()
         return WindowPosition(
+            mean_loss=float(sums_T[6].sum() / sums_T[0].sum()),
             chi_loss=chi_loss,
             chi_net=chi_net,
             chi_pos=chi_pos,
@@ -250,7 +253,7 @@ def _norms(seen: Network, inputs_B: Tensor, cotangents_RB: Tensor, outputs: Tens
 
 def _terms(sums_T: Tensor, pool_size: int | None) -> Tensor:
     """(units, and units times chi_loss, chi_net, delta_loss, self delta_loss) of each step."""
-    units, squared_units, energy, trace, square, of_clusters = sums_T
+    units, squared_units, energy, trace, square, of_clusters, _ = sums_T
     pairs = units.square() - squared_units
     delta_loss = torch.where(pairs > 0, (square - of_clusters) / pairs, torch.nan)
     if pool_size is not None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from workers.snapshots import check_probe, check_snapshot, network_and_probe, snapshot_step
+from workers.snapshots import check_probe, check_snapshot, network_and_probe, num_units, seconds_to_replay, snapshot_step
 from workers.workload import Resources, Row, Workload, setting
 from workers.workloads.train import Train
 
@@ -26,20 +26,21 @@ class Gram(Workload):
     """The exact kernel of one snapshot, full and traced (D1), on images of the test set that depend on the data alone.
 
     Files: `gram-traced.npy` (N, N); with `full`, `gram-full.npy` (N C, N C), row n C + c; and `probe.npz` with outputs and residuals
-    (N, C), labels and indices (N,), and the distance of each kernel from the exact one.
+    (N, C), labels (N,), the indices of the samples, and the distance of each kernel from the exact one. The N units of B sequences of T
+    tokens are all B T tokens, sequence by sequence.
     """
 
     version: ClassVar[int] = 2
 
     train: Train = Train()
-    snapshot: str = setting("final", help="init, final, or the number of a step that train.num_snapshots keeps")
-    probe_size: int = setting(16, low=1, help="images N of the probe set")
+    snapshot: str = setting("final", help="init, final, or the number of a step; trained again where train.num_snapshots keeps it not")
+    probe_size: int = setting(16, low=1, help="samples of the probe set (images, sequences)")
     full: bool = setting(True, help="store the full kernel too")
     dtype: str = setting("float64", choices=("float32", "float64"))
 
     def check(self) -> None:
         """The snapshot must be one that the training keeps, under one name; no more images than the test set has."""
-        check_snapshot(self.train, self.snapshot)
+        check_snapshot(self.train, self.snapshot, replays=True)
         check_probe(self.train, self.probe_size)
 
     def step(self) -> int:
@@ -48,24 +49,29 @@ class Gram(Workload):
 
     def resources(self) -> Resources:
         """The blocks of the engine, and the kernel a few times."""
-        return Resources(memory_gib=1.0 + 2 * MEMORY_GIB + 4 * (10 * self.probe_size) ** 2 * 8 / 2**30)
+        return Resources(memory_gib=1.0 + 2 * MEMORY_GIB + 4 * (10 * num_units(self.train, self.probe_size)) ** 2 * 8 / 2**30)
 
     def estimated_seconds(self) -> float:
         """From one Xeon core: products of layers grow with the square of the probe set; exact tiles take a millisecond a row and output."""
         width, pooling = getattr(self.train.model, "width", 32), getattr(self.train.model, "input_pooling", None)
         tiles = 1e-3 * 16 * min(32, self.probe_size) * 11 if self.dtype == "float32" else 0.0
-        return 0.3 + (1e-8 if pooling is None else 1e-6) * width * self.probe_size**2 + tiles
+        return (
+            0.3
+            + seconds_to_replay(self.train, self.step())
+            + (1e-8 if pooling is None else 1e-6) * width * num_units(self.train, self.probe_size) ** 2
+            + tiles
+        )
 
     def run(self, context: "Context") -> Iterator[Row]:
         """Rows `trace` (tr / (N C)), `probe_loss`, `num_units`, `num_outputs`, `kernel_error` (of the traced one), and all observables."""
         import torch
 
         from workers import entk
-        from workers.losses import loss_per_unit, residual
+        from workers.losses import loss_per_unit, residual, units
 
-        module, inputs_N, labels_N, index_N = network_and_probe(context, self.train, self.step(), self.probe_size, self.dtype)
+        module, inputs_N, labels_N, index_N = network_and_probe(context, self.train, self.step(), self.probe_size, self.dtype, replays=True)
         with torch.no_grad():
-            outputs_NC = module(inputs_N)
+            outputs_NC, labels_N = units(module(inputs_N), labels_N)
             loss_N = loss_per_unit(self.train.loss, outputs_NC, labels_N)
         kernels: dict[str, Tensor] = {}
         for name in (TRACED, FULL) if self.full else (TRACED,):
@@ -75,8 +81,8 @@ class Gram(Workload):
         residuals_NC = residual(self.train.loss, outputs_NC, labels_N)
         self._save(context, kernels)
         self._save_probe(context, errors, outputs=outputs_NC, residuals=residuals_NC, labels=labels_N, index=index_N)
-        values = {"trace": kernels[TRACED].trace().item() / len(inputs_N), "probe_loss": loss_N.mean().item()}
-        values |= {"num_units": len(inputs_N), "num_outputs": outputs_NC.shape[1], "kernel_error": errors[TRACED].value}
+        values = {"trace": kernels[TRACED].trace().item() / len(outputs_NC), "probe_loss": loss_N.mean().item()}
+        values |= {"num_units": len(outputs_NC), "num_outputs": outputs_NC.shape[1], "kernel_error": errors[TRACED].value}
         for name, value in (values | self._observed(kernels, residuals_NC, labels_N)).items():
             yield Row(step=self.step(), name=name, value=value)
 

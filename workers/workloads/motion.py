@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from workers.errors import ConfigError
+from workers.snapshots import num_units
 from workers.workload import Resources, Row, Workload, setting
 from workers.workloads.gram import FULL, TRACED, Gram
 from workers.workloads.train import Train
@@ -44,11 +45,11 @@ class Motion(Workload):
 
     def resources(self) -> Resources:
         """Two kernels with eigenvectors, and their products."""
-        return Resources(memory_gib=1.0 + 10 * (10 * self.gram.probe_size) ** 2 * 8 / 2**30)
+        return Resources(memory_gib=1.0 + 10 * (10 * num_units(self.gram.train, self.gram.probe_size)) ** 2 * 8 / 2**30)
 
     def estimated_seconds(self) -> float:
         """From one Xeon core, with the third power of the rows."""
-        return 0.02 + 10.0 * (self.gram.probe_size * (10 if self.kernel == "full" else 1) / 2000) ** 3
+        return 0.02 + 10.0 * (num_units(self.gram.train, self.gram.probe_size) * (10 if self.kernel == "full" else 1) / 2000) ** 3
 
     def run(self, context: "Context") -> Iterator[Row]:
         """A row an observable of two kernels, at the step of `gram`; `kernel_velocity` only within one training."""

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from workers.losses import loss_per_unit
-from workers.snapshots import check_probe, check_snapshot, network_and_probe, snapshot_step
+from workers.snapshots import check_probe, check_snapshot, network_and_probe, seconds_to_replay, snapshot_step
 from workers.workload import Resources, Row, Workload, setting
 from workers.workloads.train import Train
 
@@ -32,7 +32,7 @@ class Position(Workload):
     version: ClassVar[int] = 1
 
     train: Train = Train()
-    snapshot: str = setting("final", help="init, final, or the number of a step that train.num_snapshots keeps")
+    snapshot: str = setting("final", help="init, final, or the number of a step; trained again where train.num_snapshots keeps it not")
     probe_size: int = setting(64, low=1, help="images N of the probe set")
     estimator: str = setting("auto", choices=("auto", "exact", "ghost", "hutchinson"), help="of chi_net")
     num_probes: int = setting(16, low=1, help="random signs for each image, unless estimator=exact")
@@ -41,7 +41,7 @@ class Position(Workload):
 
     def check(self) -> None:
         """The snapshot must be one that the training keeps."""
-        check_snapshot(self.train, self.snapshot)
+        check_snapshot(self.train, self.snapshot, replays=True)
         check_probe(self.train, self.probe_size)
 
     def resources(self) -> Resources:
@@ -50,14 +50,18 @@ class Position(Workload):
 
     def estimated_seconds(self) -> float:
         """From one Xeon core: mostly the start and the data."""
-        return 0.3 + 2e-7 * getattr(self.train.model, "width", 32) * self.probe_size * (self.num_probes + 2)
+        return (
+            0.3
+            + seconds_to_replay(self.train, snapshot_step(self.train, self.snapshot))
+            + 2e-7 * getattr(self.train.model, "width", 32) * self.probe_size * (self.num_probes + 2)
+        )
 
     def run(self, context: "Context") -> Iterator[Row]:
         """Each number of `workers.entk.lnp` as a row, and `<name>/<parameter>` of the layers."""
         from workers.entk.position import lnp
 
         step = snapshot_step(self.train, self.snapshot)
-        module, inputs_N, labels_N, _ = network_and_probe(context, self.train, step, self.probe_size, self.dtype)
+        module, inputs_N, labels_N, _ = network_and_probe(context, self.train, step, self.probe_size, self.dtype, replays=True)
         found = lnp(
             module,
             partial(loss_per_unit, self.train.loss),

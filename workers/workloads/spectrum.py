@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from workers.errors import ConfigError
+from workers.snapshots import num_units
 from workers.workload import Resources, Row, Rows, Workload, setting
 from workers.workloads.gram import FULL, PROBE, TRACED, Gram
 
@@ -34,11 +35,11 @@ class Spectrum(Workload):
 
     def resources(self) -> Resources:
         """The kernel, its eigenvectors and the products of the certificate."""
-        return Resources(memory_gib=1.0 + 6 * (10 * self.gram.probe_size) ** 2 * 8 / 2**30)
+        return Resources(memory_gib=1.0 + 6 * (10 * num_units(self.gram.train, self.gram.probe_size)) ** 2 * 8 / 2**30)
 
     def estimated_seconds(self) -> float:
         """From one Xeon core: two seconds for 2000 rows of 10 outputs, with the third power."""
-        return 0.02 + 2.0 * (self.gram.probe_size * (10 if self.kernel == "full" else 1) / 2000) ** 3
+        return 0.02 + 2.0 * (num_units(self.gram.train, self.gram.probe_size) * (10 if self.kernel == "full" else 1) / 2000) ** 3
 
     def run(self, context: "Context") -> Iterator[Row | Rows]:
         """The table `spectra`, and rows that certify it: noise floor, residual, identities, orthogonality."""

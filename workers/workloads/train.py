@@ -1,13 +1,15 @@
 """Trains a network on images, tokens or vectors and keeps its snapshots."""
 
+import dataclasses
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from workers import continuing
 from workers.data.digits import Digits
 from workers.ensemble_groups import check_ensemble
 from workers.errors import ConfigError, Diverged, Interrupted
@@ -15,20 +17,25 @@ from workers.losses import NAMES as LOSSES
 from workers.losses import check_targets, loss_per_unit
 from workers.models.mlp import Mlp
 from workers.optimizers.sgd import Sgd
+from workers.quantities import QUANTITIES, quantity
 from workers.samples import num_taken
-from workers.schedule import ScheduledOptimizer, log_spaced_steps
+from workers.schedule import ScheduledOptimizer, check_schedule
 from workers.seeds import role_seed
 from workers.subsets import num_batches, num_seen, permutation, probe, subset
 from workers.workload import Data, Model, Resources, Row, Workload, setting
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
     from workers.context import Context
     from workers.entk.position_log import PositionLog
     from workers.samples import Samples
+    from workers.subsets import Indices
 
 PROGRESS_SECONDS = 1.0
+USUAL_VOCABULARY = 1024
+FROZEN = ("none", "readout", "random_features", "linearised", "lazy")
 ENSEMBLE_TOLERANCE = 1e-3
 
 
@@ -44,6 +51,7 @@ class Train(Workload):
 
     version: ClassVar[int] = 1
     halves_batches: ClassVar[bool] = True
+    quantities: ClassVar[Mapping[str, tuple[str, ...]]] = QUANTITIES
     ensemble_axes: ClassVar[frozenset[str]] = frozenset(
         "seed seed_init seed_subset seed_order logit_temperature optimizer.learning_rate optimizer.weight_decay "
         "optimizer.langevin_temperature".split()
@@ -65,14 +73,28 @@ class Train(Workload):
     num_evaluations: int = setting(8, low=2, help="log-spaced steps with rows; the first and the last always")
     num_snapshots: int = setting(2, low=2, identity=False, help="log-spaced steps with a file; the first and the last always")
     position_windows_per_decade: int = setting(
-        0, low=0, added=True, help="log-spaced windows of 10 steps with rows chi_loss, chi_net, chi_pos and delta_loss; 0: none"
+        0, low=0, added=True, help="log-spaced windows of 10 steps with rows chi_loss, chi_net, chi_pos, delta_loss, batch_loss; 0: none"
     )
     position_probe_size: int = setting(64, low=1, added=True, help="samples of the fixed probe set of every second window")
+    frozen: str = setting(
+        "none", choices=FROZEN, added=True, help="how the kernel stands still (D9): trunk or all weights' gradients as they were"
+    )
+    frozen_at: float = setting(0.0, low=0, high=1, added=True, help="readout, linearised: fraction of the steps that is trained before")
+    lazy_alpha: float = setting(1.0, above=0, added=True, help="lazy: outputs are alpha (h - h_0), learning rates over alpha^2")
+    keep_state: bool = setting(False, identity=False, help="with each snapshot the optimiser's state, for longer trainings and replays")
+    continue_from: tuple[int, ...] = setting(
+        (), low=1, added=True, help="lengths of trainings that this one goes on from, evaluated as they were; then at log-spaced steps"
+    )
     logit_temperature: float = setting(1.0, above=0, added=True, help="divides the outputs in the cross entropy")
     ensemble: bool = setting(
         False, added=True, help="computed as member of an ensemble: tasks that differ in seeds, rates or temperatures train together"
     )
     checkpoint_every_seconds: float = setting(120.0, above=0, identity=False, unit="s")
+
+    @classmethod
+    def quantity(cls, name: str, **settings: Any) -> float:
+        """Parameters, units of a sample and of a step (see `workers.quantities`)."""
+        return quantity(name, **settings)
 
     def check(self) -> None:
         """Spectral position is of samples that do not depend on each other; a temperature is one of the cross entropy."""
@@ -85,24 +107,54 @@ class Train(Workload):
             raise ConfigError(f"logit_temperature must be 1 with loss={self.loss}, got {self.logit_temperature}; take loss=cross_entropy")
         if self.ensemble:
             check_ensemble(self)
+        self._check_frozen()
+        check_schedule(self.optimizer, self.num_steps)
+        continuing.check(self)
 
     def permitted_difference(self) -> float:
         """None, but for members of an ensemble: on GPUs, and on several threads, they depend on who else is in it, by rounding."""
         return ENSEMBLE_TOLERANCE if self.ensemble else 0.0
+
+    def _check_frozen(self) -> None:
+        if self.frozen_at and self.frozen not in ("readout", "linearised"):
+            raise ConfigError(f"frozen_at is for frozen=readout and frozen=linearised, got {self.frozen_at} with frozen={self.frozen}")
+        if self.lazy_alpha != 1.0 and self.frozen != "lazy":
+            raise ConfigError(f"lazy_alpha is for frozen=lazy, got {self.lazy_alpha} with frozen={self.frozen}")
+        if self.frozen != "none" and self.model.mixes_samples:
+            raise ConfigError(f"frozen must be none for a model with batch normalisation, got {self.frozen}; take model.normalisation=none")
 
     def resources(self) -> Resources:
         """One core; the whole data set is held in memory."""
         return Resources(memory_gib=2.0, walltime_minutes=max(10.0, (self.estimated_seconds() or 0.0) / 60 * 10))
 
     def estimated_seconds(self) -> float:
-        """From one Xeon core and 28 x 28 images: 0.5 ms a step, and for each image a time that grows with the width."""
+        """From one Xeon core and 28 x 28 images: 0.5 ms a step, and for each image a time that grows with the width.
+
+        Language models: 5 ms a step, and 40 GFLOP/s, with a usual vocabulary.
+        """
+        shapes = self.data.shapes() if self.model.reads_tokens else None
+        if layers := self.model.layers(shapes[0][1:], USUAL_VOCABULARY) if shapes else None:
+            flops = 6.0 * sum(layer.positions * layer.fan_in * layer.num_outputs for layer in layers)
+            return 0.3 + self.num_steps * (5e-3 + self.batch_size * flops / 4e10)
         width, pooling = getattr(self.model, "width", 32), getattr(self.model, "input_pooling", None)
         seconds_per_image = 6e-8 * width if pooling is None else 1.2e-5 * width / pooling**2
         return 0.3 + self.num_steps * (5e-4 + self.batch_size * seconds_per_image)
 
     def snapshot_steps(self) -> tuple[int, ...]:
         """Steps whose weights are kept."""
-        return log_spaced_steps(self.num_steps, self.num_snapshots)
+        return continuing.steps(self.num_steps, self.continue_from, self.num_snapshots)
+
+    def earlier(self) -> "Train | None":
+        """The training whose last state this one goes on from; it is planned, and run where it is not done yet."""
+        if not self.continue_from:
+            return None
+        *before, last = self.continue_from
+        optimizer = continuing.trunk(self.optimizer)
+        return dataclasses.replace(self, num_steps=last, continue_from=tuple(before), keep_state=True, optimizer=optimizer)
+
+    def frozen_from(self) -> int:
+        """The number of the first update of the frozen network; one that there is none of, where nothing is frozen."""
+        return round(self.frozen_at * self.num_steps) if self.frozen != "none" else self.num_steps
 
     def build(self, samples: "Samples") -> "nn.Module":
         """The network at initialisation, on the CPU."""
@@ -116,20 +168,41 @@ class Train(Workload):
         module = self.model.build(samples.input_shape, samples.num_outputs, seed)
         return module.to(getattr(torch, self.dtype))  # type: ignore[no-any-return]
 
+    def training_set(
+        self, samples: "Samples", device: str, dtype: "torch.dtype", chosen: "Indices | None" = None
+    ) -> "tuple[Tensor, Tensor]":
+        """Inputs and targets of the samples that are trained on: those that were chosen, else a random subset."""
+        num = len(samples.train_targets)
+        if chosen is None:
+            chosen = subset(num, num_taken("train_size", self.train_size, num), role_seed(self.seed, "subset", self.seed_subset))
+        return samples.train(chosen, device, dtype)
+
+    def test_set(self, samples: "Samples", device: str, dtype: "torch.dtype") -> "tuple[Tensor, Tensor]":
+        """Those of the samples that are tested on, in a fixed order of their own: data sets sorted by class have unlike beginnings."""
+        num = len(samples.test_targets)
+        return samples.test(permutation(num, 0)[: num_taken("test_size", self.test_size, num)], device, dtype)
+
     def load_snapshot(self, path: Path) -> "nn.Module":
         """The network of a snapshot file, on the CPU."""
         from safetensors.torch import load_file
 
+        from workers.frozen import freeze
+
         module = self.build(self.data.load())
+        # the snapshot of the step of freezing is of the network before
+        if self.frozen != "none" and (snapshot_step(path) > self.frozen_from() or not self.frozen_from()):
+            module = freeze(self.frozen, module, self.lazy_alpha)
         module.load_state_dict(load_file(path))
         return module.eval()
 
-    def run(self, context: "Context") -> Iterator[Row]:
+    def run(self, context: "Context", chosen: "Indices | None" = None) -> Iterator[Row]:
         """Rows `train_loss`, `test_loss`, `test_accuracy` and `images_seen` (or `tokens_seen`, ...) by step, then sizes and compute.
 
         With `position_windows_per_decade`, also the loss-network-position decomposition (D3, D6) of the batches of each window at its
-        middle step, `chi_loss` and so on, and in every second window that of a fixed set of test samples, `probe_chi_loss` and so on.
-        delta_loss of the windows is ||grad L||^2 of the whole training set, estimated without bias from pairs of samples of a batch.
+        middle step, `chi_loss` and so on, with the mean loss of these batches, `batch_loss`; and in every second window that of a fixed
+        set of test samples, `probe_chi_loss` and so on. delta_loss of the windows is ||grad L||^2 of the whole training set, estimated
+        without bias from pairs of samples of a batch. `chosen`: indices of the training set in place of a random subset, for a workload
+        that has chosen them.
         """
         if self.ensemble:
             for _, found in self.run_many([(self, context)]):
@@ -138,8 +211,11 @@ class Train(Workload):
                 if found is not None:
                     yield found
             return
-        run = _Run(self, context)
+        run = _Run(self, context, chosen)
         start = run.restore()
+        if start is None and self.continue_from:
+            yield from continuing.take_over(run, context, self)
+            start = run.begun
         if start is None:
             yield from run.look(0)
         for step in range((start or 0) + 1, self.num_steps + 1):
@@ -158,7 +234,7 @@ class Train(Workload):
         from workers.ensemble_runs import run_many
 
         samples = members[0][0].data.load()
-        return run_many(samples, lambda shared: [_Run(settings, context, shared) for settings, context in members])
+        return run_many(samples, lambda shared: [_Run(settings, context, samples=shared) for settings, context in members])
 
 
 class _Run:
@@ -169,31 +245,28 @@ class _Run:
     test_inputs: "Tensor"
     test_targets: "Tensor"
 
-    def __init__(self, settings: Train, context: "Context", samples: "Samples | None" = None) -> None:
+    def __init__(self, settings: Train, context: "Context", chosen: "Indices | None" = None, samples: "Samples | None" = None) -> None:
         import torch
 
-        from workers.layers import parameter_groups
+        from workers.frozen import rate_factor
 
         self.settings, self.context = settings, context
         self.samples: Samples = samples or settings.data.load()
         samples = self.samples
-        self.module = settings.build(samples).to(context.device)
-        self.optimizer = settings.optimizer.build(parameter_groups(self.module, normalised=settings.optimizer.normalised))
-        num_train = len(samples.train_targets)
-        chosen = subset(
-            num_train, num_taken("train_size", settings.train_size, num_train), role_seed(settings.seed, "subset", settings.seed_subset)
-        )
-        # the test set in a fixed order of its own: data sets that are sorted by class have unlike beginnings
-        num_test = len(samples.test_targets)
-        test = permutation(num_test, 0)[: num_taken("test_size", settings.test_size, num_test)]
+        self.module = self.base = settings.build(samples).to(context.device)
+        self.optimizer = settings.optimizer.over(self.module)
         self.dtype = getattr(torch, settings.dtype)
-        self.train_inputs, self.train_targets = samples.train(chosen, context.device, self.dtype)
-        self.test_inputs, self.test_targets = samples.test(test, context.device, self.dtype)
-        self.batch_size = min(settings.batch_size, len(chosen))
-        self.evaluated = frozenset(log_spaced_steps(settings.num_steps, settings.num_evaluations))
+        self.train_inputs, self.train_targets = settings.training_set(samples, context.device, self.dtype, chosen)
+        self.test_inputs, self.test_targets = settings.test_set(samples, context.device, self.dtype)
+        self.batch_size = min(settings.batch_size, len(self.train_targets))
+        self.evaluated = frozenset(continuing.steps(settings.num_steps, settings.continue_from, settings.num_evaluations))
+        self.begun: int | None = None
         self.kept = frozenset(settings.snapshot_steps())
         self.order_seed = role_seed(settings.seed, "order", settings.seed_order)
         self.epoch, self.order = -1, self.train_targets
+        self.frozen_from = settings.frozen_from()
+        self.rate_factor = rate_factor(settings.frozen, settings.lazy_alpha, normalised=settings.optimizer.normalised)
+        self._freeze(0)
         self.position = self._position_log()
         self.checkpointed = self.reported = time.monotonic()
         self.started_at = -1
@@ -218,6 +291,7 @@ class _Run:
         """The update number `step`; its batch follows from the seed and the number alone. Rows of a window that is complete."""
         from workers import training
 
+        self._freeze(step)
         epoch, number = divmod(step, num_batches(len(self.train_targets), self.batch_size))
         if epoch != self.epoch:
             self.epoch, self.order = epoch, self.order_of(epoch)
@@ -227,7 +301,7 @@ class _Run:
         look = None
         if self.position is not None and self.position.measures(step):
             look = partial(self.position.measure, step, self.module, batch, num_at_once=at_once)
-        rate = self.settings.optimizer.rate(step, self.settings.num_steps)
+        rate = self.rate_factor * self.settings.optimizer.rate(step, self.settings.num_steps)
         step_with = partial(training.update, num_at_once=at_once, logit_temperature=self.settings.logit_temperature, look=look)
         step_with(self.module, self.optimizer, rate, self.settings.loss, *batch)
         self.add_noise(rate, step)
@@ -240,6 +314,13 @@ class _Run:
 
         if temperature := getattr(self.settings.optimizer, "langevin_temperature", 0.0):
             training.add_noise(self.optimizer, rate, temperature, role_seed(self.settings.seed, "noise"), step)
+
+    def _freeze(self, step: int) -> None:
+        """Before the update number `step`: the frozen network, where it is the first of it."""
+        if step == self.frozen_from and self.module is self.base:
+            from workers.frozen import freeze
+
+            self.module = freeze(self.settings.frozen, self.base, self.settings.lazy_alpha)
 
     def order_of(self, epoch: int) -> "Tensor":
         """The order (N,) of the training samples in an epoch."""
@@ -284,6 +365,8 @@ class _Run:
 
         with self.context.file(snapshot_name(step)) as path:
             save_file({name: value.detach().cpu().contiguous() for name, value in self.module.state_dict().items()}, path)
+        if self.settings.keep_state and step:
+            continuing.save_state(self.context, step, self.optimizer, self.module)
 
     def sizes(self) -> Iterator[Row]:
         """Rows of size and compute (D7): 6 N D with D all units, such as tokens, and the operations that were counted."""
@@ -291,8 +374,8 @@ class _Run:
         from workers.layers import num_params
 
         step, seen = self.settings.num_steps, self.settings.num_steps * self.batch_size
-        count, non_embedding = num_params(self.module)
-        flops = training.count_flops(self.module, self.settings.loss, self.train_inputs[:1], self.train_targets[:1])
+        count, non_embedding = num_params(self.base)
+        flops = training.count_flops(self.base, self.settings.loss, self.train_inputs[:1], self.train_targets[:1])
         unique = num_seen(len(self.train_targets), self.batch_size, step, self.order_seed)
         yield Row(step=step, name="num_params", value=count)
         yield Row(step=step, name="num_params_non_embedding", value=non_embedding)
@@ -308,11 +391,17 @@ class _Run:
         checkpoint = self.context.restore(at_most)
         if checkpoint is None:
             return None
+        self.at(checkpoint.step)
         training.set_state(self.module, self.optimizer, checkpoint.tensors)
         if self.position is not None:
             self.position.resume(checkpoint.meta["window"])
         self.context.log(f"goes on from step {checkpoint.step} of {self.settings.num_steps}")
         return checkpoint.step
+
+    def at(self, step: int) -> None:
+        """Make the network the frozen one, if it is after `step` updates."""
+        if step > self.frozen_from:
+            self._freeze(self.frozen_from)
 
     def _meta(self) -> "dict[str, list[list[float]]]":
         return {} if self.position is None else {"window": self.position.window.state()}
@@ -340,3 +429,8 @@ class _Run:
 def snapshot_name(step: int) -> str:
     """File of the weights after `step` updates."""
     return f"snapshot-{step}.safetensors"
+
+
+def snapshot_step(path: Path) -> int:
+    """The step of a file of weights."""
+    return int(path.stem.rpartition("-")[2])

@@ -181,7 +181,7 @@ def test_the_sums_of_a_step_are_those_of_all_pairs_of_clusters(model):
     model = model()
     batch = batch_of(model, 6)
     reference = slow(model, CROSS_ENTROPY, batch)
-    units, squared_units, energy, trace, square, squares = step_sums(model, CROSS_ENTROPY, batch, num_probes=4000).tolist()
+    units, squared_units, energy, trace, square, squares, losses = step_sums(model, CROSS_ENTROPY, batch, num_probes=4000).tolist()
     by_cluster = [reference.of_clusters(torch.tensor([cluster])) for cluster in range(6)]
     assert units == len(reference.cluster_N)
     assert squared_units == units**2 / 6
@@ -189,6 +189,8 @@ def test_the_sums_of_a_step_are_those_of_all_pairs_of_clusters(model):
     assert square == pytest.approx(float(sum(by_cluster).square().sum()), rel=1e-9)
     assert squares == pytest.approx(sum(float(one.square().sum()) for one in by_cluster), rel=1e-9)
     assert trace / units == pytest.approx(reference.chi_net, rel=0.03)
+    with torch.no_grad():
+        assert losses / units == pytest.approx(float(CROSS_ENTROPY(model(batch[0]).flatten(0, -2), batch[1].flatten()).mean()), rel=1e-10)
 
 
 @pytest.mark.parametrize("num_at_once", [None, 4])
