@@ -12,6 +12,7 @@ from workers.ensembles_fused import stages
 from workers.layers import parameter_groups
 from workers.models.cnn import Cnn
 from workers.models.mlp import Mlp
+from workers.models.random_features import RandomFeatures
 from workers.models.vit import Vit
 from workers.models.wide_resnet import WideResnet
 from workers.optimizers.adam import Adam
@@ -87,6 +88,7 @@ CASES = {
 }
 OTHERS = {
     "cnn": (Cnn(width=2), Adam(), "cross_entropy"),
+    "random_features": (RandomFeatures(), SGD, "cross_entropy"),
     "vit": (Vit(width=16, depth=1), SGD, "cross_entropy"),
 }
 
