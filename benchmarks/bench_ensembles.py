@@ -16,6 +16,7 @@ from measure import HERE, REPOSITORY, Bars, heading, interleave, parser, scratch
 WORKER = HERE / "ensemble_worker.py"
 ALONE, VMAP, FUSED = "alone", "vmap", "fused"
 BARS = {(VMAP, "own"): 1.5, (VMAP, "shared"): 1.8, (FUSED, "shared"): 2.5}
+GPU_BAR = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +121,7 @@ def main() -> int:
     with contextlib.ExitStack() as stack:
         npz = images(stack.enter_context(scratch(args.folder)))
         started = {case: start(case, args, npz, stack) for case in CASES}
-        for process in (process for processes in started.values() for process in processes):
-            _answer(process)
+        devices = {_answer(process).strip() for processes in started.values() for process in processes}
         cases = {str(case): partial(update_time, processes, args.steps) for case, processes in started.items()}
         found = interleave(cases, args.repetitions)
     medians = {case: statistics.median(took.wall for took in found[str(case)]) for case in CASES}
@@ -130,7 +130,7 @@ def main() -> int:
     times = {case: [spread([took.wall for took in found[str(case)]], "ms"), _processor(found[str(case)])] for case in CASES}
     table(["how", "wall", "processor", "speed"], [[str(case), *times[case], f"{alone / medians[case]:.2f} x"] for case in CASES])
     bars = Bars()
-    for (how, batches), bar in BARS.items():
+    for (how, batches), bar in BARS.items() if devices == {"cpu"} else [((FUSED, "own"), GPU_BAR)]:
         best = min((case for case in CASES if (case.how, case.batches) == (how, batches)), key=medians.__getitem__)
         bars.at_least(str(best), alone / medians[best], bar, "x")
     return bars.show(check=not args.no_check)

@@ -62,7 +62,7 @@ def together(args: argparse.Namespace) -> Callable[[], None]:
 
 
 def main() -> None:
-    """Say when ready; at each line of input go, and answer with the seconds that it took."""
+    """Say the device when ready; at each line of input go, and answer with the seconds that it took."""
     parser = argparse.ArgumentParser()
     parser.add_argument("how", choices=("alone", "vmap", "fused"))
     parser.add_argument("--batches", choices=("own", "shared"), required=True)
@@ -74,7 +74,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     go = one_by_one(args) if args.how == "alone" else together(args)
     go()
-    print("ready", flush=True)
+    print(DEVICE, flush=True)
     for _ in sys.stdin:
         began = time.perf_counter(), time.process_time()
         go()

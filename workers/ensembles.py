@@ -48,8 +48,8 @@ class Ensemble:
 
     Their optimisers, which `build` makes of parameter groups, treat each weight by itself and are alike but for rates and weight decay:
     one optimiser steps the stacks, in a slice for each run of neighbours that have both in common. Multi-layer perceptrons go through
-    `ensembles_fused` unless told otherwise, other networks through vmap. Buffers are constants that all have in common; ValueError for
-    networks with running means.
+    `ensembles_fused` unless told otherwise, other networks through vmap. Buffers are constants; ValueError for networks with running
+    means.
     """
 
     def __init__(
@@ -65,6 +65,7 @@ class Ensemble:
         self.room = {name: torch.zeros_like(values) for name, values in self.flat.items()}
         whole = {name: values for name, values in self.parameters.items() if values[0].numel() == self.flat[name].shape[1]}
         self.into = {name: self.room[name].view(values.shape) for name, values in whole.items()}
+        self.constants = self._constants()
         self.temperatures_E = self._temperatures()
         self.traced: dict[Any, Callable[..., dict[str, Tensor]]] = {}
         self.optimizer = build(self._groups())
@@ -83,6 +84,11 @@ class Ensemble:
         for values, view in zip(own, stack.unbind(), strict=True):
             values.data = view
         return stack
+
+    def _constants(self) -> dict[str, Tensor]:
+        """Buffers (E, ...) that are not the same in all members, such as random features."""
+        stacks = {name: torch.stack([one.module.get_buffer(name) for one in self.members]) for name, _ in self.template.named_buffers()}
+        return {name: values for name, values in stacks.items() if not bool((values == values[:1]).all())}
 
     def _temperatures(self) -> Tensor | None:
         """(E,); None: all are 1."""
@@ -157,32 +163,34 @@ class Ensemble:
 
     def _gradients(self, inputs: Tensor, targets: Tensor, *, shared: bool, num_samples: int, is_first: bool) -> dict[str, Tensor]:
         """Of the sum of each member's losses of these samples, divided by `num_samples`."""
-        given = (self.parameters, inputs, targets, self.temperatures_E)
+        given = (self.parameters, inputs, targets, self.temperatures_E, self.constants)
         if self.stages is not None:
             into = self.into if is_first else None
-            return ensembles_fused.gradients(self.stages, self.loss, *given, shared=shared, num_samples=num_samples, into=into)
+            return ensembles_fused.gradients(self.stages, self.loss, *given[:4], shared=shared, num_samples=num_samples, into=into)
         key = (tuple(inputs.shape), shared, num_samples, is_first)
         if key not in self.traced:
             self.traced[key] = _trace(self._vmapped(shared=shared, num_samples=num_samples), *given)
         return self.traced[key](*given)
 
     def _vmapped(self, *, shared: bool, num_samples: int) -> "Callable[..., dict[str, Tensor]]":
-        """Gradients of all members from (parameters, inputs, targets, temperatures)."""
+        """Gradients of all members from (parameters, inputs, targets, temperatures, constants)."""
         from torch.func import vjp, vmap
 
-        def gradient(parameters: dict[str, Tensor], inputs: Tensor, targets: Tensor, temperature: Tensor | None) -> dict[str, Tensor]:
-            outputs, backward, *_ = vjp(lambda given: self._outputs(given, inputs, temperature), parameters)
+        def gradient(
+            parameters: dict[str, Tensor], inputs: Tensor, targets: Tensor, temperature: Tensor | None, constants: dict[str, Tensor]
+        ) -> dict[str, Tensor]:
+            outputs, backward, *_ = vjp(lambda given: self._outputs({**given, **constants}, inputs, temperature), parameters)
             units = 1 if targets.is_floating_point() else targets[0].numel()
             found: dict[str, Tensor] = backward(residual(self.loss, outputs, targets) / (num_samples * units))[0]
             return found
 
         data = None if shared else 0
-        return vmap(gradient, in_dims=(0, data, data, None if self.temperatures_E is None else 0))
+        return vmap(gradient, in_dims=(0, data, data, None if self.temperatures_E is None else 0, 0))
 
-    def _outputs(self, parameters: Mapping[str, Tensor], inputs: Tensor, temperature: Tensor | None) -> Tensor:
+    def _outputs(self, tensors: Mapping[str, Tensor], inputs: Tensor, temperature: Tensor | None) -> Tensor:
         from torch.func import functional_call
 
-        outputs: Tensor = functional_call(self.template, dict(parameters), (inputs,))
+        outputs: Tensor = functional_call(self.template, dict(tensors), (inputs,))
         return outputs if temperature is None else outputs / temperature
 
     # -- looking --------------------------------------------------------------------------------------------------------
@@ -206,7 +214,8 @@ class Ensemble:
 
         if self.stages is None:
             temperature = None if self.temperatures_E is None else 0
-            return vmap(self._outputs, in_dims=(0, None if shared else 0, temperature))(self.parameters, inputs, self.temperatures_E)
+            given = {**self.parameters, **self.constants}
+            return vmap(self._outputs, in_dims=(0, None if shared else 0, temperature))(given, inputs, self.temperatures_E)
         found = ensembles_fused.outputs(self.stages, self.parameters, inputs, shared=shared)
         return found if self.temperatures_E is None else found / self.temperatures_E.view(-1, 1, 1)
 

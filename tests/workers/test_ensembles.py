@@ -12,6 +12,7 @@ from workers.ensembles_fused import stages
 from workers.layers import parameter_groups
 from workers.models.cnn import Cnn
 from workers.models.mlp import Mlp
+from workers.models.random_features import RandomFeatures
 from workers.models.vit import Vit
 from workers.models.wide_resnet import WideResnet
 from workers.optimizers.adam import Adam
@@ -87,6 +88,7 @@ CASES = {
 }
 OTHERS = {
     "cnn": (Cnn(width=2), Adam(), "cross_entropy"),
+    "random_features": (RandomFeatures(), SGD, "cross_entropy"),
     "vit": (Vit(width=16, depth=1), SGD, "cross_entropy"),
 }
 
@@ -145,6 +147,22 @@ def test_on_one_thread_what_a_member_learns_does_not_depend_on_the_others(shared
     finally:
         torch.set_num_threads(before)
     assert_equal_weights([five[3]], [made[0].module], rtol=0, atol=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("fused", [False, True])
+def test_members_learn_on_a_gpu_as_on_a_cpu(fused):
+    model, settings, data = Mlp(width=6, depth=2), optimisers(Adam()), list(batches(8, shared=False))
+    made = []
+    for number, one in enumerate(settings):
+        module = network(model, number).to("cuda")
+        made.append(Member(module, one.build(parameter_groups(module, normalised=one.normalised)), one.learning_rate))
+    ensemble = Ensemble(made, settings[0].build, "cross_entropy", fused=fused)
+    for inputs, targets in data:
+        ensemble.update([one.learning_rate for one in settings], inputs.to("cuda"), targets.to("cuda"), shared=False)
+    ours = [member.module.to("cpu") for member in made]
+    assert_equal_weights(ours, alone(model, settings, "cross_entropy", data, shared=False), rtol=1e-7, atol=1e-9)
 
 
 def test_a_member_that_diverges_does_not_touch_the_others():
