@@ -11,9 +11,9 @@ import torch
 
 from workers.context import Context
 from workers.data.npz import Npz
-from workers.ensemble_data import SharedSamples
-from workers.ensemble_runs import _member, _Together
-from workers.ensembles import Ensemble
+from workers.ensembles.runs import _member, _Together
+from workers.ensembles.shared import SharedSamples
+from workers.ensembles.stacked import Ensemble
 from workers.models.mlp import Mlp
 from workers.optimizers.adam import Adam
 from workers.taskdir import Task

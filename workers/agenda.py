@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from workers import taskdir
-from workers.ensemble_groups import group_of
+from workers.ensembles.groups import group_of
 from workers.taskdir import Task
 
 ALIKE_ERRORS = 3

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from workers.lazy import Lazy
+    from workers.reading.lazy import Lazy
 
     Indices = np.ndarray[Any, Any]
     Array = np.ndarray[Any, Any] | Lazy
@@ -24,7 +24,7 @@ class Samples:
     """Images (N, channels, H, W) with labels (N,); sequences of tokens (N, T) with the next ones (N, T); or vectors with values (N, C).
 
     Inputs are floating numbers, normalised, or tokens, which are whole ones. Targets are whole numbers in 0 .. num_outputs - 1, one for
-    each unit of the loss (D2), or floating values (N, num_outputs). Arrays may be memory-mapped, or `workers.lazy` ones,
+    each unit of the loss (D2), or floating values (N, num_outputs). Arrays may be memory-mapped, or `workers.reading.lazy` ones,
     of which shape, dtype, length and entries at indices are there. `sample_name` and `unit_name`: what a
     sample and a unit are called, as in the rows `images_seen` and `tokens_seen`.
     """

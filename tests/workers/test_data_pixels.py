@@ -13,7 +13,7 @@ from workers.data.digits import Digits
 from workers.data.next_pixel import NextPixel
 from workers.data.npz import Npz
 from workers.errors import ConfigError
-from workers.lazy import Computed, Joined, Part, Stored
+from workers.reading.lazy import Computed, Joined, Part, Stored
 
 
 def images_of(num: int, seed: int, *shape: int) -> np.ndarray:
@@ -38,7 +38,7 @@ def test_joined_parts_are_one_array():
 
 
 def test_computed_entries_are_the_function_of_the_entries(monkeypatch):
-    monkeypatch.setattr("workers.lazy._BLOCK", 3)
+    monkeypatch.setattr("workers.reading.lazy._BLOCK", 3)
     source = np.arange(20.0).reshape(10, 2)
     squares = Computed(source, lambda some: (some**2).sum(1), (), np.dtype(np.float64))
     np.testing.assert_array_equal(squares[np.array([7, 1, 1, 9])], (source**2).sum(1)[[7, 1, 1, 9]])

@@ -16,7 +16,7 @@ from workers.data.teacher import Teacher
 from workers.errors import ConfigError
 from workers.models.mlp import Mlp
 from workers.optimizers.sgd import Sgd
-from workers.random_numbers import Stream
+from workers.reading.random_numbers import Stream
 from workers.workloads.train import Train
 
 SMALL = {

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from workers import cache, text_data, tokenization
 from workers.data import text as text_module
 from workers.data.text import PIECE_BYTES, Text
 from workers.errors import ConfigError
-from workers.lazy import Lazy
+from workers.reading import cache, text_data, tokenization
+from workers.reading.lazy import Lazy
 
 WORDS = "the kernel of a network moves while the network learns and the loss falls as the kernel turns".split()
 

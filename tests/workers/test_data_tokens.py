@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 from task_runs import attempt
 
-from workers import text_data
 from workers.data.hf_dataset import HfDataset
 from workers.data.tokens import Tokens
 from workers.errors import ConfigError
+from workers.reading import text_data
 from workers.workloads.train import Train
 
 

@@ -9,7 +9,7 @@ import torch
 from task_runs import attempt, committed, last, scalars, task_of
 
 from workers import files, taskdir
-from workers.ensemble_groups import group_of
+from workers.ensembles.groups import group_of
 from workers.errors import ConfigError
 from workers.execute import execute_many
 from workers.models.cnn import Cnn

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from workers import training
-from workers.batched_products import batched_product
-from workers.ensembles import Ensemble, Member
-from workers.ensembles_fused import stages
+from workers.ensembles.fused import stages
+from workers.ensembles.products import batched_product
+from workers.ensembles.stacked import Ensemble, Member
 from workers.layers import parameter_groups
 from workers.models.cnn import Cnn
 from workers.models.mlp import Mlp

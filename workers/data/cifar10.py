@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from workers.cifar_files import SHAPE, binary_files, read_binaries
+from workers.reading.cifar_files import SHAPE, binary_files, read_binaries
 from workers.samples import Samples
 from workers.staging import local
 from workers.workload import Data, setting

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workers.errors import ConfigError
-from workers.lazy import Computed, Joined, Lazy, Part
-from workers.npz_files import stored_arrays
-from workers.pixels import pixel_samples
+from workers.reading.lazy import Computed, Joined, Lazy, Part
+from workers.reading.npz_files import stored_arrays
+from workers.reading.pixels import pixel_samples
 from workers.samples import Samples
 from workers.staging import local
 from workers.workload import Data, setting

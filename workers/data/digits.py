@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workers.errors import ConfigError
-from workers.images import normalised
+from workers.reading.images import normalised
 from workers.samples import Samples
 from workers.staging import local
 from workers.workload import Data

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workers.arrow_files import rows, split_files
 from workers.errors import ConfigError
-from workers.pixels import pixel_samples
+from workers.reading.arrow_files import rows, split_files
+from workers.reading.pixels import pixel_samples
+from workers.reading.text_data import TextData, text_samples
 from workers.samples import Samples
-from workers.text_data import TextData, text_samples
 from workers.workload import setting
 
 if TYPE_CHECKING:

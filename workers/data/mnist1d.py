@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workers.errors import ConfigError
-from workers.images import image_arrays
-from workers.random_numbers import Stream
+from workers.reading.images import image_arrays
+from workers.reading.random_numbers import Stream
 from workers.samples import Samples
 from workers.staging import local
 from workers.workload import Data, setting
@@ -15,7 +15,7 @@ from workers.workload import Data, setting
 if TYPE_CHECKING:
     import numpy as np
 
-    from workers.random_numbers import Floats
+    from workers.reading.random_numbers import Floats
 
 # N signals; L = 40 values of a signal
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from workers.data.digits import Digits
 from workers.errors import ConfigError
-from workers.lazy import Computed
+from workers.reading.lazy import Computed
 from workers.samples import Samples
 from workers.workload import Data, setting
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workers.errors import ConfigError
-from workers.images import image_files, read_images
+from workers.reading.images import image_files, read_images
 from workers.samples import Samples
 from workers.staging import local
 from workers.workload import Data, setting

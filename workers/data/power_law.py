@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workers.errors import ConfigError
-from workers.random_numbers import Stream
+from workers.reading.random_numbers import Stream
 from workers.samples import Samples
 from workers.workload import Data, setting
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workers.random_numbers import Stream
+from workers.reading.random_numbers import Stream
 from workers.samples import Samples
 from workers.workload import Data, setting
 
 if TYPE_CHECKING:
-    from workers.random_numbers import Floats
+    from workers.reading.random_numbers import Floats
 
 # N samples; D inputs; C outputs
 

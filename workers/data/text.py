@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workers.errors import ConfigError
+from workers.reading.text_data import TextData, text_samples
 from workers.samples import Samples
 from workers.staging import local
-from workers.text_data import TextData, text_samples
 from workers.workload import setting
 
 # where the packages put their files, and where `make setup` does

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from workers.errors import ConfigError
+from workers.reading.token_sequences import sequences, token_file
 from workers.samples import Samples
 from workers.staging import local
-from workers.token_sequences import sequences, token_file
 from workers.workload import Data, setting
 
 SPLITS = (("train",), ("val", "valid", "validation", "test"))

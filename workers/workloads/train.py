@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from workers import continuing
 from workers.data.digits import Digits
-from workers.ensemble_groups import check_ensemble
+from workers.ensembles.groups import check_ensemble
 from workers.errors import ConfigError, Diverged, Interrupted
 from workers.losses import NAMES as LOSSES
 from workers.losses import check_targets, loss_per_unit
@@ -46,7 +46,7 @@ class Train(Workload):
     Points that share `seed` share subset and order: a smaller training set is the beginning of a larger one. Bitwise equal on one type
     of device with one number of threads, whether interrupted or not; where a GPU's memory was full, gradients add up from smaller
     pieces of a batch, equal but for rounding; a batch that is normalised stays whole. With `ensemble` the arithmetic is that of
-    `workers.ensembles`, whoever trains beside it. Files: `snapshot-<step>.safetensors`.
+    `workers.ensembles.stacked`, whoever trains beside it. Files: `snapshot-<step>.safetensors`.
     """
 
     version: ClassVar[int] = 1
@@ -227,11 +227,11 @@ class Train(Workload):
 
     @classmethod
     def run_many(cls, members: "Sequence[tuple[Train, Context]]") -> "Iterator[tuple[int, Row | Diverged | None]]":
-        """The rows of each member, by its number, and None at its end, or why it diverged: all train as one, by `workers.ensemble_runs`.
+        """The rows of each member, by its number, and None at its end, or why it diverged: all train as one, by `workers.ensembles.runs`.
 
         A row is that of a run alone but for rounding. On one thread of a CPU it does not depend on who else is in the ensemble.
         """
-        from workers.ensemble_runs import run_many
+        from workers.ensembles.runs import run_many
 
         samples = members[0][0].data.load()
         return run_many(samples, lambda shared: [_Run(settings, context, samples=shared) for settings, context in members])

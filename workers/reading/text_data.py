@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from workers import cache, files
+from workers import files
 from workers.errors import ConfigError
+from workers.reading import cache
+from workers.reading.token_sequences import sequences, token_file
 from workers.samples import Samples
 from workers.staging import local
-from workers.token_sequences import sequences, token_file
 from workers.workload import Data, setting
 
 # of what a tokenizer is made: changes here make new files
@@ -56,7 +57,7 @@ class TextData(Data):
 @functools.lru_cache(maxsize=4)
 def text_samples(data: TextData) -> Samples:
     """The sequences of a data set of text, kept by the process; ConfigError where a split has no document, or too few tokens for one."""
-    from workers import tokenization
+    from workers.reading import tokenization
 
     what = _what(data)
     tokenizer = _tokenizer(data, what)
@@ -79,7 +80,7 @@ def text_samples(data: TextData) -> Samples:
 
 def _what(data: TextData) -> str:
     """A name for the tokens: of the text's content and of the settings and the library that make tokens of it."""
-    from workers import tokenization
+    from workers.reading import tokenization
 
     plain = {name: value for name, value in data.to_plain().items() if not name.endswith("path") and name != "sequence_length"}
     if data.tokenizer != "bpe":
@@ -91,7 +92,7 @@ def _what(data: TextData) -> str:
 
 def _tokenizer(data: TextData, what: str) -> str:
     """The tokenizer's JSON; "" for bytes."""
-    from workers import tokenization
+    from workers.reading import tokenization
 
     if data.tokenizer == "bytes":
         return ""

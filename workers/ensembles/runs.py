@@ -8,8 +8,8 @@ import torch  # noqa: TID253  (imported by `Train.run_many` alone)
 from torch import Tensor  # noqa: TID253
 
 from workers import training
-from workers.ensemble_data import SharedSamples, Taken
-from workers.ensembles import Ensemble, Member
+from workers.ensembles.shared import SharedSamples, Taken
+from workers.ensembles.stacked import Ensemble, Member
 from workers.errors import Diverged, Interrupted
 from workers.subsets import num_batches
 

@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch  # noqa: TID253  (imported by `workers.ensemble_runs` alone)
+import torch  # noqa: TID253  (imported by `workers.ensembles.runs` alone)
 from torch import Tensor, nn  # noqa: TID253
 
-from workers import ensembles_fused
-from workers.batched_products import batched_product
+from workers.ensembles import fused as fused_steps
+from workers.ensembles.products import batched_product
 from workers.losses import loss_per_unit, residual
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Ensemble:
         self.template = members[0].module
         if any(isinstance(layer, nn.modules.batchnorm._NormBase) for layer in self.template.modules()):
             raise ValueError("an ensemble holds networks without running means, got one that normalises batches; train it alone")
-        self.stages = ensembles_fused.stages(self.template) if fused else None
+        self.stages = fused_steps.stages(self.template) if fused else None
         self.flat: dict[str, Tensor] = {}
         self.parameters = {name: self._stacked(name) for name, _ in self.template.named_parameters()}
         self.room = {name: torch.zeros_like(values) for name, values in self.flat.items()}
@@ -166,7 +166,7 @@ class Ensemble:
         given = (self.parameters, inputs, targets, self.temperatures_E, self.constants)
         if self.stages is not None:
             into = self.into if is_first else None
-            return ensembles_fused.gradients(self.stages, self.loss, *given[:4], shared=shared, num_samples=num_samples, into=into)
+            return fused_steps.gradients(self.stages, self.loss, *given[:4], shared=shared, num_samples=num_samples, into=into)
         key = (tuple(inputs.shape), shared, num_samples, is_first)
         if key not in self.traced:
             self.traced[key] = _trace(self._vmapped(shared=shared, num_samples=num_samples), *given)
@@ -216,7 +216,7 @@ class Ensemble:
             temperature = None if self.temperatures_E is None else 0
             given = {**self.parameters, **self.constants}
             return vmap(self._outputs, in_dims=(0, None if shared else 0, temperature))(given, inputs, self.temperatures_E)
-        found = ensembles_fused.outputs(self.stages, self.parameters, inputs, shared=shared)
+        found = fused_steps.outputs(self.stages, self.parameters, inputs, shared=shared)
         return found if self.temperatures_E is None else found / self.temperatures_E.view(-1, 1, 1)
 
 

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-import torch  # noqa: TID253  (imported by `workers.ensemble_runs` alone)
+import torch  # noqa: TID253  (imported by `workers.ensembles.runs` alone)
 from torch import Tensor  # noqa: TID253
 
 from workers.samples import Samples

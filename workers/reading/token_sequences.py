@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workers.errors import ConfigError
-from workers.lazy import Stored
+from workers.reading.lazy import Stored
 from workers.samples import Samples
 
 if TYPE_CHECKING:

@@ -2,13 +2,13 @@
 
 from typing import TYPE_CHECKING, Any
 
-from workers.lazy import Computed
+from workers.reading.lazy import Computed
 from workers.samples import Samples, num_classes
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from workers.lazy import Lazy
+    from workers.reading.lazy import Lazy
 
     Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 

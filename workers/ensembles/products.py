@@ -1,6 +1,6 @@
 """Products of many pairs of matrices, by the library that uses most of the processor; what one pair gives does not depend on the others."""
 
-import torch  # noqa: TID253  (imported by `workers.ensembles` alone)
+import torch  # noqa: TID253  (imported by `workers.ensembles.stacked` alone)
 from torch import Tensor  # noqa: TID253
 
 # E pairs; (N, K) times (K, M)

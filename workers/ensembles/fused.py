@@ -4,10 +4,10 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import torch  # noqa: TID253  (imported by `workers.ensembles` alone)
+import torch  # noqa: TID253  (imported by `workers.ensembles.stacked` alone)
 from torch import Tensor, nn  # noqa: TID253
 
-from workers.batched_products import batched_product
+from workers.ensembles.products import batched_product
 from workers.layers import Dense, Erf
 
 # E networks; N samples of a batch; D inputs and H outputs of a layer; C outputs of the network

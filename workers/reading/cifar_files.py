@@ -4,8 +4,8 @@ import functools
 from pathlib import Path
 
 from workers.errors import ConfigError
-from workers.lazy import Joined, Stored
-from workers.pixels import pixel_samples
+from workers.reading.lazy import Joined, Stored
+from workers.reading.pixels import pixel_samples
 from workers.samples import Samples
 
 SHAPE = (3, 32, 32)
