@@ -48,7 +48,7 @@ class Ensemble:
 
     Their optimisers, which `build` makes of parameter groups, treat each weight by itself and are alike but for rates and weight decay:
     one optimiser steps the stacks, in a slice for each run of neighbours that have both in common. Multi-layer perceptrons go through
-    `ensembles_fused` unless told otherwise, other networks through vmap. Buffers are constants; ValueError for networks with running
+    `workers.ensembles.fused` unless told otherwise, other networks through vmap. Buffers are constants; ValueError for networks with running
     means.
     """
 
