@@ -48,8 +48,8 @@ class Ensemble:
 
     Their optimisers, which `build` makes of parameter groups, treat each weight by itself and are alike but for rates and weight decay:
     one optimiser steps the stacks, in a slice for each run of neighbours that have both in common. Multi-layer perceptrons go through
-    `workers.ensembles.fused` unless told otherwise, other networks through vmap. Buffers are constants; ValueError for networks with running
-    means.
+    `workers.ensembles.fused` unless told otherwise, other networks through vmap. Buffers are constants; ValueError for networks with
+    running means.
     """
 
     def __init__(
