@@ -74,9 +74,15 @@ def symbol(name: str) -> str:
     return _GREEK.get(name) or mathematics(name)
 
 
+def _power_of_ten(number: str) -> str:
+    """1.2e-08 as it stands within mathematics, any other number as it is."""
+    lead, _, power = number.partition("e")
+    return rf"{lead}\cdot 10^{{{int(power)}}}" if power else number
+
+
 def mathematics(text: str) -> str:
     """Exponents raised, 1.2e+08 as 1.2·10^8, and underscores of column names as spaces."""
-    text = re.sub(rf"\^(-{{0,2}})({_NUMBER})", lambda found: f"$^{{{'-' * (len(found[1]) % 2)}{found[2]}}}$", text)
+    text = re.sub(rf"\^(-{{0,2}})({_NUMBER})", lambda found: f"$^{{{'-' * (len(found[1]) % 2)}{_power_of_ten(found[2])}}}$", text)
     text = re.sub(r"\^(\([^()]*\))", lambda found: f"$^{{{found[1]}}}$".replace(" ", r"\ "), text)
     text = re.sub(r"\b(\d(?:\.\d+)?)e([+-])0*(\d+)", lambda found: f"{found[1]}·10$^{{{found[2].strip('+')}{found[3]}}}$", text)
     text = re.sub(r"(?<=[A-Za-z])_([A-Za-z0-9])(?![A-Za-z0-9_])", r"$_{\1}$", text)

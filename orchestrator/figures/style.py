@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import polars as pl
 
-# Okabe and Ito (2008), without the yellow that white paper swallows
-CATEGORIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+# Okabe and Ito (2008), with grey for the yellow that white paper swallows
+CATEGORIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 INK, FAINT = "#1f2328", "#d8dde3"
 # one column of a two-column paper
 COLUMN_INCHES = (3.5, 2.8)
@@ -237,8 +237,9 @@ def _apart(values: list[float]) -> bool:
     """Whether a label fits at each value."""
     if len(values) > 9 or len(values) < 2:
         return len(values) == 1
-    span = math.log(values[-1] / values[0])
-    return min(math.log(b / a) for a, b in zip(values, values[1:], strict=False)) > 0.09 * span
+    span, letters = math.log(values[-1] / values[0]), [len(number(value)) for value in values]
+    room = [_TICK_LETTERS * math.log(b / a) / span for a, b in zip(values, values[1:], strict=False)]
+    return all(own > max(0.09 * _TICK_LETTERS, (first + second) / 2 + 0.5) for own, first, second in zip(room, letters, letters[1:]))
 
 
 def _nice_ticks(low: float, high: float) -> list[float]:

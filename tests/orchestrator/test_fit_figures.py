@@ -517,6 +517,7 @@ def test_a_long_equation_stands_below(law):
     [
         ("y = 2 (x / 64)^-0.5", "y = 2 (x / 64)$^{-0.5}$"),
         ("(x / 1)^--0.5", "(x / 1)$^{0.5}$"),
+        ("x^-2.03e-17", "x$^{-2.03\\cdot 10^{-17}}$"),
         ("1.73e+08 and 2e-05", "1.73·10$^{8}$ and 2·10$^{-5}$"),
         ("test_loss", "test loss"),
         ("R_D* and loss_n, my_a_b", "R$_{D}$* and loss$_{n}$, my a$_{b}$"),
