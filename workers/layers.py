@@ -91,6 +91,12 @@ def parameter_groups(module: nn.Module, *, normalised: bool, split_hidden: bool 
     ]
 
 
+def rate_factors(module: nn.Module, *, normalised: bool) -> dict[str, float]:
+    """Factor of the learning rate of each trained parameter by its name, those that are not 1: J diag(factors) J^T drives training (D8)."""
+    factors = {weights: group["rate_factor"] for group in parameter_groups(module, normalised=normalised) for weights in group["params"]}
+    return {name: factors[weights] for name, weights in module.named_parameters() if weights.requires_grad and factors[weights] != 1.0}
+
+
 def num_params(module: nn.Module) -> tuple[int, int]:
     """Parameters, and those that are in no layer with `embeds`: of tokens, of positions, and of the readout of a vocabulary (D7)."""
     embedding = {weights for layer in module.modules() if getattr(layer, "embeds", False) for weights in layer.parameters()}

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.drawings import Drawing
+from orchestrator.frozen_sections import FROZEN, KERNEL, frozen_modes, kernel_modes
 from orchestrator.reaches import ESTIMATORS, Courses, courses
 from orchestrator.study import Section, Study, Table
 from orchestrator.study_tables import exponent_rows, labelled, listed, need, slope, slopes
@@ -15,12 +16,11 @@ if TYPE_CHECKING:
 
     from orchestrator.results import Results
 
-TEXT, PIXELS, FROZEN = "spectral_reach", "spectral_reach_pixels", "spectral_reach_frozen"
+TEXT, PIXELS = "spectral_reach", "spectral_reach_pixels"
 INTERVENTIONS, FEATURES = "spectral_reach_interventions", "spectral_reach_features"
 EPSILON = 0.05
 COMPUTE = "compute (FLOPs, 6 N D)"
 TASKS = {TEXT: "text", PIXELS: "next pixel"}
-MODES = ("frozen", "frozen_at", "parameterisation")
 
 
 def text(results: Mapping[str, "Results"]) -> Section:
@@ -49,33 +49,6 @@ def _of_sizes(results: Mapping[str, "Results"], sweep: str) -> Section:
             ),
             Table(name=f"{task}-reach".replace(" ", "-"), heading="Reach by size", rows=_reach_rows(reaches, equal)),
         ],
-    )
-
-
-def frozen_modes(results: Mapping[str, "Results"]) -> Section:
-    """Feature learning beside training in which the kernel stands still."""
-    import polars as pl
-
-    from orchestrator.figures.curves import curves
-
-    found = courses(need(results, FROZEN))
-    names = [name for name in MODES if name in found.windows.columns]
-    windows = labelled(found.windows, names, "mode").sort("step")
-    first = pl.col("probe_chi_net").drop_nulls().first().over("key")
-    windows = windows.with_columns(amplification=pl.col("probe_chi_net") / first)
-    rows = _frozen_rows(labelled(found.runs, names, "mode"), windows)
-    drawings = []
-    for (parameterisation,), part in sorted(windows.partition_by(["parameterisation"], as_dict=True).items()):
-        own = part.filter(pl.col("frozen_at") == 0) if "frozen_at" in part.columns else part
-        for name, label in (("batch_loss", "training loss (nats)"), ("amplification", "sensitivity over its first value")):
-            title = "Loss by mode" if name == "batch_loss" else "Amplification of the network's sensitivity"
-            ax = curves(own, x="step", y=name, by="frozen", title=f"{title}, {parameterisation}", y_label=label)
-            drawings.append(Drawing(name=f"frozen-{name.replace('_', '-')}-{parameterisation}", ax=ax, caption=_of_mode(name)))
-    return Section(
-        title="Feature learning against frozen modes",
-        findings=_frozen_said(rows),
-        drawings=drawings,
-        tables=[Table(name="frozen", heading="Modes", rows=rows)],
     )
 
 
@@ -292,58 +265,6 @@ def _median(values: Any) -> float:
     return math.nan if found is None else float(found)
 
 
-# -- frozen modes ---------------------------------------------------------------------------------------------------------------
-
-
-def _of_mode(name: str) -> str:
-    if name == "batch_loss":
-        return "Mean loss of the batches of each window; modes that are frozen from the first step."
-    return "chi_net on a fixed probe set over its value at the start; of a frozen kernel it is constant."
-
-
-def _frozen_rows(runs: "pl.DataFrame", windows: "pl.DataFrame") -> list[dict[str, Any]]:
-    import polars as pl
-
-    grown = (
-        windows.drop_nulls("amplification")
-        .group_by("key")
-        .agg(amplification=pl.col("amplification").last(), least=pl.col("amplification").min(), most=pl.col("amplification").max())
-    )
-    rows = runs.join(grown, on="key", how="left").sort("parameterisation", "frozen", "frozen_at")
-    return [
-        {
-            "parameterisation": row["parameterisation"],
-            "mode": row["frozen"],
-            "frozen at": row["frozen_at"],
-            "test loss": (f"{row['test_loss']:.4f}", row["test_loss"]),
-            "chi_net at the end over start": (f"{row['amplification']:.4g}", row["amplification"]),
-            "largest over smallest chi_net, less 1": (f"{row['most'] / row['least'] - 1:.1e}", row["most"] / row["least"] - 1),
-        }
-        for row in rows.iter_rows(named=True)
-        if row["amplification"] is not None
-    ]
-
-
-def _frozen_said(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    lines = []
-    for parameterisation in sorted({row["parameterisation"] for row in rows}):
-        own = [row for row in rows if row["parameterisation"] == parameterisation]
-        free = [row for row in own if row["mode"] == "none"]
-        still = [row for row in own if row["mode"] not in ("none", "lazy") and row["frozen at"] == 0]
-        if not free or not still:
-            continue
-        best = min(still, key=lambda row: row["test loss"][1])
-        worst = max(row["largest over smallest chi_net, less 1"][1] for row in still)
-        lower = free[0]["test loss"][1] < best["test loss"][1]
-        lines.append(
-            f"{parameterisation}: with feature learning the test loss ends at {free[0]['test loss'][0]} and the sensitivity at "
-            f"{free[0]['chi_net at the end over start'][0]} times its start; the best of the frozen modes ({best['mode']}) ends at "
-            f"{best['test loss'][0]}, with a sensitivity that is constant to {worst:.0e}. This "
-            f"{'agrees with' if lower else 'contradicts'} the claim that frozen representations stall where feature learning goes on."
-        )
-    return lines
-
-
 # -- interventions --------------------------------------------------------------------------------------------------------------
 
 
@@ -466,8 +387,9 @@ STUDY = Study(
         TEXT: "loss, position and reach of language models against size, data and compute",
         PIXELS: "the same of next-pixel prediction",
         FROZEN: "feature learning beside frozen modes, in two parameterisations",
+        KERNEL: "descent in function space with the kernel of a time, beside the network",
         INTERVENTIONS: "what optimiser, depth and norm placement do to reach",
         FEATURES: "random features with a known spectrum beside the closed form",
     },
-    sections=(text, pixels, frozen_modes, interventions, features),
+    sections=(text, pixels, frozen_modes, kernel_modes, interventions, features),
 )

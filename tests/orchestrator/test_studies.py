@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from orchestrator import cli, study
+from orchestrator import cli, frozen_sections, study
 from orchestrator.studies import ntk_lens, spectral_reach
 from orchestrator.study import Section, Study, Table
 from workers.errors import ConfigError, UnknownName
@@ -241,9 +241,21 @@ def test_frozen_modes_that_stall_agree_with_the_claim():
             rows.append({"axes": axes, "workload": "train", "step": step, "values": values})
         ends = {"num_params": 10, "flops_6nd": 1e6, "test_loss": loss, "train_loss": loss, "num_params_non_embedding": 5}
         rows.append({"axes": axes, "workload": "train", "step": 101, "values": ends})
-    section = spectral_reach.frozen_modes({spectral_reach.FROZEN: Planted("frozen", rows)})
+    section = frozen_sections.frozen_modes({frozen_sections.FROZEN: Planted("frozen", rows)})
     assert "the best of the frozen modes (linearised) ends at 2.0000" in section.findings[0]
     assert "agrees with" in section.findings[0]
+
+
+def test_kernels_of_later_times_are_told_beside_the_network():
+    rows = []
+    for width in (32, 128):
+        axes = {"parameterisation": "ntk", "width": width, "seed": 0, "snapshot": None}
+        rows.append({"axes": axes, "workload": "train", "step": 9, "values": {"test_loss": 0.1}})
+        for snapshot, loss in (("init", 0.4), ("100", 0.2), ("10", 0.3)):
+            rows.append({"axes": {**axes, "snapshot": snapshot}, "workload": "kernel_descent", "step": 9, "values": {"test_loss": loss}})
+    section = frozen_sections.kernel_modes({frozen_sections.KERNEL: Planted("kernel", rows)})
+    told = "0.4000 by the kernel of initialisation, 0.3000 by the kernel of step 10 and 0.2000 by the kernel of step 100."
+    assert section.findings == [f"ntk, width 128: test loss 0.1000 by the network, {told}"]
 
 
 def test_an_intervention_that_reaches_further_is_named():

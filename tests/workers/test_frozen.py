@@ -122,10 +122,13 @@ def test_a_kernel_that_is_frozen_later_moves_before(tmp_path: Path, frozen: str)
 
 @pytest.mark.parametrize(("frozen_at", "snapshot"), [(0.0, "init"), (0.5, "final")])
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
-def test_descent_by_the_kernel_is_training_of_the_linearised_network(tmp_path: Path, frozen_at: float, snapshot: str, loss: str):
+@pytest.mark.parametrize("model", [MLP, replace(MLP, width=64, parameterisation="mup")], ids=["standard", "mup"])
+def test_descent_by_the_kernel_is_training_of_the_linearised_network(
+    tmp_path: Path, frozen_at: float, snapshot: str, loss: str, model: Mlp
+):
     """Whole batches, plain SGD; the same outputs, so the same losses, at every step."""
     sgd = Sgd(learning_rate=0.02)
-    whole = replace(SHORT, batch_size=60, test_size=60, dtype="float64", loss=loss, optimizer=sgd, num_snapshots=2)
+    whole = replace(SHORT, model=model, batch_size=60, test_size=60, dtype="float64", loss=loss, optimizer=sgd, num_snapshots=2)
     linearised = committed(tmp_path, replace(whole, frozen="linearised", frozen_at=frozen_at))
     before = whole if snapshot == "init" else replace(whole, num_steps=10)
     descent = committed(tmp_path, KernelDescent(train=before, snapshot=snapshot, learning_rate=0.02, num_steps=20 - round(20 * frozen_at)))

@@ -10,6 +10,7 @@ from task_runs import committed, last, scalars
 from workers import entk
 from workers.errors import ConfigError
 from workers.infinite_width import mlp_kernel
+from workers.layers import rate_factors
 from workers.models.cnn import Cnn
 from workers.models.mlp import Mlp
 from workers.snapshots import probe_batch
@@ -67,6 +68,18 @@ def test_the_distance_to_infinite_width_is_that_of_the_kernels(tmp_path: Path, k
     limit = mlp_kernel(TRAIN.model, inputs_N)
     limit = torch.kron(limit, torch.eye(10, dtype=torch.float64)) if kernel == "full" else limit
     assert at(tmp_path, task, 0)["infinite_width_distance"] == pytest.approx(float((own - limit).norm() / limit.norm()), rel=1e-6)
+
+
+def test_the_driving_kernel_weighs_each_layer_by_its_rate(tmp_path: Path):
+    train = replace(TRAIN, model=Mlp(width=64, depth=2, parameterisation="mup"), num_steps=2, num_snapshots=2)
+    module, (inputs_N, _, _) = train.build(train.data.load()).double(), probe_batch(train, 8, "cpu", torch.float64)
+    jacobians = entk.gram(module, inputs_N, layers="weight")
+    factors = rate_factors(module, normalised=False)
+    assert set(factors.values()) == {2.0}  # width over base width, of inputs, readout and biases
+    expected = sum(factors.get(name, 1.0) * kernel for name, kernel in jacobians.items())
+    found = at(tmp_path, KernelDynamics(train=train, probe_size=8, driving=True), 0)
+    assert found["trace"] == pytest.approx(float(expected.trace()) / len(expected), rel=1e-10)
+    assert found["trace"] != pytest.approx(at(tmp_path, KernelDynamics(train=train, probe_size=8), 0)["trace"], rel=1e-3)
 
 
 def test_of_other_networks_no_distance_to_infinite_width_is_said(tmp_path: Path):

@@ -24,7 +24,8 @@ MOST_ROWS = 20_000
 class KernelDescent(Workload):
     """f <- f - learning_rate Theta u on the whole training set of `train`, from the outputs and with the full kernel of a snapshot (D9).
 
-    Equal to training the linearised network (`frozen=linearised`) by SGD on whole batches; kernels (N C)^2 are held in memory.
+    Equal to training the linearised network (`frozen=linearised`) by SGD on whole batches; kernels (N C)^2 are held in memory. Theta is the
+    kernel that drives it, J diag(factors of the learning rate) J^T (D8): with muP another than the raw one.
     """
 
     version: ClassVar[int] = 1
@@ -56,6 +57,7 @@ class KernelDescent(Workload):
         import torch
 
         from workers import entk
+        from workers.layers import rate_factors
         from workers.losses import loss_per_unit, residual
 
         loss, dtype, samples = self.train.loss, getattr(torch, self.dtype), self.train.data.load()
@@ -67,20 +69,21 @@ class KernelDescent(Workload):
         with torch.no_grad():
             outputs_NC, outputs_MC = module(inputs_N), module(inputs_M)
         self._check_rows(outputs_NC)
-        own_RR, cross = entk.gram(module, inputs_N), entk.gram(module, inputs_M, inputs_N)
+        scales = rate_factors(module, normalised=False) or None
+        own_RR, cross = entk.gram(module, inputs_N, scales=scales), entk.gram(module, inputs_M, inputs_N, scales=scales)
         chi_net = float(own_RR.trace()) / len(inputs_N)
         evaluated = set(log_spaced_steps(self.num_steps, self.num_evaluations))
         for at in range(self.num_steps + 1):
             residual_R = residual(loss, outputs_NC, targets_N).flatten()
             change_R = own_RR @ residual_R / len(inputs_N)
             if at in evaluated:
+                context.progress(at, self.num_steps)
                 losses = {"train_loss": loss_per_unit(loss, outputs_NC, targets_N), "test_loss": loss_per_unit(loss, outputs_MC, targets_M)}
                 yield from self._rows(at, losses, residual_R, change_R, chi_net, len(inputs_N))
                 if not targets_M.is_floating_point():
                     yield Row(step=at, name="test_accuracy", value=float((outputs_MC.argmax(-1) == targets_M).double().mean()))
             outputs_NC = outputs_NC - self.learning_rate * change_R.view_as(outputs_NC)
             outputs_MC = outputs_MC - self.learning_rate * (cross @ residual_R / len(inputs_N)).view_as(outputs_MC)
-            context.progress(at, self.num_steps)
 
     def _rows(
         self, step: int, losses: "dict[str, Tensor]", residual_R: "Tensor", change_R: "Tensor", chi_net: float, num_units: int

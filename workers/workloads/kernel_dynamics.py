@@ -34,6 +34,7 @@ class KernelDynamics(Workload):
     num_kernels: int = setting(2, low=2, help="log-spaced steps, the first and the last always; train.num_snapshots must keep them")
     probe_size: int = setting(16, low=2, help="samples N of the probe set")
     kernel: str = setting("full", choices=("full", "traced"))
+    driving: bool = setting(False, help="J diag(factors of the learning rate) J^T, which drives training with muP (D8), not the raw J J^T")
     dtype: str = setting("float64", choices=("float32", "float64"))
 
     def steps(self) -> tuple[int, ...]:
@@ -76,13 +77,15 @@ class _Seen:
         import torch
 
         from workers import entk
+        from workers.layers import rate_factors
         from workers.losses import residual
 
         self.settings, self.module, self.inputs_N, self.targets_N = settings, module, inputs_N, targets_N
         with torch.no_grad():
             self.outputs_NC = module(inputs_N)
         self.residuals_NC = residual(settings.train.loss, self.outputs_NC, targets_N)
-        self.kernel_RR = entk.gram(module, inputs_N, outputs=settings.kernel, memory_gib=MEMORY_GIB)
+        scales = rate_factors(module, normalised=settings.train.optimizer.normalised) if settings.driving else {}
+        self.kernel_RR = entk.gram(module, inputs_N, outputs=settings.kernel, memory_gib=MEMORY_GIB, scales=scales or None)
 
     def values(self) -> dict[str, float]:
         """Of this kernel alone."""
