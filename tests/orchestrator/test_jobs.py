@@ -184,7 +184,9 @@ def test_what_holds_a_sweep_up_has_a_line(changes: dict[str, Any], name: str, li
 def test_what_runs_is_told_with_its_progress_in_its_own_words() -> None:
     watch = FakeWatch(None, {BASE: running(1)})
     watch.batches[BASE].progress = {"a": (6, 55, "6 of 55 tiles, 0.5 a second"), "b": (0, 0, "eigenvalues by scalapack"), "c": (1, 4, "")}
-    sweep = SimpleNamespace(keys=list("abcd"), workload=lambda index: f"w{index}", axis_values=lambda index: {"width": index})
+    sweep = SimpleNamespace(
+        keys=list("abcd"), workload=lambda index: f"w{index}", axis_values=lambda index: {"width": index}, is_point=lambda index: True
+    )
     states = SimpleNamespace(states=["running"] * 4)
     assert statuses._running(watch, sweep, states) == [  # type: ignore[arg-type]
         "w0 width=0 11 %: 6 of 55 tiles, 0.5 a second",

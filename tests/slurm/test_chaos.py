@@ -48,6 +48,7 @@ def rows(report: dict[str, Any]) -> dict[str, int]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_short_sweep_ends_as_in_calm(cluster: Cluster, shared: Path) -> None:
     report = trial(cluster, shared / "trial", SHORT.split(), "launcher.tasks_per_job=8", seconds=590)

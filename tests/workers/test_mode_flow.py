@@ -85,12 +85,12 @@ def test_more_features_reach_further_down_as_the_definition_says():
 def test_the_reach_is_the_position_where_the_exact_rate_is_epsilon():
     """chi_pos = epsilon / (2 tr t) there, since -d ln L / d ln t = 2 tr t chi_pos."""
     values_K, energies_K = power_law_modes(20_000, A, B, 256)
-    times = np.geomspace(1.0, 1e8, 20_001)
+    times = np.geomspace(10.0, 1e6, 1_001)
     flow = mode_flow(values_K, energies_K, times)
     last = np.flatnonzero(flow.rate_T(times) >= 0.05)[-1]
     exact = np.log10(2.0 * flow.chi_net * times[last] / 0.05)
     coarse = mode_flow(values_K, energies_K, WINDOWS)
-    assert spectral_reach(times, flow.loss_T, flow.chi_pos_T) == pytest.approx(exact, abs=1e-3)
+    assert spectral_reach(times, flow.loss_T, flow.chi_pos_T) == pytest.approx(exact, abs=0.02)
     assert spectral_reach(WINDOWS, coarse.loss_T, coarse.chi_pos_T) == pytest.approx(exact, rel=0.05)
 
 
@@ -144,7 +144,7 @@ def test_the_workload_gives_the_reach_of_its_own_windows(tmp_path: Path):
 
 @pytest.mark.parametrize("features", [8, 24])
 def test_trained_random_features_have_the_reach_of_the_closed_form(tmp_path: Path, features: int):
-    """Gradient descent on whole batches; position by the unbiased estimate along the training."""
+    """Gradient descent on whole batches; position by the unbiased estimate, in windows of a twentieth of a decade."""
     data = PowerLaw(num_modes=512, num_features=features, num_train=4096, num_test=64)
     train = Train(
         data=data,
@@ -156,13 +156,14 @@ def test_trained_random_features_have_the_reach_of_the_closed_form(tmp_path: Pat
         train_size=4096,
         batch_size=4096,
         num_steps=600,
-        position_windows_per_decade=10,
+        position_windows_per_decade=20,
     )
     found = scalars(committed(tmp_path, train))
     steps = sorted({step for name, step in found if name == "chi_pos" and step > 0})
     reach = spectral_reach(steps, [found["batch_loss", s] for s in steps], [found["chi_pos", s] for s in steps])
-    exact = mode_flow(*power_law_modes(512, A, B, features), WINDOWS[:41])
-    assert reach == pytest.approx(spectral_reach(WINDOWS[:41], exact.loss_T, exact.chi_pos_T), rel=0.05)
+    times = np.geomspace(1.0, 1e4, 81)
+    exact = mode_flow(*power_law_modes(512, A, B, features), times)
+    assert reach == pytest.approx(spectral_reach(times, exact.loss_T, exact.chi_pos_T), rel=0.05)
 
 
 def test_more_features_than_modes_are_refused():
