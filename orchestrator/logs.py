@@ -39,11 +39,13 @@ def logs(name: str, prefix: str, store: Store, follow: bool = False) -> Iterator
     shown: set[str] = set()
     last = ""
     while True:
+        # asked before the attempts are read: what ends in between is then still shown
+        goes_on = follow and _may_go_on(watch.refresh(), name, index)
         new = [(token, event) for token, event in _attempts(watch, key) if (event or {"attempt": token})["attempt"] not in shown]
         for token, event in new:
             shown.add(event["attempt"] if event else token)
             last = (yield from _attempt(watch, token, event, follow)) if event else (yield from _job(watch, token))
-        if not follow or last in _FINAL or not _may_go_on(watch.refresh(), name, index):
+        if last in _FINAL or not goes_on:
             break
         if not new:
             time.sleep(SEARCH_SECONDS)

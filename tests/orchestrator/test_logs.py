@@ -161,6 +161,18 @@ def test_following_waits_for_a_task_that_is_queued_and_ends_with_an_error_though
     assert "now" in following.end()
 
 
+def test_what_a_task_writes_while_its_end_is_asked_for_is_shown(store: Store, base: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = keys(store, f"{base}/0")[0]
+    ask = logs._may_go_on
+
+    def ask_once_it_ended(*args: Any) -> bool:
+        Run(store, f"{base}/0", 0).start(key).say("now\n").end(key, "user_error", message="no")
+        return ask(*args)
+
+    monkeypatch.setattr(logs, "_may_go_on", ask_once_it_ended)
+    assert "now" in list(logs.logs("w1", key, store, follow=True))
+
+
 def test_following_ends_where_nothing_more_will_come(store: Store, base: str) -> None:
     key = keys(store, f"{base}/0")[0]
     run = Run(store, f"{base}/0", 0).start(key)
