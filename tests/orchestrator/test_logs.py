@@ -165,9 +165,9 @@ def test_what_a_task_writes_while_its_end_is_asked_for_is_shown(store: Store, ba
     key = keys(store, f"{base}/0")[0]
     ask = logs._may_go_on
 
-    def ask_once_it_ended(*args: Any) -> bool:
+    def ask_once_it_ended(watch: Any, *args: Any) -> bool:
         Run(store, f"{base}/0", 0).start(key).say("now\n").end(key, "user_error", message="no")
-        return ask(*args)
+        return ask(watch.refresh(), *args)
 
     monkeypatch.setattr(logs, "_may_go_on", ask_once_it_ended)
     assert "now" in list(logs.logs("w1", key, store, follow=True))
