@@ -40,9 +40,11 @@ class Run:
         self.below.mkdir(parents=True, exist_ok=True)
         self.attempt = f"{token.replace('/', '.')}-0-{100 * number}-abcde{number}"
         self.time = 1000.0 * number
-        (self.folder / taskdir.receipt_name(number)).write_bytes(files.encode({"token": token, "time": self.time, "host": f"n{number}"}))
         self.log = self.below / "log-0"
         self.log.touch()
+        # as a job does: whoever reads it finds all of it
+        receipt = {"token": token, "time": self.time, "host": f"n{number}"}
+        assert files.publish(self.folder / taskdir.receipt_name(number), files.encode(receipt))
 
     def _write(self, event: dict[str, Any]) -> None:
         self.time += 1
@@ -167,6 +169,11 @@ def test_what_a_task_writes_while_its_end_is_asked_for_is_shown(store: Store, ba
 
     def ask_once_it_ended(watch: Any, *args: Any) -> bool:
         Run(store, f"{base}/0", 0).start(key).say("now\n").end(key, "user_error", message="no")
+        failed = {"class": "user_error", "attempt": f"{base}.0-0-0-abcde0", "message": "no", "code": "c", "token": f"{base}/0"}
+        closing = {"token": f"{base}/0", "sweep": "w1", "outcomes": {key: [failed]}}
+        ledger = ledgers.read(store.root)
+        assert ledgers.append(store.root, ledger, {"kind": "pause", "sweep": "w1", "reason": "stopped"})
+        assert ledgers.append(store.root, ledger, {"kind": "closed", "batches": [closing]})
         return ask(watch.refresh(), *args)
 
     monkeypatch.setattr(logs, "_may_go_on", ask_once_it_ended)
