@@ -303,7 +303,7 @@ class _Expansion:
         found: list[float | None] = []
         for row, given in zip(rows, resources, strict=True):
             estimate = instances[row].estimate(given) if estimates else None
-            seconds = estimate.seconds if estimate else instances[row].estimated_seconds()
+            seconds = estimate.seconds if estimate else instances[row].seconds_on(given)
             found.append(None if seconds is None else float(f"{seconds:.4g}"))
         return found
 

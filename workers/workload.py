@@ -96,10 +96,14 @@ class Workload(Plugin):
         """A first guess of the run time, for the cost shown by `plan`; None: unknown."""
         return None
 
+    def seconds_on(self, resources: Resources) -> float | None:
+        """The same where it depends on the CPUs and GPUs that it is given."""
+        return self.estimated_seconds()
+
     def estimate(self, resources: Resources) -> CostEstimate | None:
         """What a large task takes on these resources, shown and checked by `plan` and `submit`; None: nothing that needs to be shown.
 
-        Its seconds count instead of `estimated_seconds`.
+        Its seconds count instead of `seconds_on`.
         """
         return None
 

@@ -20,6 +20,7 @@ from workers.optimizers.adam import Adam
 from workers.optimizers.sgd import Sgd
 from workers.seeds import role_seed
 from workers.subsets import permutation, probe, subset
+from workers.workload import Resources
 from workers.workloads.gram import FULL, PROBE, TRACED, Gram
 from workers.workloads.motion import Motion
 from workers.workloads.position import Position
@@ -183,4 +184,8 @@ def test_time_is_foretold_by_operations():
     large = replace(TRAIN, model=Llama(width=512, head_dim=64, depth=8), num_steps=1000)
     products = sum(layer.positions * layer.fan_in * layer.num_outputs for layer in large.model.layers((8,), 1024))
     assert large.estimated_seconds() == pytest.approx(0.3 + 1000 * (5e-3 + 16 * 6 * products / 4e10))
-    assert large.resources().walltime_minutes == pytest.approx(large.estimated_seconds() / 6)
+    assert 1 <= large.resources().walltime_minutes / (large.estimated_seconds() / 6) < 2
+    on_gpu = large.adapted(Resources(gpus=1))
+    assert large.seconds_on(on_gpu) < large.estimated_seconds() / 40
+    assert on_gpu.gpus == 1
+    assert on_gpu.walltime_minutes < large.resources().walltime_minutes / 20

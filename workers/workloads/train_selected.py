@@ -60,9 +60,17 @@ class TrainSelected(Workload):
         """Those of the training."""
         return self.training().resources()
 
+    def adapted(self, resources: Resources) -> Resources:
+        """Those of the training."""
+        return self.training().adapted(resources)
+
     def estimated_seconds(self) -> float:
         """Those of the training."""
         return self.training().estimated_seconds()
+
+    def seconds_on(self, resources: Resources) -> float:
+        """Those of the training."""
+        return self.training().seconds_on(resources)
 
     def run(self, context: "Context") -> Iterator[Row]:
         """Rows of `train`, and at step 0 those of the kernel of the set (see `select`), before anything is trained."""
