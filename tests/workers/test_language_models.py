@@ -188,4 +188,4 @@ def test_time_is_foretold_by_operations():
     on_gpu = large.adapted(Resources(gpus=1))
     assert large.seconds_on(on_gpu) < large.estimated_seconds() / 40
     assert on_gpu.gpus == 1
-    assert on_gpu.walltime_minutes < large.resources().walltime_minutes / 20
+    assert on_gpu.walltime_minutes == 10.0
