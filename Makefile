@@ -76,7 +76,7 @@ STUDY_STORE ?= studies-store
 studies-small: export EIGENSWEEP_ROOT := $(STUDY_STORE)
 studies-small: setup
 	@$(BIN)/eigensweep init --quiet
-	@for study in $(STUDIES); do $(BIN)/eigensweep study $$study size=small || exit 1; done
+	@status=0; for study in $(STUDIES); do $(BIN)/eigensweep study $$study size=small || status=1; done; exit $$status
 
 # A note, not an error: where there can be no SLURM cluster, the tests that need one are skipped and say why (in CI they fail).
 slurm:

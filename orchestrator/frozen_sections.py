@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.drawings import Drawing
 from orchestrator.reaches import courses
 from orchestrator.study import Section, Table
-from orchestrator.study_tables import at_end, by_step, labelled, listed, need
+from orchestrator.study_tables import at_end, by_step, listed, need
 
 if TYPE_CHECKING:
     import polars as pl
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from orchestrator.results import Results
 
 FROZEN, KERNEL = "spectral_reach_frozen", "spectral_reach_kernel"
-MODES = ("frozen", "frozen_at", "parameterisation")
 
 
 def frozen_modes(results: Mapping[str, "Results"]) -> Section:
@@ -24,21 +23,21 @@ def frozen_modes(results: Mapping[str, "Results"]) -> Section:
     from orchestrator.figures.curves import curves
 
     found = courses(need(results, FROZEN))
-    names = [name for name in MODES if name in found.windows.columns]
-    windows = labelled(found.windows, names, "mode").sort("step")
+    windows = found.windows.sort("step")
     first = pl.col("probe_chi_net").drop_nulls().first().over("key")
     windows = windows.with_columns(amplification=pl.col("probe_chi_net") / first)
-    rows = _frozen_rows(labelled(found.runs, names, "mode"), windows)
+    rows = _frozen_rows(found.runs, windows)
     drawings = []
     for (parameterisation,), part in sorted(windows.partition_by(["parameterisation"], as_dict=True).items()):
-        own = part.filter(pl.col("frozen_at") == 0) if "frozen_at" in part.columns else part
+        widest = max(part["width"].to_list())
+        own = part.filter((pl.col("frozen_at") == 0) & (pl.col("width") == widest))
         for name, label in (("batch_loss", "training loss (nats)"), ("amplification", "sensitivity over its first value")):
             title = "Loss by mode" if name == "batch_loss" else "Amplification of the network's sensitivity"
-            ax = curves(own, x="step", y=name, by="frozen", title=f"{title}, {parameterisation}", y_label=label)
+            ax = curves(own, x="step", y=name, by="frozen", title=f"{title}, {parameterisation}, width {widest}", y_label=label)
             drawings.append(Drawing(name=f"frozen-{name.replace('_', '-')}-{parameterisation}", ax=ax, caption=_of_mode(name)))
     return Section(
         title="Feature learning against frozen modes",
-        findings=_frozen_said(rows),
+        findings=_frozen_said(found.runs, rows),
         drawings=drawings,
         tables=[Table(name="frozen", heading="Modes", rows=rows)],
     )
@@ -50,7 +49,7 @@ def kernel_modes(results: Mapping[str, "Results"]) -> Section:
 
     from orchestrator.figures.observables import observables
 
-    frame = by_step(need(results, KERNEL), ("test_loss",))
+    frame = by_step(need(results, KERNEL), ("test_loss",)).filter(pl.col("status") != "diverged")
     ends = at_end(frame, ["test_loss"]).with_columns(mode=pl.col("snapshot").fill_null("network")).drop_nulls("test_loss")
     drawings = []
     for (parameterisation,), part in sorted(ends.partition_by(["parameterisation"], as_dict=True).items()):
@@ -74,6 +73,7 @@ def _of_mode(name: str) -> str:
 
 
 def _frozen_rows(runs: "pl.DataFrame", windows: "pl.DataFrame") -> list[dict[str, Any]]:
+    """One a mode and width, the means over seeds."""
     import polars as pl
 
     grown = (
@@ -81,39 +81,64 @@ def _frozen_rows(runs: "pl.DataFrame", windows: "pl.DataFrame") -> list[dict[str
         .group_by("key")
         .agg(amplification=pl.col("amplification").last(), least=pl.col("amplification").min(), most=pl.col("amplification").max())
     )
-    rows = runs.join(grown, on="key", how="left").sort("parameterisation", "frozen", "frozen_at")
+    known = _of_free(runs).join(grown, on="key")
+    by = ["parameterisation", "width", "frozen", "frozen_at"]
+    rows = known.group_by(by).agg(
+        pl.col("test_loss", "over_free", "amplification").mean(), moved=(pl.col("most") / pl.col("least") - 1).max(), runs=pl.len()
+    )
     return [
         {
             "parameterisation": row["parameterisation"],
+            "width": row["width"],
             "mode": row["frozen"],
             "frozen at": row["frozen_at"],
             "test loss": (f"{row['test_loss']:.4f}", row["test_loss"]),
+            "test loss, less feature learning's": (f"{row['over_free']:+.4f}", row["over_free"]),
             "chi_net at the end over start": (f"{row['amplification']:.4g}", row["amplification"]),
-            "largest over smallest chi_net, less 1": (f"{row['most'] / row['least'] - 1:.1e}", row["most"] / row["least"] - 1),
+            "largest over smallest chi_net, less 1": (f"{row['moved']:.1e}", row["moved"]),
+            "runs": row["runs"],
         }
-        for row in rows.iter_rows(named=True)
-        if row["amplification"] is not None
+        for row in rows.sort(by).iter_rows(named=True)
     ]
 
 
-def _frozen_said(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+PAIR = ("parameterisation", "width", "seed")
+
+
+def _of_free(runs: "pl.DataFrame") -> "pl.DataFrame":
+    """With `over_free`: the test loss less that of feature learning at the same parameterisation, width and seed."""
+    import polars as pl
+
+    free = runs.filter(pl.col("frozen") == "none").select(*PAIR, free="test_loss")
+    return runs.join(free, on=list(PAIR), how="left").with_columns(over_free=pl.col("test_loss") - pl.col("free"))
+
+
+def _frozen_said(runs: "pl.DataFrame", rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Feature learning beside the best mode that is frozen from the start, in pairs of one width and seed."""
+    import polars as pl
+
     lines = []
-    for parameterisation in sorted({row["parameterisation"] for row in rows}):
-        own = [row for row in rows if row["parameterisation"] == parameterisation]
-        free = [row for row in own if row["mode"] == "none"]
-        still = [row for row in own if row["mode"] not in ("none", "lazy") and row["frozen at"] == 0]
-        if not free or not still:
-            continue
-        best = min(still, key=lambda row: row["test loss"][1])
-        worst = max(row["largest over smallest chi_net, less 1"][1] for row in still)
-        lower = free[0]["test loss"][1] < best["test loss"][1]
+    still = pl.col("frozen").is_in(["none", "lazy"]).not_() & (pl.col("frozen_at") == 0)
+    best = _of_free(runs).filter(still).sort("test_loss").unique(list(PAIR), keep="first", maintain_order=True).drop_nulls("over_free")
+    for (parameterisation,), part in sorted(best.partition_by(["parameterisation"], as_dict=True).items()):
+        moved = [
+            row["largest over smallest chi_net, less 1"][1] for row in rows if row["parameterisation"] == parameterisation and _still(row)
+        ]
+        ahead, num = int((part["over_free"] > 0).sum()), len(part)
+        modes = listed(sorted(set(part["frozen"])))
+        agrees = "agrees with" if ahead == num else "contradicts" if not ahead else "neither shows nor contradicts"
+        few = " One pair says little." if num == 1 else ""
+        lead = f"by {float(part['over_free'].to_numpy().mean()):.4f} on average"
         lines.append(
-            f"{parameterisation}: with feature learning the test loss ends at {free[0]['test loss'][0]} and the sensitivity at "
-            f"{free[0]['chi_net at the end over start'][0]} times its start; the best of the frozen modes ({best['mode']}) ends at "
-            f"{best['test loss'][0]}, with a sensitivity that is constant to {worst:.0e}. This "
-            f"{'agrees with' if lower else 'contradicts'} the claim that frozen representations stall where feature learning goes on."
+            f"{parameterisation}: feature learning ends at a lower test loss than the best of the frozen modes ({modes}) in {ahead} of "
+            f"{num} {'pair' if num == 1 else 'pairs'} of one width and seed, {lead}, and the sensitivity of a frozen kernel is constant to "
+            f"{max(moved, default=0.0):.0e}. This {agrees} the claim that feature learning goes on where frozen kernels stall.{few}"
         )
     return lines
+
+
+def _still(row: Mapping[str, Any]) -> bool:
+    return row["mode"] not in ("none", "lazy") and row["frozen at"] == 0
 
 
 def _kernel_said(means: "pl.DataFrame") -> list[str]:

@@ -1,11 +1,11 @@
 """The spectral reach of each training of a sweep, by estimator and threshold, over its whole course and up to one compute for all (D10)."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.study_tables import at_end, by_step
 from workers.errors import ConfigError
+from workers.mode_flow import EPSILONS
 from workers.observables.spectral_reach import find_reach
 
 if TYPE_CHECKING:
@@ -13,11 +13,10 @@ if TYPE_CHECKING:
 
     from orchestrator.results import Results
 
-EPSILONS = (0.02, 0.05, 0.1)
 # estimator -> the columns of its loss and position
 ESTIMATORS = {"unbiased": ("batch_loss", "chi_pos"), "self": ("batch_loss", "chi_pos_self"), "probe": ("probe_loss", "probe_chi_pos")}
-WINDOW = ("batch_loss", "chi_loss", "chi_net", "chi_pos", "chi_pos_self", "delta_loss", "probe_loss", "probe_chi_net", "probe_chi_pos")
-CROSS = ("cross_chi_pos", "cross_cosine")
+WINDOW = ("batch_loss", "chi_net", "chi_pos", "chi_pos_self", "kappa_over_units", "probe_loss", "probe_chi_net", "probe_chi_pos")
+CROSS = ("cross_chi_pos",)
 ENDS = ("num_params", "num_params_non_embedding", "flops_6nd", "test_loss", "train_loss")
 
 
@@ -27,7 +26,6 @@ class Courses:
 
     windows: "pl.DataFrame"
     runs: "pl.DataFrame"
-    axes: Sequence[str]
 
     def reaches(self, *, equal_compute: bool = False) -> "pl.DataFrame":
         """Columns of the axes, those of ENDS, estimator, epsilon, reach, is_bound; a training without three windows has no row.
@@ -47,6 +45,56 @@ class Courses:
         return pl.DataFrame(rows, infer_schema_length=None)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trend:
+    """Slope of reach against log10 of the parameters, a decade, with its 95 % interval, `num_bounds` of `num_runs` being lower bounds.
+
+    `num_without`: runs that have no reach, as their position there is not above 0: the estimate of a gradient that is lost in noise.
+    """
+
+    value: float
+    low: float
+    high: float
+    num_runs: int
+    num_bounds: int
+    num_without: int
+
+    @property
+    def sign(self) -> int:
+        """1 or -1 where the interval leaves 0 out, else 0."""
+        return 1 if self.low > 0 else -1 if self.high < 0 else 0
+
+
+def trend(frame: "pl.DataFrame", estimator: str, epsilon: float) -> Trend | None:
+    """Of the `reaches` of an estimator at a threshold; None for fewer than three sizes.
+
+    A line through one mean a size, as its runs share what is particular to it, after the mean of each data size is taken away; the
+    interval is Student's, with two degrees of freedom less than there are sizes.
+    """
+    import polars as pl
+    from scipy import stats
+
+    if frame.is_empty():
+        return None
+    every = frame.filter((pl.col("estimator") == estimator) & (pl.col("epsilon") == epsilon))
+    own = every.filter(pl.col("reach").is_finite())
+    of_data = "train_size" if "train_size" in own.columns else pl.lit(0)
+    level = pl.col("reach").mean().over(of_data)
+    means = own.with_columns(left=pl.col("reach") - level).group_by("num_params").agg(pl.col("left").mean()).sort("num_params")
+    if len(means) < 3:
+        return None
+    line = stats.linregress(means["num_params"].log10().to_numpy(), means["left"].to_numpy())
+    half = float(stats.t.ppf(0.975, len(means) - 2) * line.stderr)
+    return Trend(
+        value=float(line.slope),
+        low=float(line.slope) - half,
+        high=float(line.slope) + half,
+        num_runs=len(own),
+        num_bounds=int(own["is_bound"].sum()),
+        num_without=len(every) - len(own),
+    )
+
+
 def courses(results: "Results") -> Courses:
     """The trainings of a sweep with windows; ConfigError where there are none."""
     import polars as pl
@@ -60,7 +108,7 @@ def courses(results: "Results") -> Courses:
     windows = windows.drop(*ENDS).join(runs.select("key", "flops_6nd", "num_params"), on="key").join(steps, on="key")
     # a window's values are those before the update after it
     compute = pl.col("flops_6nd") * (pl.col("step") + 1) / pl.col("num_steps")
-    return Courses(windows=windows.with_columns(compute=compute), runs=runs, axes=results.axis_names)
+    return Courses(windows=windows.with_columns(compute=compute), runs=runs)
 
 
 def _of_run(part: "pl.DataFrame", estimator: str, loss: str, position: str) -> list[dict[str, Any]]:

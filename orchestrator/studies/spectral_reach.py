@@ -1,14 +1,15 @@
 """Spectral reach (after arXiv 2605.31244): how deep into its kernel's spectrum a model of each size still learns, and what moves that."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.drawings import Drawing
 from orchestrator.frozen_sections import FROZEN, KERNEL, frozen_modes, kernel_modes
-from orchestrator.reaches import ESTIMATORS, Courses, courses
+from orchestrator.reaches import ESTIMATORS, Courses, Trend, courses, trend
 from orchestrator.study import Section, Study, Table
-from orchestrator.study_tables import exponent_rows, labelled, listed, need, slope, slopes
+from orchestrator.study_tables import exponent_rows, labelled, listed, need, sign, slope, slopes
 from workers.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -73,20 +74,34 @@ def interventions(results: Mapping[str, "Results"]) -> Section:
 
 def features(results: Mapping[str, "Results"]) -> Section:
     """Trained random features with a power-law spectrum, beside the closed form."""
-    found = courses(need(results, FEATURES))
-    rows = _feature_rows(found)
-    errors = [row["error"][1] for row in rows if math.isfinite(row["error"][1])]
-    said = (
-        [f"Reach of random features, measured on their trainings, is within {max(map(abs, errors)):.1%} of the closed form."]
-        if errors
-        else []
-    )
+    own = need(results, FEATURES)
+    found = courses(own)
+    rows = _feature_rows(found, _modes(own))
+    ended = [row for row in rows if not row["bounds"] and math.isfinite(row["error"][1])]
+    said = []
+    if ended:
+        decades, share = (max(ended, key=key) for key in (lambda row: abs(row["error"][1]), _share))
+        said = [
+            f"Reach of random features, measured on {len(ended)} of {len(rows)} models' trainings that ended their learning, is within "
+            f"{abs(decades['error'][1]):.2f} decades of position of the closed form ({_share(share):.1%} of the reach)."
+        ]
     return Section(
         title="Random features with a known spectrum",
         findings=said,
         drawings=_feature_figures(found),
         tables=[Table(name="features", heading=f"Reach at epsilon {FEATURES_EPSILON}: closed form and measured", rows=rows)],
     )
+
+
+def _share(row: Mapping[str, Any]) -> float:
+    return abs(float(row["error"][1] / row["closed form"][1]))
+
+
+def _modes(results: "Results") -> dict[str, Any]:
+    """The settings of the data set, the same for all of its tasks."""
+    (text,) = results.tasks().select("settings").head(1).collect()["settings"]
+    data = json.loads(text)["data"]
+    return {"num_modes": data["num_modes"], "spectrum_exponent": data["feature_exponent"], "target_exponent": data["target_exponent"]}
 
 
 # -- models of several sizes ----------------------------------------------------------------------------------------------------
@@ -96,15 +111,15 @@ def _scaling_said(fits: Mapping[str, Mapping[str, Any]]) -> list[str]:
     lines = []
     for name, by_data in fits.items():
         told = [
-            f"{-slope(one).value:.3f} [{-slope(one).high:.3f}, {-slope(one).low:.3f}] (R² {one.r_squared:.3f}) with {size} samples"
+            f"{_SCALES[sign(slope(one))]} with {size} samples (exponent {-slope(one).value:.3f} "
+            f"[{-slope(one).high:.3f}, {-slope(one).low:.3f}], R² {one.r_squared:.3f})"
             for size, one in by_data.items()
         ]
-        lines += (
-            [f"{name.replace('_', ' ').capitalize()} falls with the number of parameters as a power with exponent {listed(told)}."]
-            if told
-            else []
-        )
+        lines += [f"{name.replace('_', ' ').capitalize()} against the number of parameters {listed(told)}."] if told else []
     return lines
+
+
+_SCALES = {-1: "falls as a power", 0: "has no clear slope", 1: "rises"}
 
 
 def _position_said(found: Courses) -> list[str]:
@@ -127,30 +142,23 @@ def _position_said(found: Courses) -> list[str]:
 
 def _reach_said(reaches: "pl.DataFrame", equal: "pl.DataFrame") -> list[str]:
     """Whether reach grows with size, for each estimator, over whole trainings and at equal compute; and whether estimators agree."""
-    lines, signs = [], {}
-    for frame, where in ((reaches, "over whole trainings"), (equal, "at equal compute")):
-        told = []
-        for estimator in ESTIMATORS:
-            trend = _trend(frame, estimator)
-            if trend is None:
-                continue
-            value, low, high, bounds = trend
-            signs[estimator, where] = 1 if low > 0 else -1 if high < 0 else 0
-            way = {1: "grows", -1: "falls", 0: "has no clear trend"}[signs[estimator, where]]
-            bound = f", {bounds:.0%} of the runs being lower bounds" if bounds else ""
-            told.append(f"{way} by the {estimator} estimator ({value:+.2f} [{low:+.2f}, {high:+.2f}] a decade of parameters{bound})")
-        lines += [f"Reach (epsilon {EPSILON}) {where} {listed(told)}."] if told else []
-    for where in ("over whole trainings", "at equal compute"):
-        own = {estimator: value for (estimator, place), value in signs.items() if place == where}
-        if len(set(own.values())) > 1:
+    lines: list[str] = []
+    whole, at_equal = "over whole trainings", "at equal compute"
+    for frame, where in ((reaches, whole), (equal, at_equal)):
+        found = {name: one for name in ESTIMATORS if (one := trend(frame, name, EPSILON)) is not None}
+        lines += [f"Reach (epsilon {EPSILON}) {where} {listed([_trend_said(*item) for item in found.items()])}."] if found else []
+        if len({one.sign for one in found.values()}) > 1:
+            ways = listed([f"{name} {_WAYS[one.sign]}" for name, one in found.items()])
+            lines.append(f"The trend {where} depends on the estimator: {ways}.")
+        if found and where == at_equal:
             lines.append(
-                f"The trend {where} depends on the estimator: {listed([f'{name} {_WAYS[value]}' for name, value in own.items()])}."
+                "At equal compute all but the smallest model stand in the middle of their schedule, where their rate is still high."
             )
-    claimed = signs.get(("unbiased", "over whole trainings"))
+    claimed = trend(reaches, "unbiased", EPSILON)
     if claimed is not None:
-        agrees = {1: "agrees with", -1: "contradicts", 0: "neither shows nor contradicts"}[claimed]
-        trend = _trend(reaches, "unbiased")
-        but = "; but most trainings still learned when they ended, so that this compares bounds" if trend and trend[3] > 0.5 else ""
+        agrees = {1: "agrees with", -1: "contradicts", 0: "neither shows nor contradicts"}[claimed.sign]
+        most = claimed.num_bounds > claimed.num_runs / 2
+        but = "; but most trainings still learned when they ended, so that this compares bounds" if most else ""
         lines.append(f"By the unbiased estimator this {agrees} the paper's claim that larger models reach further{but}.")
     return lines
 
@@ -158,25 +166,12 @@ def _reach_said(reaches: "pl.DataFrame", equal: "pl.DataFrame") -> list[str]:
 _WAYS = {1: "up", -1: "down", 0: "unclear"}
 
 
-def _trend(frame: "pl.DataFrame", estimator: str) -> tuple[float, float, float, float] | None:
-    """Slope of reach against log10 of the parameters with a 95 % interval from resampled runs, and the share of bounds."""
-    import numpy as np
-    import polars as pl
-
-    if frame.is_empty():
-        return None
-    own = frame.filter((pl.col("estimator") == estimator) & (pl.col("epsilon") == EPSILON) & pl.col("reach").is_finite())
-    x, y = np.log10(own["num_params"].to_numpy().astype(float)), own["reach"].to_numpy()
-    if len(own) < 4 or len(set(x)) < 3:
-        return None
-    random = np.random.default_rng(0)
-    copies = []
-    for _ in range(400):
-        index = random.integers(0, len(x), len(x))
-        if len(set(x[index])) > 1:
-            copies.append(np.polyfit(x[index], y[index], 1)[0])
-    low, high = np.quantile(copies, (0.025, 0.975))
-    return float(np.polyfit(x, y, 1)[0]), float(low), float(high), float(own["is_bound"].mean() or 0.0)  # type: ignore[arg-type]
+def _trend_said(estimator: str, found: Trend) -> str:
+    way = {1: "grows", -1: "falls", 0: "has no clear trend"}[found.sign]
+    bounds = f", {found.num_bounds} of {found.num_runs} runs being lower bounds" if found.num_bounds else ""
+    without = f", {found.num_without} runs more having none as their position there is not above 0" if found.num_without else ""
+    interval = f"{found.value:+.2f} [{found.low:+.2f}, {found.high:+.2f}] a decade of parameters"
+    return f"{way} by the {estimator} estimator ({interval}{bounds}{without})"
 
 
 def _loss_figures(runs: "pl.DataFrame", fits: Mapping[str, Mapping[str, Any]], task: str) -> list[Drawing]:
@@ -198,11 +193,13 @@ def _course_figures(found: Courses, task: str) -> list[Drawing]:
 
     windows = found.windows.filter((pl.col("train_size") == pl.col("train_size").max()) & (pl.col("step") > 0)).sort("step")
     first = pl.col("chi_net").drop_nulls().first().over("key")
-    windows = windows.with_columns(amplification=pl.col("chi_net") / first)
+    noise = pl.col("kappa_over_units") / pl.col("chi_pos_self")
+    windows = windows.with_columns(amplification=pl.col("chi_net") / first, noise_share=noise)
     wanted = {
         "batch_loss": ("Loss against compute", "training loss (nats)"),
         "chi_pos": ("Unbiased spectral position against compute", "spectral position (unbiased)"),
         "chi_pos_self": ("Self spectral position against compute", "spectral position (self)"),
+        "noise_share": ("What of the self position is noise of the batch", "(kappa / N) / spectral position (self)"),
         "cross_chi_pos": ("Cross-batch spectral position against compute", "spectral position (cross)"),
         "amplification": ("Sensitivity over its first value", "chi_net / first chi_net"),
     }
@@ -252,15 +249,19 @@ def _reach_rows(reaches: "pl.DataFrame", equal: "pl.DataFrame") -> list[dict[str
     for frame, where in ((reaches, "whole training"), (equal, "equal compute")):
         if frame.is_empty():
             continue
+        known = pl.col("reach").is_finite()
         by = frame.group_by("num_params", "train_size", "estimator", "epsilon").agg(
-            reach=pl.col("reach").drop_nans().median(), runs=pl.col("reach").drop_nans().len(), bounds=pl.col("is_bound").sum()
+            reach=pl.col("reach").filter(known).median(), runs=known.sum(), bounds=pl.col("is_bound").filter(known).sum()
         )
-        rows += [{"over": where, **row, "reach": _number(row["reach"])} for row in by.sort(by.columns[:4]).iter_rows(named=True)]
+        rows += [
+            {"over": where, **row, "reach": _reach(row["reach"], row["bounds"])} for row in by.sort(by.columns[:4]).iter_rows(named=True)
+        ]
     return rows
 
 
-def _number(value: float | None) -> tuple[str, float]:
-    return ("–", math.nan) if value is None else (f"{value:.2f}", value)
+def _reach(value: float | None, num_bounds: int) -> tuple[str, float]:
+    """Of several runs; of which any is a lower bound, their mean or median is one."""
+    return ("–", math.nan) if value is None else (f"{'≥ ' if num_bounds else ''}{value:.2f}", value)
 
 
 def _median(values: Any) -> float:
@@ -279,33 +280,51 @@ def _intervention_rows(reaches: "pl.DataFrame") -> list[dict[str, Any]]:
     for (model,), part in sorted(own.partition_by(["model"], as_dict=True).items()):
         row: dict[str, Any] = {"optimizer, norm, depth, width": model, "parameters": int(part["num_params"][0])}
         for estimator in ("unbiased", "self"):
-            values = part.filter((pl.col("estimator") == estimator) & pl.col("reach").is_finite())["reach"].to_list()
-            row[f"reach, {estimator}"] = _number(sum(values) / len(values) if values else None)
-        row["bounds"] = int(part.filter(pl.col("estimator") == "unbiased")["is_bound"].sum())
+            known = part.filter((pl.col("estimator") == estimator) & pl.col("reach").is_finite())
+            values = known["reach"].to_list()
+            row[f"reach, {estimator}"] = _reach(sum(values) / len(values) if values else None, int(known["is_bound"].sum()))
+            row[f"spread of {estimator}"] = _spread(values, 2)
         losses = part.unique("key")["test_loss"].to_list()
         row["test loss"] = (f"{sum(losses) / len(losses):.4f}", sum(losses) / len(losses))
-        row["spread of seeds"] = (f"{max(losses) - min(losses):.4f}", max(losses) - min(losses))
+        row["spread of loss"] = _spread(losses, 4)
         rows.append(row)
     return rows
 
 
+def _spread(values: Sequence[float], digits: int) -> tuple[str, float]:
+    """Over the seeds."""
+    return (f"{max(values) - min(values):.{digits}f}", max(values) - min(values)) if len(values) > 1 else ("–", math.nan)
+
+
 def _interventions_said(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The furthest and the least reach, and whether reach goes with the test loss over models."""
+    """The furthest and the least reach, and whether reach goes with the test loss over models, by a test that permutes them."""
     import numpy as np
+    from scipy import stats
 
     known = [row for row in rows if math.isfinite(row["reach, unbiased"][1])]
     if len(known) < 3:
         return []
     furthest, least = (pick(known, key=lambda row: row["reach, unbiased"][1]) for pick in (max, min))
     name = "optimizer, norm, depth, width"
-    ranks = [np.argsort(np.argsort([row[column][1] for row in known])) for column in ("reach, unbiased", "test loss")]
-    correlation = float(np.corrcoef(ranks[0], ranks[1])[0, 1])
+    reach, loss = (np.array([row[column][1] for row in known]) for column in ("reach, unbiased", "test loss"))
+    found = stats.permutation_test(
+        (reach,), lambda values: stats.spearmanr(values, loss).statistic, permutation_type="pairings", n_resamples=9999, rng=0
+    )
+    correlation, p = float(found.statistic), float(found.pvalue)
+    told = "who reaches further has the lower loss" if correlation < 0 else "who reaches further has the higher loss"
     return [
-        f"Of {len(known)} models {furthest[name]} reaches furthest ({furthest['reach, unbiased'][0]}, test loss "
-        f"{furthest['test loss'][0]}) and {least[name]} least ({least['reach, unbiased'][0]}, test loss {least['test loss'][0]}).",
-        f"Over these models the rank correlation of reach with test loss is {correlation:+.2f}: "
-        + ("who reaches further has the lower loss." if correlation < -0.5 else "reach alone does not tell the loss."),
+        f"Of {len(known)} models {furthest[name]} reaches furthest ({_of_model(furthest)}) and {least[name]} least ({_of_model(least)}).",
+        f"Over these models the rank correlation of reach with test loss is {correlation:+.2f} (p = {p:.2g} by permutations): "
+        + (f"{told}." if p < 0.05 else "too few or too unlike models to tell the loss by reach."),
     ]
+
+
+def _of_model(row: Mapping[str, Any]) -> str:
+    """`6.11, seeds within 0.08, test loss 1.7291`."""
+    spread = row["spread of unbiased"]
+    return (
+        f"{row['reach, unbiased'][0]}, {f'seeds within {spread[0]}, ' if math.isfinite(spread[1]) else ''}test loss {row['test loss'][0]}"
+    )
 
 
 def _intervention_figures(found: Courses) -> list[Drawing]:
@@ -323,7 +342,7 @@ def _intervention_figures(found: Courses) -> list[Drawing]:
         )
         for name, title, label in (
             ("batch_loss", "Loss by intervention", "training loss (nats)"),
-            ("chi_pos_self", "Self spectral position by intervention", "spectral position (self)"),
+            ("chi_pos", "Unbiased spectral position by intervention", "spectral position (unbiased)"),
         )
     ]
 
@@ -331,38 +350,31 @@ def _intervention_figures(found: Courses) -> list[Drawing]:
 # -- random features ------------------------------------------------------------------------------------------------------------
 
 
-def _feature_rows(found: Courses) -> list[dict[str, Any]]:
-    """Measured reach beside the closed form, at the settings of the sweep's file: a = 1.5, b = 1.8."""
+def _feature_rows(found: Courses, modes: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Measured reach beside the closed form at these settings of the data set; `error`: in decades of the position."""
     import polars as pl
+
+    from workers.mode_flow import closed_form_reach
 
     reaches = found.reaches().filter((pl.col("estimator") == "unbiased") & (pl.col("epsilon") == FEATURES_EPSILON))
     rows = []
     for (num,), part in sorted(reaches.partition_by(["num_features"], as_dict=True).items()):
-        measured, exact = float(part["reach"].mean() or math.nan), closed_form_reach(int(num), FEATURES_EPSILON)  # type: ignore[arg-type]
-        error = measured / exact - 1
+        known = part.filter(pl.col("reach").is_finite())
+        bounds = int(known["is_bound"].sum())
+        measured = float(known["reach"].mean()) if len(known) else math.nan  # type: ignore[arg-type]
+        exact = closed_form_reach(FEATURES_EPSILON, num_features=int(num), **modes)
+        error = measured - exact
         rows.append(
             {
                 "features": num,
-                "closed form": _number(exact),
-                "measured": _number(measured),
-                "error": (f"{error:+.1%}", error),
-                "runs": len(part),
+                "closed form": _reach(exact, 0),
+                "measured": _reach(measured, bounds),
+                "error": (f"{error:+.2f}", error),
+                "runs": len(known),
+                "bounds": bounds,
             }
         )
     return rows
-
-
-def closed_form_reach(num_features: int, epsilon: float, num_modes: int = 4096, a: float = 1.5, b: float = 1.8) -> float:
-    """log10(2 tr t / epsilon) at the last time t where -d ln L / d ln t = epsilon, of gradient flow with eigenvalues k^-a, k <= P (D10)."""
-    import numpy as np
-
-    k = np.arange(1.0, num_modes + 1)
-    values = np.where(k <= num_features, k**-a, 0.0)
-    times = np.geomspace(1.0, 100.0 * num_features**a, 4001)
-    left = np.exp(-2.0 * np.multiply.outer(times, values)) * k**-b
-    rate = 2.0 * times * (left @ values) / left.sum(1)
-    last = np.flatnonzero(rate >= epsilon)[-1]
-    return float(np.log10(2.0 * values.sum() * times[last] / rate[last]))
 
 
 def _feature_figures(found: Courses) -> list[Drawing]:

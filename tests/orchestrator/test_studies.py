@@ -1,5 +1,6 @@
 """Studies: what they submit, the page of what there is, and findings that follow numbers which were put in."""
 
+import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,33 +10,29 @@ import numpy as np
 import polars as pl
 import pytest
 
-from orchestrator import cli, frozen_sections, study
+from orchestrator import cli, frozen_sections, reaches, study
 from orchestrator.studies import ntk_lens, spectral_reach
 from orchestrator.study import Section, Study, Table
 from workers.errors import ConfigError, UnknownName
-from workers.mode_flow import mode_flow, power_law_modes
+from workers.mode_flow import closed_form_reach, mode_flow, power_law_modes
 
 
 class Planted:
     """Results of a sweep as studies read them, from rows (axes, workload, step, scalars)."""
 
-    def __init__(self, name: str, rows: list[dict[str, Any]]) -> None:
-        self.name, self._rows = name, rows
-
-    @property
-    def axis_names(self) -> list[str]:
-        return list(self._rows[0]["axes"])
+    def __init__(self, name: str, rows: list[dict[str, Any]], settings: dict[str, Any] | None = None) -> None:
+        self.name, self.rows, self._settings = name, rows, settings or {}
 
     def scalars(self) -> pl.LazyFrame:
         found = []
-        for row in self._rows:
+        for row in self.rows:
             key = f"{row['workload']}-{row['axes']}"
             common = {"key": key, "workload": row["workload"], "status": "ok", "code": "one", "step": row["step"], **row["axes"]}
             found += [{**common, "name": name, "value": float(value)} for name, value in row["values"].items()]
         return pl.DataFrame(found, infer_schema_length=None).lazy()
 
     def tasks(self) -> pl.LazyFrame:
-        return self.scalars().select("key", "workload").unique()
+        return self.scalars().select("key", "workload", settings=pl.lit(json.dumps(self._settings))).unique()
 
 
 def jitter(*parts: object, size: float = 0.02) -> float:
@@ -209,7 +206,7 @@ def test_larger_models_that_reach_further_agree_with_the_claim_but_by_the_biased
     assert "grows by the unbiased estimator" in text
     assert "By the unbiased estimator this agrees with the paper's claim" in text
     assert "depends on the estimator" in text
-    assert "exponent 0.200" in text
+    assert "Test loss against the number of parameters falls as a power with 1024 samples (exponent 0.200" in text
     reach = {
         row["num_params"]: row["reach"][1]
         for row in section.tables[1].rows
@@ -223,27 +220,102 @@ def test_larger_models_that_reach_less_contradict_it():
     assert any("contradicts the paper's claim" in line for line in section.findings)
 
 
-def test_random_features_are_measured_against_their_closed_form():
+def test_a_loss_that_rises_with_size_is_not_told_as_falling():
+    rows = [
+        {**row, "values": {name: 1 / value if name == "test_loss" else value for name, value in row["values"].items()}}
+        for row in sizes(lambda width: width).rows
+    ]
+    section = spectral_reach.text({spectral_reach.TEXT: Planted("spectral_reach_small", rows)})
+    told = [line for line in section.findings if line.startswith("Test loss")]
+    assert "rises with 1024 samples (exponent -0.200" in told[0]
+
+
+def test_what_is_particular_to_a_size_is_no_trend():
+    """Runs of one size share what is particular to it: many seeds make no interval small. Of 100 sets without a trend few show one."""
+    found = 0
+    for draw in range(100):
+        random = np.random.default_rng(draw)
+        rows = [
+            {
+                "num_params": 10.0 ** (3 + size / 2),
+                "train_size": data,
+                "estimator": "self",
+                "epsilon": 0.1,
+                "is_bound": False,
+                "reach": reach,
+            }
+            for size in range(6)
+            for own in [random.normal(5.0, 0.1)]
+            for data in (1, 2)
+            for reach in random.normal(own, 0.05, 4)
+        ]
+        one = reaches.trend(pl.DataFrame(rows), "self", 0.1)
+        assert one is not None
+        found += one.sign != 0
+    assert found < 13
+
+
+def test_bounds_are_counted_among_runs_that_have_a_reach_and_shown_as_bounds():
+    """One run still learns at its end, the other is lost in noise: one bound of one reach."""
+    rows = sizes(lambda width: width).rows
+    late = {"width": 8, "train_size": 1024, "seed": 0}
+    kept = [row for row in rows if row["axes"] != late or row["step"] < 10 or "num_params" in row["values"]]
+    lost = {"width": 8, "train_size": 1024, "seed": 1}
+    for row in kept:
+        if row["axes"] == lost and "chi_pos" in row["values"]:
+            row["values"]["chi_pos"] = -1.0
+    section = spectral_reach.text({spectral_reach.TEXT: Planted("spectral_reach_small", kept)})
+    (row,) = (
+        row
+        for row in section.tables[1].rows
+        if (row["num_params"], row["estimator"], row["epsilon"], row["over"]) == (64, "unbiased", 0.05, "whole training")
+    )
+    assert (row["runs"], row["bounds"]) == (1, 1)
+    assert row["reach"][0].startswith("≥ ")
+    assert any("1 of 11 runs being lower bounds, 1 runs more having none" in line for line in section.findings)
+
+
+@pytest.mark.parametrize("num_modes", [4096, 20000])
+def test_random_features_are_measured_against_their_closed_form(num_modes: int):
     rows = []
     for features in (16, 64):
         rows += reach_rows({"num_features": features, "seed": 0}, features, STEPS, num_params=features)
-    section = spectral_reach.features({spectral_reach.FEATURES: Planted("features", rows)})
-    assert all(abs(row["error"][1]) < 0.05 for row in section.tables[0].rows)
-    assert [row["closed form"][1] for row in section.tables[0].rows] == pytest.approx([3.8, 4.7], rel=0.05)
+    data = {"num_modes": num_modes, "feature_exponent": 1.5, "target_exponent": 1.8}
+    section = spectral_reach.features({spectral_reach.FEATURES: Planted("features", rows, settings={"data": data})})
+    exact = [closed_form_reach(0.05, num_features=features, num_modes=num_modes) for features in (16, 64)]
+    assert [row["closed form"][1] for row in section.tables[0].rows] == exact
+    assert exact == pytest.approx([3.8, 4.7], rel=0.05)
+    assert all(abs(row["error"][1]) < 0.05 * row["closed form"][1] for row in section.tables[0].rows)
 
 
-def test_frozen_modes_that_stall_agree_with_the_claim():
+def frozen_sweep(ends: Mapping[int, Mapping[str, float]]) -> Planted:
+    """Test loss at the end by width and mode."""
     rows = []
-    for frozen, loss, growth in (("none", 1.0, 5.0), ("linearised", 2.0, 1.0), ("readout", 3.0, 1.0)):
-        axes = {"frozen": frozen, "frozen_at": 0.0, "parameterisation": "standard"}
-        for step in (1, 10, 100):
-            values = {"batch_loss": 3.0, "chi_pos": 0.1, "chi_pos_self": 0.1, "probe_chi_net": growth ** (step / 100), "probe_chi_pos": 0.1}
-            rows.append({"axes": axes, "workload": "train", "step": step, "values": values})
-        ends = {"num_params": 10, "flops_6nd": 1e6, "test_loss": loss, "train_loss": loss, "num_params_non_embedding": 5}
-        rows.append({"axes": axes, "workload": "train", "step": 101, "values": ends})
-    section = frozen_sections.frozen_modes({frozen_sections.FROZEN: Planted("frozen", rows)})
-    assert "the best of the frozen modes (linearised) ends at 2.0000" in section.findings[0]
-    assert "agrees with" in section.findings[0]
+    for width, by_mode in ends.items():
+        for frozen, loss in by_mode.items():
+            axes = {"frozen": frozen, "frozen_at": 0.0, "parameterisation": "standard", "width": width, "seed": 0}
+            for step in (1, 10, 100):
+                values = {"batch_loss": 3.0, "chi_pos": 0.1, "chi_pos_self": 0.1, "probe_chi_pos": 0.1}
+                values["probe_chi_net"] = 5.0 ** (step / 100) if frozen == "none" else 1.0
+                rows.append({"axes": axes, "workload": "train", "step": step, "values": values})
+            last = {"num_params": 10, "flops_6nd": 1e6, "test_loss": loss, "train_loss": loss, "num_params_non_embedding": 5}
+            rows.append({"axes": axes, "workload": "train", "step": 101, "values": last})
+    return Planted("frozen", rows)
+
+
+@pytest.mark.parametrize(
+    ("ends", "told"),
+    [
+        ({64: {"none": 3.0, "linearised": 3.5, "readout": 4.0}, 256: {"none": 2.0, "linearised": 2.5}}, "in 2 of 2 pairs"),
+        ({64: {"none": 3.0, "linearised": 2.5}, 256: {"none": 2.0, "linearised": 1.5}}, "in 0 of 2 pairs"),
+        ({64: {"none": 3.0, "linearised": 3.5}, 256: {"none": 2.0, "linearised": 1.5}}, "in 1 of 2 pairs"),
+    ],
+)
+def test_feature_learning_is_set_beside_the_frozen_mode_of_the_same_width(ends: Mapping[int, Mapping[str, float]], told: str):
+    section = frozen_sections.frozen_modes({frozen_sections.FROZEN: frozen_sweep(ends)})
+    assert told in section.findings[0]
+    agrees = {"in 2": "agrees with", "in 0": "contradicts", "in 1": "neither shows nor contradicts"}[told[:4]]
+    assert agrees in section.findings[0]
 
 
 def test_kernels_of_later_times_are_told_beside_the_network():
@@ -268,6 +340,7 @@ def test_an_intervention_that_reaches_further_is_named():
     assert "adam pre 2 48 reaches furthest" in section.findings[0]
     assert "sgd pre 2 48 least" in section.findings[0]
     assert "correlation of reach with test loss is -1.00" in section.findings[1]
+    assert "too few or too unlike models to tell the loss by reach" in section.findings[1]
 
 
 @pytest.mark.parametrize("make", [*ntk_lens.STUDY.sections, *spectral_reach.STUDY.sections])

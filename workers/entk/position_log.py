@@ -16,6 +16,7 @@ from workers.entk.position_windows import PositionWindow, log_windows, step_sums
 
 VALUES = ("chi_loss", "chi_net", "chi_pos", "delta_loss")
 ERRORS = tuple(f"{name}_standard_error" for name in VALUES)
+OF_BATCHES = ("chi_pos_self", "delta_loss_self", "kappa_over_units")
 PROBE_MICRO_BATCHES = 4
 PROBE_SIGNS = 2
 PROBE_EVERY = 2
@@ -79,7 +80,7 @@ class PositionLog:
             self._measure_probe(model, step, trained[1], sums)
         if step == steps[-1]:
             found, self.window = self.window.result(), PositionWindow(pool_size=self.pool_size)
-            self.rows += [(name, _middle(steps), getattr(found, name)) for name in (*VALUES, *ERRORS, "chi_pos_self", "delta_loss_self")]
+            self.rows += [(name, _middle(steps), getattr(found, name)) for name in (*VALUES, *ERRORS, *OF_BATCHES)]
             self.rows.append(("batch_loss", _middle(steps), found.mean_loss))
 
     def taken(self) -> list[tuple[str, int, float]]:

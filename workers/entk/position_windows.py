@@ -1,6 +1,7 @@
 """chi_loss, chi_net and chi_pos along a training: log-spaced windows of steps, and sums of micro-batches (D6)."""
 
 import contextlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -87,7 +88,7 @@ def step_sums(
 class WindowPosition:
     """Means over the steps of a window, weighted by units, and chi_pos as ratio of means; errors from leaving out steps, NaN for one.
 
-    `*_self`: of the gradients of whole batches, with their kappa / N.
+    `*_self`: of the gradients of whole batches; chi_pos_self exceeds chi_pos by about `kappa_over_units`, kappa / N.
     """
 
     mean_loss: float
@@ -97,6 +98,7 @@ class WindowPosition:
     delta_loss: float
     chi_pos_self: float
     delta_loss_self: float
+    kappa_over_units: float
     chi_loss_standard_error: float
     chi_net_standard_error: float
     chi_pos_standard_error: float
@@ -148,6 +150,7 @@ class PositionWindow:
         others_T = _ratios(terms_T.sum(-1, keepdim=True) - terms_T)
         errors = jackknife_variance(whole, others_T, sums_T[0]).sqrt().tolist()
         chi_loss, chi_net, chi_pos, delta_loss, chi_pos_self, delta_loss_self = whole.tolist()
+        inflation = float((sums_T[5] / sums_T[0]).sum() / sums_T[0].sum())
         return WindowPosition(
             mean_loss=float(sums_T[6].sum() / sums_T[0].sum()),
             chi_loss=chi_loss,
@@ -156,6 +159,7 @@ class PositionWindow:
             delta_loss=delta_loss,
             chi_pos_self=chi_pos_self,
             delta_loss_self=delta_loss_self,
+            kappa_over_units=inflation / (chi_loss * chi_net) if chi_loss * chi_net > 0 else math.nan,
             chi_loss_standard_error=errors[0],
             chi_net_standard_error=errors[1],
             chi_pos_standard_error=errors[2],

@@ -52,7 +52,7 @@ class KernelDynamics(Workload):
 
     def resources(self) -> Resources:
         """Two kernels, eigenvectors and their products."""
-        return Resources(memory_gib=2.0 + 8 * (10 * self.probe_size) ** 2 * 8 / 2**30)
+        return Resources(memory_gib=3.0 + 8 * (10 * self.probe_size) ** 2 * 8 / 2**30)
 
     def estimated_seconds(self) -> float:
         """From one Xeon core, with the third power of the rows."""

@@ -11,8 +11,6 @@ from workers.workload import Resources, Row, Workload, setting
 if TYPE_CHECKING:
     from workers.context import Context
 
-EPSILONS = (0.02, 0.05, 0.1)
-
 
 @dataclass(frozen=True, kw_only=True)
 class ModeFlow(Workload):
@@ -47,7 +45,7 @@ class ModeFlow(Workload):
         """Rows test_loss, chi_loss, chi_net, chi_pos, delta_loss by step; then beta, num_params and the exact `reach_<epsilon>` (D10)."""
         import numpy as np
 
-        from workers.mode_flow import mode_flow, power_law_modes
+        from workers.mode_flow import EPSILONS, mode_flow, power_law_modes
 
         steps_T = np.array(log_spaced_steps(self.num_steps, self.num_evaluations)[1:], dtype=np.float64)
         values_K, energies_K = power_law_modes(self.num_modes, self.spectrum_exponent, self.target_exponent, self.num_features)
@@ -59,8 +57,5 @@ class ModeFlow(Workload):
             yield Row(step=int(step), name="chi_net", value=flow.chi_net)
         yield Row(step=self.num_steps, name="num_params", value=self.num_features or self.num_modes)
         yield Row(step=self.num_steps, name="beta", value=(self.target_exponent - 1.0) / self.spectrum_exponent)
-        falling = flow.rate_T(steps_T)
         for epsilon in EPSILONS:
-            last = np.flatnonzero(falling >= epsilon)[-1:]
-            reach = -float(np.log10(flow.chi_pos_T[last[0]])) if len(last) and last[0] < len(steps_T) - 1 else float("nan")
-            yield Row(step=self.num_steps, name=f"reach_{epsilon}", value=reach)
+            yield Row(step=self.num_steps, name=f"reach_{epsilon}", value=flow.reach(steps_T, epsilon))
