@@ -20,13 +20,14 @@ TOLERANCE = 1e-6
 def replayed(context: "Context", train: Train, committed: "Input", step: int) -> "nn.Module":
     """The network after `step` updates, from the latest step before it whose weights and optimiser's state were kept, else from the start.
 
-    Losses on the way are compared with the rows of the training; EigensweepError where they differ by more than `TOLERANCE`.
+    Stopped on the way, it leaves a checkpoint as a training does. Losses on the way are compared with the rows of the training;
+    EigensweepError where they differ by more than `TOLERANCE`.
     """
     from workers import training
 
     run = _Run(dataclasses.replace(train, position_windows_per_decade=0), context)
-    start = nearest_state(committed, step)
-    if start:
+    start = run.restore(at_most=step) or 0
+    if not start and (start := nearest_state(committed, step)):
         run.at(start)
         training.set_state(run.module, run.optimizer, load_state(committed, start))
     rows = _losses(committed)
@@ -35,6 +36,8 @@ def replayed(context: "Context", train: Train, committed: "Input", step: int) ->
         list(run.update(done - 1))
         if done in run.evaluated:
             _compare(context, done, run, rows)
+        if done < step:
+            run.pause(done)
     return run.module.eval()
 
 

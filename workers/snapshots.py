@@ -22,6 +22,8 @@ def check_snapshot(train: Train, snapshot: str, *, replays: bool = False) -> Non
     """
     if train.logit_temperature != 1.0:
         raise ConfigError(f"train.logit_temperature must be 1 where kernels or positions are computed, got {train.logit_temperature}")
+    # the members of an ensemble are computed otherwise, by rounding, which a replay alone would not repeat
+    replays = replays and not train.ensemble
     if replays and snapshot.isdecimal() and snapshot == str(int(snapshot)) and 0 < int(snapshot) < train.num_steps:
         return
     allowed = ["init", "final", *map(str, train.snapshot_steps()[1:-1])]
@@ -90,6 +92,11 @@ def network_at(context: "Context", train: Train, step: int) -> "nn.Module":
 def seconds_to_replay(train: Train, step: int) -> float:
     """A guess of what `network_at` takes."""
     return 0.0 if step in train.snapshot_steps() else train.estimated_seconds() * step / train.num_steps
+
+
+def minutes_to_replay(train: Train, step: int) -> float:
+    """What a task that replays asks for, ten times the guess."""
+    return max(60.0, seconds_to_replay(train, step) / 60 * 10)
 
 
 def network_and_probe(

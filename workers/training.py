@@ -54,7 +54,10 @@ def update(
 
 
 def add_noise(optimizer: "Optimizer", rate: float, temperature: float, seed: int, step: int) -> None:
-    """Langevin's noise after the update number `step`: normal draws times sqrt(2 rate temperature), of a counter and a seed alone (D14)."""
+    """Langevin's noise after the update number `step`: normal draws times sqrt(2 rate temperature), of a counter and a seed alone (D14).
+
+    Weights that are not trained are drawn for and stay.
+    """
     import torch
 
     digest = hashlib.blake2b(f"eigensweep:noise:{seed}:{step}".encode(), digest_size=8).digest()
@@ -64,7 +67,9 @@ def add_noise(optimizer: "Optimizer", rate: float, temperature: float, seed: int
         for group in optimizer.param_groups:
             scale = math.sqrt(2.0 * rate * group.get("rate_factor", 1.0) * temperature)
             for weights in group["params"]:
-                weights.add_(torch.randn(weights.shape, generator=generator, dtype=weights.dtype, device=device), alpha=scale)
+                noise = torch.randn(weights.shape, generator=generator, dtype=weights.dtype, device=device)
+                if weights.requires_grad:
+                    weights.add_(noise, alpha=scale)
 
 
 @contextlib.contextmanager

@@ -176,6 +176,30 @@ def test_a_replay_that_gives_another_training_is_refused(tmp_path: Path, monkeyp
         committed(tmp_path, Gram(train=SHORT, probe_size=4, snapshot="17"))
 
 
+def test_an_interrupted_replay_goes_on_and_ends_bit_identical(tmp_path: Path):
+    workload = Gram(train=replace(SHORT, optimizer=Adam()), probe_size=4, snapshot="17")
+    whole = committed(tmp_path / "whole", workload)
+    committed(tmp_path / "cut", workload.train)
+    assert attempt(tmp_path / "cut", workload, "first", stop=StopAfter(8)).checkpoint == 8
+    assert attempt(tmp_path / "cut", workload, "last").resumed_at == 8
+    cut = taskdir.read_commit(tmp_path / "cut", task_of(workload).commit_name)
+    assert cut.rows == whole.rows
+    assert contents(tmp_path / "cut", cut) == contents(tmp_path / "whole", whole)
+
+
+def test_a_member_of_an_ensemble_is_not_replayed_as_it_was_computed_otherwise():
+    with pytest.raises(ConfigError, match="snapshot must be one of init, final, 1, 5, got '17'"):
+        Gram(train=replace(SHORT, ensemble=True), probe_size=4, snapshot="17")
+    Gram(train=replace(SHORT, ensemble=True), probe_size=4, snapshot="5")
+
+
+def test_a_long_replay_asks_for_its_time():
+    long = replace(SHORT, num_steps=10_000_000)
+    assert Gram(train=long, snapshot="9000000").resources().walltime_minutes > 500
+    assert Position(train=long, snapshot="9000000").resources().walltime_minutes > 500
+    assert Position(train=long, snapshot="final").resources().walltime_minutes == 60
+
+
 def test_a_snapshot_must_be_a_step_of_the_training():
     for name in ("0", "23", "017", "24", "-1", "half"):
         with pytest.raises(ConfigError, match="snapshot must be one of init, final, 1, 5, got .*any other step up to 22 is trained again"):

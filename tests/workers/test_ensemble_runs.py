@@ -25,6 +25,7 @@ SHORT = Train(train_size=200, test_size=100, batch_size=48, num_steps=23, num_ev
 SEEDS = [replace(SHORT, seed=seed) for seed in range(3)]
 RATES = [replace(SHORT, optimizer=Sgd(learning_rate=rate, weight_decay=decay)) for rate, decay in ((0.1, 0), (0.02, 0.1), (0.1, 0.1))]
 LANGEVIN = [replace(SHORT, seed=s, optimizer=Sgd(learning_rate=0.05, langevin_temperature=t)) for s, t in ((0, 1e-4), (0, 0), (1, 1e-3))]
+LANGEVIN.append(replace(LANGEVIN[0], seed_noise=3))
 TEMPERATURES = [replace(SHORT, logit_temperature=temperature) for temperature in (0.5, 1.0, 4.0)]
 
 

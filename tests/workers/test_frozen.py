@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from task_runs import StopAfter, attempt, committed, contents, last, scalars
 from torch.func import functional_call, jacrev
 from torch.testing import assert_close
@@ -71,6 +72,13 @@ def test_a_lazy_network_begins_at_zero_and_tends_to_the_linearised_one():
 def test_of_random_features_the_readout_alone_learns():
     module = freeze("readout", MLP.build((1, 3, 3), 4, 0))
     assert [name for name, weights in module.named_parameters() if weights.requires_grad] == ["5.weight", "5.bias"]
+
+
+def test_noise_moves_what_is_trained_alone(tmp_path: Path):
+    noisy = replace(SHORT, frozen="readout", optimizer=Sgd(langevin_temperature=0.1))
+    commit = committed(tmp_path, noisy)
+    first, final = (load_file(taskdir.payload_path(tmp_path, commit, f"snapshot-{step}.safetensors")) for step in (0, 20))
+    assert {name for name, weights in first.items() if not torch.equal(weights, final[name])} == {"5.weight", "5.bias"}
 
 
 def test_of_a_language_model_it_is_the_readout_of_the_vocabulary_unless_that_is_the_embedding():

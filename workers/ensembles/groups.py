@@ -12,8 +12,8 @@ from workers.taskdir import Task
 
 # what an ensemble of training runs can do; a setting added to Train is refused with ensemble=true until it stands here
 _OF_TRAIN = frozenset(
-    "data model optimizer train_size test_size num_steps batch_size loss seed seed_init seed_subset seed_order dtype num_evaluations "
-    "num_snapshots position_probe_size logit_temperature ensemble checkpoint_every_seconds".split()
+    "data model optimizer train_size test_size num_steps batch_size loss seed seed_init seed_subset seed_order seed_noise dtype "
+    "num_evaluations num_snapshots position_probe_size logit_temperature ensemble checkpoint_every_seconds".split()
 )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from workers.snapshots import check_probe, check_snapshot, network_and_probe, num_units, seconds_to_replay, snapshot_step
+from workers.snapshots import check_probe, check_snapshot, minutes_to_replay, network_and_probe, num_units, seconds_to_replay, snapshot_step
 from workers.workload import Resources, Row, Workload, setting
 from workers.workloads.train import Train
 
@@ -49,7 +49,8 @@ class Gram(Workload):
 
     def resources(self) -> Resources:
         """The blocks of the engine, and the kernel a few times."""
-        return Resources(memory_gib=1.0 + 2 * MEMORY_GIB + 4 * (10 * num_units(self.train, self.probe_size)) ** 2 * 8 / 2**30)
+        memory_gib = 1.0 + 2 * MEMORY_GIB + 4 * (10 * num_units(self.train, self.probe_size)) ** 2 * 8 / 2**30
+        return Resources(memory_gib=memory_gib, walltime_minutes=minutes_to_replay(self.train, self.step()))
 
     def estimated_seconds(self) -> float:
         """From one Xeon core: products of layers grow with the square of the probe set; exact tiles take a millisecond a row and output."""

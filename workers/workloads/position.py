@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from workers.losses import loss_per_unit
-from workers.snapshots import check_probe, check_snapshot, network_and_probe, seconds_to_replay, snapshot_step
+from workers.snapshots import check_probe, check_snapshot, minutes_to_replay, network_and_probe, seconds_to_replay, snapshot_step
 from workers.workload import Resources, Row, Workload, setting
 from workers.workloads.train import Train
 
@@ -46,7 +46,8 @@ class Position(Workload):
 
     def resources(self) -> Resources:
         """The data set, and a gradient for each micro-batch."""
-        return Resources(memory_gib=2.0)
+        minutes = minutes_to_replay(self.train, snapshot_step(self.train, self.snapshot))
+        return Resources(memory_gib=2.0, walltime_minutes=minutes)
 
     def estimated_seconds(self) -> float:
         """From one Xeon core: mostly the start and the data."""

@@ -53,7 +53,7 @@ class Train(Workload):
     halves_batches: ClassVar[bool] = True
     quantities: ClassVar[Mapping[str, tuple[str, ...]]] = QUANTITIES
     ensemble_axes: ClassVar[frozenset[str]] = frozenset(
-        "seed seed_init seed_subset seed_order logit_temperature optimizer.learning_rate optimizer.weight_decay "
+        "seed seed_init seed_subset seed_order seed_noise logit_temperature optimizer.learning_rate optimizer.weight_decay "
         "optimizer.langevin_temperature".split()
     )
 
@@ -69,6 +69,7 @@ class Train(Workload):
     seed_init: int | None = setting(None, low=0, help="null: from seed")
     seed_subset: int | None = setting(None, low=0, help="null: from seed")
     seed_order: int | None = setting(None, low=0, help="null: from seed")
+    seed_noise: int | None = setting(None, low=0, added=True, help="of Langevin's noise; null: from seed")
     dtype: str = setting("float32", choices=("float32", "float64"))
     num_evaluations: int = setting(8, low=2, help="log-spaced steps with rows; the first and the last always")
     num_snapshots: int = setting(2, low=2, identity=False, help="log-spaced steps with a file; the first and the last always")
@@ -151,7 +152,8 @@ class Train(Workload):
             overhead, seconds_per_sample = 5e-4, 6e-8 * width if pooling is None else 1.2e-5 * width / pooling**2
         if resources.gpus:
             overhead, seconds_per_sample = 5e-3, seconds_per_sample / 100
-        return 0.3 + self.num_steps * (overhead + self.batch_size * seconds_per_sample)
+        num_steps = self.num_steps - max(self.continue_from, default=0)
+        return 0.3 + num_steps * (overhead + self.batch_size * seconds_per_sample)
 
     def snapshot_steps(self) -> tuple[int, ...]:
         """Steps whose weights are kept."""
@@ -326,7 +328,7 @@ class _Run:
         from workers import training
 
         if temperature := getattr(self.settings.optimizer, "langevin_temperature", 0.0):
-            training.add_noise(self.optimizer, rate, temperature, role_seed(self.settings.seed, "noise"), step)
+            training.add_noise(self.optimizer, rate, temperature, role_seed(self.settings.seed, "noise", self.settings.seed_noise), step)
 
     def _freeze(self, step: int) -> None:
         """Before the update number `step`: the frozen network, where it is the first of it."""
