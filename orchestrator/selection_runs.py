@@ -31,7 +31,7 @@ def runs(results: Any) -> "pl.DataFrame":
 
     tasks = results.tasks().collect().filter(pl.col("workload") == "train_selected")
     scalars = results.scalars().collect().filter(pl.col("workload") == "train_selected").select("key", "step", "name", "value")
-    of_loss = scalars.filter(pl.col("name") == "test_loss").group_by("key").agg(value=pl.col("value").min())
+    of_loss = scalars.filter(pl.col("name") == "test_loss").group_by("key").agg(value=pl.col("value").nan_min())
     wanted = [
         scalars.filter(pl.col("name").is_in(AT_END) & (pl.col("step") == pl.col("step").max().over("key", "name"))),
         scalars.filter(pl.col("name").is_in(AT_START) & (pl.col("step") == 0)),

@@ -36,6 +36,7 @@ WORDS = {
 UNITS = {"test_loss": "test loss (nats)", "entropy_traced": "kernel entropy (nats)", "trace_traced": "kernel trace per row"}
 OBSERVABLES = ("entropy_traced", "trace_traced", "label_entropy")
 CLAIMED_OBSERVABLES = OBSERVABLES[:2]
+ONE_METHOD = "one method"
 STANDING = {"negative": "is seen", "positive": "is contradicted", "undecided": "is neither seen nor contradicted"}
 
 
@@ -45,8 +46,8 @@ STANDING = {"negative": "is seen", "positive": "is contradicted", "undecided": "
 def comparisons(frame: "pl.DataFrame", y: str) -> "pl.DataFrame":
     """Every method over the random choice in pairs of one seed: a row a kind of run, method and set size, and one over all (size null).
 
-    Columns are those of KIND, method, set_size, those of `Ratio`, verdict, and `p_holm`, adjusted for the set sizes of a method. Over all
-    sizes a seed counts once.
+    Columns are those of KIND, method, set_size, those of `Ratio`, verdict, `p_holm`, adjusted for the set sizes of a method, and
+    `decided`, the verdict where that is below 0.05 too, else undecided. Over all sizes a seed counts once.
     """
     import polars as pl
 
@@ -62,7 +63,9 @@ def comparisons(frame: "pl.DataFrame", y: str) -> "pl.DataFrame":
                 row["p_holm"] = p
             whole = _ratio_row(over_clusters(paired, SEEDS, y))
             rows += [*own, {**kind, "method": method, "set_size": None, **whole, "p_holm": whole["p_value"]}]
-    strings = dict.fromkeys((*KIND, "method", "verdict"), pl.String)
+    for row in rows:
+        row["decided"] = row["verdict"] if row["p_holm"] < 1 - CONFIDENCE else "undecided"
+    strings = dict.fromkeys((*KIND, "method", "verdict", "decided"), pl.String)
     numbers = dict.fromkeys(("value", "low", "high", "p_value", "p_holm"), pl.Float64)
     return pl.DataFrame(rows, schema={**strings, **numbers, **dict.fromkeys(("set_size", "num_pairs", "num_below"), pl.Int64)})
 
@@ -74,8 +77,9 @@ def _ratio_row(ratio: Ratio) -> dict[str, Any]:
 def correlations(frame: "pl.DataFrame", y: str = LOSS) -> "pl.DataFrame":
     """Rank correlation of each observable at initialisation with `y`, within one set size (D13), over sets; intervals resample seeds.
 
-    `scope`: "all methods" together, or "within methods", of differences from each method's mean. set_size null: over all sizes, of the
-    ranks within each. Columns are those of KIND, set_size, observable, scope, value, low, high, num_points, num_clusters, verdict.
+    `scope`: "all methods" together, which are few, or "within methods", what is left of each set beside the means of its method and of
+    its seed, which has drawn a network and a pool for all methods. set_size null: over all sizes, of the ranks within each.
+    Columns are those of KIND, set_size, observable, scope, value, low, high, num_points, num_clusters, verdict.
     """
     import polars as pl
 
@@ -101,8 +105,14 @@ def _scopes(part: "pl.DataFrame", columns: Sequence[str]) -> dict[str, "pl.DataF
     import polars as pl
 
     if part["method"].n_unique() < 2:
-        return {"one method": part}
-    own = [pl.col(name) - pl.col(name).mean().over("method", "set_size") for name in columns]
+        return {ONE_METHOD: part}
+    # a hard draw makes every set's loss larger by a factor
+    values = {name: pl.col(name) if name in ("entropy_traced", "label_entropy") else pl.col(name).log() for name in columns}
+    seeds = [name for name in SEEDS if name != "seed_init"]
+    own = [
+        (one - one.mean().over("method", "set_size") - one.mean().over(*seeds, "set_size") + one.mean().over("set_size")).alias(name)
+        for name, one in values.items()
+    ]
     return {"all methods": part, "within methods": part.with_columns(own)}
 
 
@@ -202,12 +212,13 @@ def _over_random(part: "pl.DataFrame", kind: Mapping[str, Any]) -> Drawing:
     each = [pairs(part, "method", name, REFERENCE, ["set_size", *SEEDS], LOSS).with_columns(method=pl.lit(name)) for name in others]
     dots = pl.concat(each).with_columns(value=pl.col(LOSS) / pl.col("reference"))
     own = table.filter(pl.col("method") == CLAIMED)
-    title = f"{_capital(NAMES[CLAIMED])} over random choice, {_said(kind)}: {_counted(own['verdict'].to_list())}"
+    title = f"{_capital(NAMES[CLAIMED])} over random choice, {_said(kind)}: {_counted(own['decided'].to_list())}"
     ax = intervals(
         table, x="set_size", by="method", values=METHODS, neutral=1.0, dots=dots, title=title, y_label="test loss over random's",
         logarithmic=True,
     )  # fmt: skip
-    caption = f"{_said(kind)}. Dots: pairs of one seed (same pool and initialisation). Marks: geometric means with 95 % intervals."
+    caption = f"{_said(kind)}. Dots: pairs of one seed (same pool and initialisation). "
+    caption += "Marks: geometric means with 95 % intervals; the title counts after Holm's correction."
     return Drawing(name=_file("over-random", kind), ax=ax, caption=caption)
 
 
@@ -234,7 +245,7 @@ def _related(related: "pl.DataFrame", kind: Mapping[str, Any], file: str, of: st
     ax = intervals(shown, x="set_size", by="kind", values=names, title=title, y_label="rank correlation with test loss")
     caption = (
         f"{_said(kind)}. Of kernels at initialisation and of labels: Spearman's correlation with test loss over sets of one size, as "
-        "differences from each method's mean; bars resample seeds (95 %)."
+        "what is left beside the means of their methods and seeds, or of one method; bars resample seeds (95 %)."
     )
     return Drawing(name=_file(file, kind), ax=ax, caption=caption)
 
@@ -328,25 +339,29 @@ def _loss_lines(part: "pl.DataFrame", kind: Mapping[str, Any]) -> list[str]:
 
 
 def _claim_of_loss(sizes: "pl.DataFrame", kind: Mapping[str, Any]) -> str:
-    """Whether a small set of the claimed method is better than a random one: at the smaller half of the sizes."""
+    """Whether a small set of the claimed method is better than a random one: at the smaller half of the sizes, corrected by Holm."""
     import polars as pl
 
     ordered = sizes.sort("set_size")
     small, large = ordered.head((len(ordered) + 1) // 2), ordered.tail(len(ordered) // 2)
-    lower, higher = (small.filter(pl.col("verdict") == word)["set_size"].to_list() for word in ("lower", "higher"))
-    surviving = small.filter((pl.col("verdict") == "lower") & (pl.col("p_holm") < 1 - CONFIDENCE))["set_size"].to_list()
+
+    def at(part: "pl.DataFrame", column: str, word: str) -> list[int]:
+        return list(part.filter(pl.col(column) == word)["set_size"].to_list())
+
+    lower, higher = at(small, "decided", "lower"), at(small, "decided", "higher")
     every = _list(small["set_size"].to_list())
     if higher:
         text = f"is contradicted at {_list(higher)} of the sizes {every}" + (f", though seen at {_list(lower)}" if lower else "")
     elif lower:
-        corrected = f"at {_list(surviving)}" if surviving else "at none"
-        text = f"is seen at {_list(lower)} of the sizes {every} (with Holm's correction for {len(ordered)} sizes {corrected})"
+        text = f"is seen at {_list(lower)} of the sizes {every}"
     else:
         num_lower = len(small.filter(pl.col("value") < 1.0))
         text = f"is neither seen nor contradicted: none of the sizes {every} is decided, {num_lower} of {len(small)} are lower"
-    worse = large.filter(pl.col("verdict") == "higher")["set_size"].to_list()
+    alone = [f"{word} at {_list(own)}" for word in ("lower", "higher") if (own := at(small, "verdict", word))]
+    corrected = f" (with Holm's correction for {len(ordered)} sizes; each by itself: {', '.join(alone) or 'none'})"
+    worse = at(large, "decided", "higher")
     after = f" At {_list(worse)} it is worse than {NAMES[REFERENCE]}." if worse else ""
-    return f"{_said(kind)}: the claim that {NAMES[CLAIMED]} beats {NAMES[REFERENCE]} at small set sizes {text}.{after}"
+    return f"{_said(kind)}: the claim that {NAMES[CLAIMED]} beats {NAMES[REFERENCE]} at small set sizes {text}{corrected}.{after}"
 
 
 def _observable_lines(part: "pl.DataFrame", kind: Mapping[str, Any]) -> list[str]:
@@ -356,7 +371,7 @@ def _observable_lines(part: "pl.DataFrame", kind: Mapping[str, Any]) -> list[str
     lines = []
     for name in CLAIMED_OBSERVABLES:
         own = comparisons(part, name).filter(pl.col("method") == CLAIMED)
-        verdicts = own.drop_nulls("set_size")["verdict"].to_list()
+        verdicts = own.drop_nulls("set_size")["decided"].to_list()
         if verdicts:
             larger, smaller = verdicts.count("higher"), verdicts.count("lower")
             whole = _times(own.filter(pl.col("set_size").is_null()).row(0, named=True))
@@ -368,7 +383,10 @@ def _observable_lines(part: "pl.DataFrame", kind: Mapping[str, Any]) -> list[str
 
 
 def _relation_lines(part: "pl.DataFrame", kind: Mapping[str, Any]) -> list[str]:
-    """Whether sets of more entropy or trace generalise better, by the correlation over all sizes."""
+    """Whether sets of more entropy or trace generalise better, by the correlation over all sizes.
+
+    That is claimed of sets of one method alone: methods are few, and what else differs between them is much.
+    """
     import polars as pl
 
     table, lines = correlations(part), []
@@ -377,12 +395,9 @@ def _relation_lines(part: "pl.DataFrame", kind: Mapping[str, Any]) -> list[str]:
             own = table.filter((pl.col("observable") == name) & (pl.col("scope") == scope))
             each = "; ".join(f"{row['set_size']}: {_correlated(row)}" for row in own.filter(pl.col("set_size") > 0).rows(named=True))
             whole = own.filter(pl.col("set_size").is_null()).row(0, named=True)
-            standing = {"negative": "is seen", "positive": "is contradicted", "undecided": "is neither seen nor contradicted"}[
-                whole["verdict"]
-            ]
             if math.isnan(whole["value"]):
                 continue
-            claim = f" That sets of more {WORDS[name]} generalise better {standing}."
+            claim = f" That sets of more {WORDS[name]} generalise better {STANDING[whole['verdict']]}." if scope == ONE_METHOD else ""
             lines.append(
                 f"{_said(kind)}, {scope}: rank correlation of {WORDS[name]} with test loss within one set size: {_correlated(whole)} over "
                 f"{whole['num_points']} sets; by set size {each}.{claim}"
