@@ -21,10 +21,11 @@ FEWEST_WIDE = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """ln change = intercept + slope ln width; NaN with fewer than two widths."""
+    """ln change = intercept + slope ln width; NaN with fewer than two widths. `error`: of the slope, from those of the widths' means."""
 
     slope: float
     intercept: float
+    error: float
 
     def at(self, width: float) -> float:
         """The change there."""
@@ -34,7 +35,7 @@ class Line:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CriticalWidth:
     """`width`: the largest whose change deviates from the law of all wider ones by more than 2 standard errors, as does the next narrower
-    one, and all narrower ones to the same side; NaN: none does.
+    one, and no narrower one clearly to the other side; NaN: none does.
 
     `deviation` is ln(change / law) there. `wide`, `narrow`: power laws of the widths above, and up to it. `is_bound`: fewer than three
     widths on one side, so that it is only a bound: an upper one where no width deviates.
@@ -46,12 +47,17 @@ class CriticalWidth:
     narrow: Line
     is_bound: bool
 
+    @property
+    def is_tested(self) -> bool:
+        """Whether there are standard errors to compare a deviation with: some width has more than one seed."""
+        return not math.isnan(self.wide.error)
+
 
 def critical_width(changes: Mapping[int, Sequence[float]], num_errors: float = 2.0) -> CriticalWidth:
     """Of relative kernel changes by width, one for each seed, at matched training loss. ConfigError for fewer than four widths.
 
     From the widest down, each width is compared with the line of those above it (at least three); the standard error is that of its own
-    seeds and of the line's value there.
+    seeds (pooled over the widths where it has fewer than three) and of the line's value there.
     """
     import numpy as np
 
@@ -66,17 +72,18 @@ def critical_width(changes: Mapping[int, Sequence[float]], num_errors: float = 2
         values, errors = zip(*(_predicted(x_W[at + 1 :], y_W[at + 1 :], error_W[at + 1 :], x) for x in x_W[: at + 1]))
         deviations = y_W[: at + 1] - np.array(values)
         clear = np.abs(deviations) > num_errors * np.hypot(errors, error_W[: at + 1])
-        if clear[-2:].all() and abs(np.sign(deviations).sum()) == len(deviations):
+        side = math.copysign(1.0, float(deviations[-1]))
+        if clear[-2:].all() and not (clear & (deviations * side < 0)).any():
             narrow = slice(0, at + 1)
             return CriticalWidth(
                 width=float(widths[at]),
                 deviation=float(deviations[-1]),
-                wide=_line(x_W[at + 1 :], y_W[at + 1 :]),
-                narrow=_line(x_W[narrow], y_W[narrow]),
+                wide=_line(x_W[at + 1 :], y_W[at + 1 :], error_W[at + 1 :]),
+                narrow=_line(x_W[narrow], y_W[narrow], error_W[narrow]),
                 is_bound=at + 1 < FEWEST_WIDE,
             )
-    nothing = Line(slope=math.nan, intercept=math.nan)
-    return CriticalWidth(width=math.nan, deviation=math.nan, wide=_line(x_W, y_W), narrow=nothing, is_bound=True)
+    nothing = Line(slope=math.nan, intercept=math.nan, error=math.nan)
+    return CriticalWidth(width=math.nan, deviation=math.nan, wide=_line(x_W, y_W, error_W), narrow=nothing, is_bound=True)
 
 
 def at_loss(losses: Sequence[float], values: Sequence[float], target: float) -> float:
@@ -90,12 +97,12 @@ def at_loss(losses: Sequence[float], values: Sequence[float], target: float) -> 
 
 
 def _errors(logs: Sequence["Array"]) -> "Array":
-    """Standard errors of the means; the pooled deviation where a width has one seed."""
+    """Standard errors of the means: each from its own seeds, or from the pooled deviation where a width has fewer than three."""
     import numpy as np
 
     freedom = sum(len(values) - 1 for values in logs)
     pooled = math.sqrt(sum(float(((values - values.mean()) ** 2).sum()) for values in logs) / freedom) if freedom else math.nan
-    return np.array([pooled / math.sqrt(len(values)) for values in logs])
+    return np.array([(values.std(ddof=1) if len(values) >= 3 else pooled) / math.sqrt(len(values)) for values in logs])
 
 
 def _predicted(x_W: "Array", y_W: "Array", error_W: "Array", x: float) -> tuple[float, float]:
@@ -107,10 +114,12 @@ def _predicted(x_W: "Array", y_W: "Array", error_W: "Array", x: float) -> tuple[
     return float(weights_W @ y_W), float(np.sqrt((weights_W**2) @ (error_W**2)))
 
 
-def _line(x_W: "Array", y_W: "Array") -> Line:
+def _line(x_W: "Array", y_W: "Array", error_W: "Array") -> Line:
     import numpy as np
 
     if len(x_W) < 2:
-        return Line(slope=math.nan, intercept=math.nan)
+        return Line(slope=math.nan, intercept=math.nan, error=math.nan)
     slope, intercept = np.polyfit(x_W, y_W, 1)
-    return Line(slope=float(slope), intercept=float(intercept))
+    centred = x_W - x_W.mean()
+    error = float(np.sqrt(centred**2 @ error_W**2)) / float(centred @ centred)
+    return Line(slope=float(slope), intercept=float(intercept), error=error)

@@ -52,6 +52,55 @@ class Correlation:
         return "negative" if self.high < 0.0 else "positive" if self.low > 0.0 else "undecided"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A number with its standard error, of so many degrees of freedom; NaN where the error is not known."""
+
+    value: float
+    error: float
+    freedom: float
+
+    @property
+    def p_value(self) -> float:
+        """Student's test, on two sides, of whether it is 0; NaN where the error is not known."""
+        from scipy import stats
+
+        if not self.error > 0:
+            return math.nan if math.isnan(self.error) else float(self.value == 0)
+        return float(2 * stats.t.sf(abs(self.value) / self.error, self.freedom))
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Student's, of CONFIDENCE."""
+        half = _student(self.freedom) * self.error
+        return self.value - half, self.value + half
+
+    def minus(self, other: "Estimate") -> "Estimate":
+        """The difference of two independent ones, with Welch's degrees of freedom."""
+        first, second = self.error**2, other.error**2
+        spread = first**2 / self.freedom + second**2 / other.freedom
+        freedom = (first + second) ** 2 / spread if spread else self.freedom + other.freedom
+        return Estimate(value=self.value - other.value, error=math.sqrt(first + second), freedom=freedom)
+
+    def equality(self, margin: float) -> str:
+        """Of a difference: `equal` where its interval lies within +-margin, `different` where it leaves 0 out, else `undecided`."""
+        low, high = self.interval
+        if -margin <= low and high <= margin:
+            return "equal"
+        return "different" if low > 0 or high < 0 else "undecided"
+
+
+def estimate_of(value: float, low: float, high: float, freedom: float) -> Estimate:
+    """From Student's interval of CONFIDENCE."""
+    return Estimate(value=value, error=(high - low) / 2 / _student(freedom), freedom=freedom)
+
+
+def _student(freedom: float) -> float:
+    from scipy import stats
+
+    return float(stats.t.ppf(0.5 + CONFIDENCE / 2, freedom))
+
+
 def ratio_of(values_N: "Array", references_N: "Array") -> Ratio:
     """Positive values (N,) over their references, by logarithms: Student's interval of the mean, and Wilcoxon's signed rank test.
 

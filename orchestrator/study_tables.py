@@ -71,11 +71,6 @@ def sign(one: "Parameter") -> int:
     return 1 if one.low > 0 else -1 if one.high < 0 else 0
 
 
-def overlap(one: "Parameter", other: "Parameter") -> bool:
-    """Whether two intervals share a value."""
-    return bool(one.low <= other.high and other.low <= one.high)
-
-
 def exponent_rows(fits: Mapping[str, Mapping[str, "Fit"]], heading: str) -> list[dict[str, Any]]:
     """A row a value of the column, a column an observable: exponents with their intervals."""
     values = sorted({value for found in fits.values() for value in found})

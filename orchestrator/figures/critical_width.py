@@ -52,7 +52,9 @@ def _line(ax: Any, line: "Line", low: float, high: float, colour: str, kind: str
 
 def _finding(found: Mapping[str, "CriticalWidth"]) -> str:
     words = [
-        f"{label} {'at most ' if one.is_bound else ''}{one.width:.0f}" if one.width == one.width else f"{label} none"
+        f"{label} {'at most ' if one.is_bound else ''}{one.width:.0f}"
+        if one.width == one.width
+        else f"{label} {'none' if one.is_tested else 'not tested'}"
         for label, one in found.items()
     ]
     return f"Critical width: {', '.join(words)}" if words else "Kernel change against width"

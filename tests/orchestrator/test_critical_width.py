@@ -48,6 +48,46 @@ def test_noise_hides_a_small_deviation():
     assert math.isnan(critical_width(few).width) or critical_width(few).width < 32
 
 
+def stepped(spread: dict[int, float]) -> dict[int, list[float]]:
+    """A power law whose widths up to 64 lie 10 % below it; five seeds with a spread of 0.5 %, or as given."""
+    found = {}
+    for at, width in enumerate(WIDTHS):
+        noise = np.random.default_rng(at).standard_normal(5)
+        noise = (noise - noise.mean()) / noise.std(ddof=1)
+        # seeds' means are 0.7 of their error away, to one side and the other: wide spread puts that of 8 above the law
+        noise += 0.7 * (-1) ** at / 5**0.5
+        level = width**-0.5 * (0.9 if width <= 64 else 1.0)
+        found[width] = (level * np.exp(spread.get(width, 0.005) * noise)).tolist()
+    return found
+
+
+@pytest.mark.parametrize("spread", [{}, {8: 0.5, 16: 0.5}])
+def test_the_spread_of_the_narrowest_networks_does_not_hide_a_deviation_of_wider_ones(spread: dict[int, float]):
+    assert critical_width(stepped(spread)).width == 64
+
+
+def test_one_seed_cannot_be_tested():
+    found = critical_width({width: values[:1] for width, values in stepped({}).items()})
+    assert math.isnan(found.width)
+    assert not found.is_tested
+    assert critical_width(changes(1.0, noise=0.05), num_errors=4.0).is_tested
+    # of two seeds at some widths all have a pooled error
+    some = {width: values[: 1 + (width > 64)] for width, values in stepped({}).items()}
+    assert critical_width(some).is_tested
+
+
+def test_the_error_of_a_slope_is_its_spread_over_draws_of_the_seeds():
+    found, slopes = [], []
+    for draw in range(200):
+        noise = np.random.default_rng(draw).standard_normal((len(WIDTHS), 5))
+        line = critical_width(
+            {width: (width**-0.5 * np.exp(0.1 * noise[at])).tolist() for at, width in enumerate(WIDTHS)}, num_errors=99.0
+        ).wide
+        found.append(line.error)
+        slopes.append(line.slope)
+    assert np.mean(found) == pytest.approx(np.std(slopes), rel=0.15)
+
+
 def test_too_few_widths_are_refused():
     with pytest.raises(ConfigError, match="needs at least 4 widths, got 8, 16, 32"):
         critical_width({8: [1.0], 16: [1.0], 32: [1.0]})

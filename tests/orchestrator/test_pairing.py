@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from scipy import stats
 
-from orchestrator.pairing import correlation, holm, over_clusters, pairs, ratio_of, spearman
+from orchestrator.pairing import Estimate, correlation, estimate_of, holm, over_clusters, pairs, ratio_of, spearman
 
 RANDOM = np.random.default_rng(1)
 
@@ -38,6 +38,30 @@ def test_equal_runs_are_no_evidence_and_one_pair_has_no_interval():
     assert one.value == 0.5
     assert math.isnan(one.low)
     assert one.verdict == "undecided"
+
+
+def test_a_difference_of_two_estimates_is_that_of_welch():
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(1.0, 0.3, 5), rng.normal(0.5, 0.1, 4)
+    made = [Estimate(value=one.mean(), error=one.std(ddof=1) / math.sqrt(len(one)), freedom=len(one) - 1) for one in (first, second)]
+    truth = stats.ttest_ind(first, second, equal_var=False)
+    difference = made[0].minus(made[1])
+    assert difference.p_value == pytest.approx(truth.pvalue)
+    assert difference.interval == pytest.approx(tuple(truth.confidence_interval()))
+    assert estimate_of(difference.value, *difference.interval, difference.freedom).error == pytest.approx(difference.error)
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "word"),
+    [(0.01, 0.01, "equal"), (0.15, 0.01, "different"), (0.01, 0.1, "undecided"), (0.04, 0.01, "different"), (0.0, math.nan, "undecided")],
+)
+def test_exponents_are_equal_only_where_the_whole_interval_lies_within_the_margin(value: float, error: float, word: str):
+    assert Estimate(value=value, error=error, freedom=10).equality(0.05) == word
+
+
+def test_what_has_no_error_is_told_from_zero_and_an_unknown_error_tells_nothing():
+    assert [Estimate(value=value, error=0.0, freedom=2).p_value for value in (0.0, 0.1)] == [1.0, 0.0]
+    assert math.isnan(Estimate(value=1.0, error=math.nan, freedom=2).p_value)
 
 
 def test_holm_rejects_step_by_step():
