@@ -320,7 +320,8 @@ class Job:
             event |= {"class": "interrupted", "message": f"an ensemble of {len(unit.unit)} was too large for its memory; it goes on alone"}
             self.agenda.part(order.index)
         outcome = event["class"]
-        self._record_end(order, event, {name: value / len(unit.unit) for name, value in self.seating.share(seat).items()})
+        share = {name: value / len(unit.unit) for name, value in self.seating.share(seat).items()}
+        self._record_end(order, event | ({"members": len(unit.unit)} if unit.mates else {}), share)
         self.has_progressed |= order.progressed or outcome in ("completed", "diverged")
         if outcome in ("completed", "diverged") and self.timetable.learn(order.task, event["seconds"]):
             self.agenda.bring_back()

@@ -167,6 +167,12 @@ def test_a_failure_of_the_ensemble_is_one_of_all_that_are_not_done(tmp_path):
     assert "train_size must be at most 1438" in ended[2].message
 
 
+def test_members_share_the_time_of_their_ensemble_and_each_attempt_lasts_all_of_it(tmp_path):
+    ended = together(tmp_path, SEEDS)
+    for commit, end in zip(commits(tmp_path, SEEDS), ended, strict=True):
+        assert 0 < commit.seconds <= end.seconds / 3
+
+
 def test_a_run_alone_is_computed_as_a_member_is(tmp_path):
     assert attempt(tmp_path, SEEDS[0]).outcome == "completed"
     together(tmp_path / "other", SEEDS[:1])

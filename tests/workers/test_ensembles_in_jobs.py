@@ -59,6 +59,7 @@ def test_tasks_that_may_go_together_fill_all_slots_and_each_has_an_attempt_of_it
     assert {event["class"] for event in ends} == {"completed"}
     shares = {number: batch.end(number)["cpus"] for number in range(9)}
     assert sum(shares[number] for number in range(7)) == pytest.approx(2.0)  # two slots, as long as they took
+    assert [batch.end(number).get("members") for number in range(9)] == [*sizes(batch, range(7)), None, None]
 
 
 @pytest.mark.parametrize("most", [1, 2])
