@@ -316,8 +316,9 @@ class Job:
 
     def _close(self, seat: Seat, unit: Order, order: Order, event: dict[str, Any]) -> None:
         """Record an end of one of a `unit`, and decide what it means for the tasks that are left."""
-        if unit.mates and event["class"] in ("host_oom", "cuda_oom"):
-            event |= {"class": "interrupted", "message": f"an ensemble of {len(unit.unit)} was too large for its memory; it goes on alone"}
+        if unit.mates and event["class"] in ("host_oom", "cuda_oom", "user_error"):
+            why = f"failed ({event['message']})" if event["class"] == "user_error" else "was too large for its memory"
+            event |= {"class": "interrupted", "message": f"an ensemble of {len(unit.unit)} {why}; it goes on alone"}
             self.agenda.part(order.index)
         outcome = event["class"]
         share = {name: value / len(unit.unit) for name, value in self.seating.share(seat).items()}

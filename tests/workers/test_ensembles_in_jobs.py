@@ -119,9 +119,13 @@ def test_a_member_that_diverges_is_the_only_one(root):
     assert [batch.outcomes()[key(number)] for number in range(3)] == ["completed", "diverged", "completed"]
 
 
-def test_an_error_is_one_of_each_member(root):
-    batch = Batch.write(root, [choir(number, "fail") for number in range(2)], slots=1).run()
-    assert [batch.end(number)["error"]["type"] for number in range(2)] == ["KeyError", "KeyError"]
+def test_an_error_of_one_member_sends_each_on_alone_and_fails_that_one(root):
+    batch = Batch.write(root, [choir(number, "fail") for number in range(4)], slots=1).run()
+    assert [batch.outcomes()[key(number)] for number in range(4)] == ["completed", "user_error", "completed", "completed"]
+    assert sizes(batch, (0, 2, 3)) == [1, 1, 1]
+    ends = [event for event in batch.events() if event["event"] == "end"]
+    assert Counter(event["class"] for event in ends) == {"interrupted": 4, "user_error": 1, "completed": 3}
+    assert "an ensemble of 4 failed ('no choir'); it goes on alone" in [event["message"] for event in ends]
 
 
 def test_what_is_committed_or_dropped_or_alone_joins_nobody_and_suspects_join_suspects(root):
