@@ -39,14 +39,21 @@ def run_many(samples: "Samples", make: "Callable[[Any], list[_Run]]") -> Iterato
 
 def _common_starts(runs: "Sequence[_Run]") -> set[int]:
     """Restore every run, at the newest step of the slowest where the faster have a checkpoint of that step; the steps they begin at."""
-    steps = [run.restore() for run in runs]
-    slowest = min(-1 if step is None else step for step in steps)
-    for run, step in zip(runs, steps, strict=True):
-        run.started_at = -1 if step is None else step
+    for run in runs:
+        _restore(run)
+    slowest = min(run.started_at for run in runs)
+    for run in runs:
         if run.started_at > slowest >= 0:
-            found = run.restore(at_most=slowest)
-            run.started_at = slowest if found == slowest else run.restore() or 0
+            _restore(run, at_most=slowest)
+            if run.started_at != slowest:
+                _restore(run)
     return {run.started_at for run in runs}
+
+
+def _restore(run: "_Run", at_most: int | None = None) -> None:
+    """Where no checkpoint is found, the run keeps the state that it has: checkpoints may vanish at any time."""
+    step = run.restore(at_most)
+    run.started_at = run.started_at if step is None else step
 
 
 class _Together:
