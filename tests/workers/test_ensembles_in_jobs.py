@@ -62,6 +62,12 @@ def test_tasks_that_may_go_together_fill_all_slots_and_each_has_an_attempt_of_it
     assert [batch.end(number).get("members") for number in range(9)] == [*sizes(batch, range(7)), None, None]
 
 
+    absent = [replace(choir(number), workload="job_package.absent") for number in (1, 2)]
+    batch = Batch.write(root, [choir(0), *absent], slots=1).run()
+    assert [batch.outcomes()[key(number)] for number in range(3)] == ["completed", "never_started", "never_started"]
+    assert "job_package.absent" in batch.end(2)["message"]
+
+
 @pytest.mark.parametrize("most", [1, 2])
 def test_an_ensemble_is_no_larger_than_the_launcher_says(root, most):
     batch = Batch.write(root, [choir(number) for number in range(5)], ensemble_size=most).run()
