@@ -369,6 +369,9 @@ class Job:
             self._take_back(order)
         seat.orders.clear()
         for order in charged.left if charged is not None else ():
+            if order is not charged and order.started is None:
+                self._take_back(order)
+                continue
             event = verdicts.of_dead(self.root, self.journal.run_folder, seat, order, out_of_time=self._out_of_time)
             self.failed_starts += event["class"] == "never_started" and not seat.ready
             self._close(seat, charged or order, order, event)

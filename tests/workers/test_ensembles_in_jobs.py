@@ -62,6 +62,26 @@ def test_tasks_that_may_go_together_fill_all_slots_and_each_has_an_attempt_of_it
     assert [batch.end(number).get("members") for number in range(9)] == [*sizes(batch, range(7)), None, None]
 
 
+
+BAD_START = """
+import os, sys
+from pathlib import Path
+from workers import job
+spawn, starts = os.posix_spawn, iter(range(99))
+os.posix_spawn = lambda path, argv, *more, **how: spawn(path, argv if next(starts) else [path, "-c", "raise SystemExit(1)"], *more, **how)
+sys.exit(job.main(Path(sys.argv[1]), sys.argv[2]))
+"""
+
+
+def test_a_child_that_dies_at_its_start_costs_one_member_and_is_one_failed_start(root):
+    batch = Batch.write(root, [choir(number) for number in range(6)], slots=1, ensemble_size=4)
+    batch.command = ["-P", "-c", BAD_START]
+    batch.run()
+    assert [batch.outcomes()[key(number)] for number in range(6)] == ["never_started"] + ["completed"] * 5
+    assert batch.over == "finished"
+
+
+def test_a_workload_that_cannot_be_loaded_here_ends_its_own_tasks_alone(root):
     absent = [replace(choir(number), workload="job_package.absent") for number in (1, 2)]
     batch = Batch.write(root, [choir(0), *absent], slots=1).run()
     assert [batch.outcomes()[key(number)] for number in range(3)] == ["completed", "never_started", "never_started"]
