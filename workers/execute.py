@@ -124,7 +124,7 @@ def execute_many(
     report: Callable[[str, dict[str, Any]], None] = lambda attempt, message: None,
     nodes: tuple[str, ...] = (),
 ) -> None:
-    """Run tasks of one `ensemble_groups.group_of` at once by their workload's `run_many`, and commit each when it is done.
+    """Run tasks of one `ensembles.groups.group_of` at once by their workload's `run_many`, and commit each when it is done.
 
     `told(attempt, ended)` hears of each end as soon as it is known, `report(attempt, message)` what the task of an attempt says.
     """

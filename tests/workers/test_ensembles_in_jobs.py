@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 from collections import Counter
 from dataclasses import replace
 from functools import partial
@@ -61,6 +62,14 @@ def test_tasks_that_may_go_together_fill_all_slots_and_each_has_an_attempt_of_it
     assert sum(shares[number] for number in range(7)) == pytest.approx(2.0)  # two slots, as long as they took
     assert [batch.end(number).get("members") for number in range(9)] == [*sizes(batch, range(7)), None, None]
 
+
+def test_an_ensemble_too_large_for_one_message_is_halved(root):
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with one, other:
+        most = one.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+    batch = Batch.write(root, [choir(number, file="x" * (most // 5)) for number in range(8)], slots=1).run()
+    assert sizes(batch, range(8)) == [4] * 8
+    assert Counter(event["class"] for event in batch.events() if event["event"] == "end") == {"completed": 8}
 
 
 BAD_START = """
