@@ -10,15 +10,14 @@ from torch import Tensor  # noqa: TID253
 from workers import training
 from workers.ensembles.shared import SharedSamples, Taken
 from workers.ensembles.stacked import Ensemble, Member
-from workers.errors import Diverged, Interrupted
+from workers.errors import Diverged
 from workers.subsets import num_batches
+from workers.workloads.train import pause
 
 if TYPE_CHECKING:
     from workers.samples import Samples
     from workers.workload import Row
     from workers.workloads.train import _Run
-
-PROGRESS_SECONDS = 1.0
 
 # E runs, N samples of a batch
 
@@ -81,7 +80,7 @@ class _Together:
             self.update(step - 1)
             yield from self.look(step)
             if step < self.settings.num_steps:
-                self.pause(step)
+                pause(self, step, [run.context for run in self.runs])
         for number, run in self.numbered:
             yield from ((number, row) for row in run.sizes())
             yield number, None
@@ -152,18 +151,6 @@ class _Together:
         return list(zip((train[:, 0] / train_units).tolist(), *(test / test_units).T.tolist(), strict=True))
 
     # -- between two steps --------------------------------------------------------------------------------------------
-
-    def pause(self, step: int) -> None:
-        """Stop with checkpoints if told to, write them where they are due, report progress, all of every run."""
-        if self.context.stopping:
-            self.checkpoint(step)
-            raise Interrupted(f"stopped at step {step} after a checkpoint")
-        if time.monotonic() - self.checkpointed >= self.settings.checkpoint_every_seconds:
-            self.checkpoint(step)
-        if time.monotonic() - self.reported >= PROGRESS_SECONDS:
-            self.reported = time.monotonic()
-            for run in self.runs:
-                run.context.progress(step, self.settings.num_steps)
 
     def checkpoint(self, step: int) -> None:
         """Of each run, as it would write it alone."""
