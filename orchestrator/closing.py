@@ -38,7 +38,8 @@ def _completed(watch: Watch, token: str, workloads: Mapping[str, str]) -> Iterat
     if shape:
         for key, events in watch.batch(token).ended.items():
             if key in workloads and events[-1]["class"] in ("completed", "diverged"):
-                yield taskdir.shape_name(workloads[key], shape), events[-1]["seconds"]
+                # a member of an ensemble took its share of the time of all
+                yield taskdir.shape_name(workloads[key], shape), events[-1]["seconds"] / events[-1].get("members", 1)
 
 
 def _closing(watch: Watch, token: str) -> Event:

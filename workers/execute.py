@@ -124,7 +124,7 @@ def execute_many(
     report: Callable[[str, dict[str, Any]], None] = lambda attempt, message: None,
     nodes: tuple[str, ...] = (),
 ) -> None:
-    """Run tasks of one `ensemble_groups.group_of` at once by their workload's `run_many`, and commit each when it is done.
+    """Run tasks of one `ensembles.groups.group_of` at once by their workload's `run_many`, and commit each when it is done.
 
     `told(attempt, ended)` hears of each end as soon as it is known, `report(attempt, message)` what the task of an attempt says.
     """
@@ -134,7 +134,7 @@ def execute_many(
         context = Context(root=root, task=task, attempt=attempt, device=device, deadline=deadline, stop=stop)
         context.nodes = nodes or context.nodes
         context.report = functools.partial(_report, functools.partial(report, attempt), context)
-        attempted[number] = _Attempt(context, code, began_at, began)
+        attempted[number] = _Attempt(context, code, began_at, began, num_members=len(tasks))
     _reset_peak_memory()
     try:
         _run_together(attempted, told)
@@ -170,6 +170,7 @@ class _Attempt:
     code: str
     started: float
     begun: float
+    num_members: int = 1
 
     def run(self) -> Ended:
         workload = rebuild(self.context.task)
@@ -183,7 +184,7 @@ class _Attempt:
         return self.commit(workload, status="diverged" if message else "ok", message=message)
 
     def commit(self, workload: Workload, *, status: str, message: str) -> Ended:
-        """Link the commit into place, or find another's there and compare."""
+        """Link the commit into place, or find another's there and compare; its seconds are this member's share of the time of all."""
         context, task = self.context, self.context.task
         rows = _inline(context)
         commit = Commit(
@@ -202,7 +203,7 @@ class _Attempt:
             host=os.uname().nodename,
             device=context.device,
             started=self.started,
-            seconds=time.monotonic() - self.begun,
+            seconds=(time.monotonic() - self.begun) / self.num_members,
             peak_memory_mib=peak_memory_mib(),
             message=message,
         )

@@ -95,17 +95,12 @@ class Job:
         where = (root, body["code"], journal.run_folder, terms, selector)
         if allocation is not None and not body["request"]["gpus"]:
             allocation = replace(allocation, gpus=())  # the variable came from the shell that submitted
+        common: dict[str, Any] = dict(root=root, token=token, tasks=tasks, journal=journal, agenda=agenda, selector=selector)
         if allocation is None:
-            seating = Seating.of_machine(*where)
-            return cls(root=root, token=token, tasks=tasks, journal=journal, agenda=agenda, seating=seating, selector=selector)
+            return cls(**common, seating=Seating.of_machine(*where))
         return cls(
-            root=root,
-            token=token,
-            tasks=tasks,
-            journal=journal,
-            agenda=agenda,
+            **common,
             seating=Seating.of_allocation(*where, allocation),
-            selector=selector,
             host=allocation.node,
             allocation=allocation,
             timetable=Timetable.of_job(
@@ -297,8 +292,7 @@ class Job:
         self.journal.record({**ids, "slot": seat.number, "host": self.host, "log": log, "time": event["time"]})
 
     def _on_progress(self, seat: Seat, order: Order, event: dict[str, Any]) -> None:
-        told = {name: event[name] for name in ("done", "total", "words")}
-        self.journal.record({"event": "progress", "key": order.task.key, **told})
+        self.journal.record({"event": "progress", "key": order.task.key} | {name: event[name] for name in ("done", "total", "words")})
 
     def _on_checkpoint(self, seat: Seat, order: Order, event: dict[str, Any]) -> None:
         order.checkpoint, order.resumed_at = event["checkpoint"], event["resumed_at"]
@@ -316,11 +310,13 @@ class Job:
 
     def _close(self, seat: Seat, unit: Order, order: Order, event: dict[str, Any]) -> None:
         """Record an end of one of a `unit`, and decide what it means for the tasks that are left."""
-        if unit.mates and event["class"] in ("host_oom", "cuda_oom"):
-            event |= {"class": "interrupted", "message": f"an ensemble of {len(unit.unit)} was too large for its memory; it goes on alone"}
+        if unit.mates and event["class"] in ("host_oom", "cuda_oom", "user_error"):
+            why = f"failed ({event['message']})" if event["class"] == "user_error" else "was too large for its memory"
+            event |= {"class": "interrupted", "message": f"an ensemble of {len(unit.unit)} {why}; it goes on alone"}
             self.agenda.part(order.index)
         outcome = event["class"]
-        self._record_end(order, event, {name: value / len(unit.unit) for name, value in self.seating.share(seat).items()})
+        share = {name: value / len(unit.unit) for name, value in self.seating.share(seat).items()}
+        self._record_end(order, event | ({"members": len(unit.unit)} if unit.mates else {}), share)
         self.has_progressed |= order.progressed or outcome in ("completed", "diverged")
         if outcome in ("completed", "diverged") and self.timetable.learn(order.task, event["seconds"]):
             self.agenda.bring_back()
@@ -367,6 +363,9 @@ class Job:
             self._take_back(order)
         seat.orders.clear()
         for order in charged.left if charged is not None else ():
+            if order is not charged and order.started is None:
+                self._take_back(order)
+                continue
             event = verdicts.of_dead(self.root, self.journal.run_folder, seat, order, out_of_time=self._out_of_time)
             self.failed_starts += event["class"] == "never_started" and not seat.ready
             self._close(seat, charged or order, order, event)
@@ -420,7 +419,7 @@ class Job:
                 seat = None if self._must_wait(task) else self.seating.seat_for(task)
                 if seat is None:
                     return
-                self._give(seat, self.agenda.pop())
+                self._give(seat, self.agenda.pop(), self.seating.terms.ensemble_size)
 
     def _begins(self, task: Task) -> bool:
         """Whether there is time for it; the first tasks of a run begin in any case, or it would come to nothing."""
@@ -438,28 +437,29 @@ class Job:
             return bool(running)
         return task.key in self.agenda.suspects and not running <= self.agenda.suspects
 
-    def _give(self, seat: Seat, index: int) -> None:
-        mates = self._mates(index)
+    def _give(self, seat: Seat, index: int, most: int) -> None:
+        """Hand over a task with those that train with it, `most` in all."""
+        mates = self._mates(index, most)
         seconds = 60.0 * sum(self.tasks[one].resources.get("walltime_minutes", 60.0) for one in (index, *mates))
         order, *others = (self._order(seat, one, seconds) for one in (index, *mates))
         order.mates = tuple(others)
         try:
             seat.give(order)
         except OSError as error:
-            seat.orders.pop()
-            for one in order.unit:
-                self._refuse(one.index, f"its settings are too large to hand over ({error})")
+            if not mates:
+                return self._refuse(index, f"its settings are too large to hand over ({error})")
+            self._take_back(order)
+            self._give(seat, self.agenda.pop(), len(order.unit) // 2)
 
     def _order(self, seat: Seat, index: int, seconds: float) -> Order:
         attempt, limit = self._new_attempt(index), seat.shape.limit_bytes / 2**30
         self.attempts[index] += 1
         return Order(index=index, task=self.tasks[index], attempt=attempt, seconds=seconds, limit_gib=limit, first=self._is_first)
 
-    def _mates(self, index: int) -> list[int]:
+    def _mates(self, index: int, most: int) -> list[int]:
         """Tasks that train with this one as one ensemble."""
         running = [order.index for seat in self.seating.seats for unit in seat.orders for order in unit.left]
-        places, most = self.seating.num_at_once(self.tasks[index]), self.seating.terms.ensemble_size
-        return self.agenda.pop_mates(index, self.root, running, places, most)
+        return self.agenda.pop_mates(index, self.root, running, self.seating.num_at_once(self.tasks[index]), most)
 
     def _refuse(self, index: int, why: str) -> None:
         """A task that cannot begin here."""
@@ -492,9 +492,8 @@ class Job:
     def _beat(self, state: str, *, now: bool = False) -> None:
         if now or time.monotonic() >= self.beat_at:
             self.beat_at = time.monotonic() + HEARTBEAT_SECONDS
-            running = sum(1 for seat in self.seating.seats if seat.orders)
-            left, slots = self.agenda.unfinished, len(self.seating.places.held)
-            self.journal.beat(state, running=running, ended=self.num_ended, left=left, slots=slots)
+            running, slots = sum(1 for seat in self.seating.seats if seat.orders), len(self.seating.places.held)
+            self.journal.beat(state, running=running, ended=self.num_ended, left=self.agenda.unfinished, slots=slots)
 
     def _say(self, text: str) -> None:
         with contextlib.suppress(OSError):

@@ -173,10 +173,10 @@ class Seat:
     # -- tasks ----------------------------------------------------------------------------------------------------
 
     def give(self, order: Order) -> None:
-        """Hand over a task; it begins when those before it have ended."""
-        self.orders.append(order)
+        """Hand over a task; it begins when those before it have ended. OSError where it is too large for one message."""
         mates = [{"task": mate.task.to_plain(), "attempt": mate.attempt} for mate in order.mates]
         self._send({"task": order.task.to_plain(), "attempt": order.attempt, "seconds": order.seconds, "mates": mates})
+        self.orders.append(order)
 
     def ended(self, seconds: float) -> Order:
         """The running task is done; nothing that was meant for it concerns the next."""

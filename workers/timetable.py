@@ -18,7 +18,8 @@ EARLY = 0.05
 class Timetable:
     """Times on the monotonic clock; `ends` is when the scheduler ends the job, infinity where it has no end.
 
-    `slowest`: `taskdir.shape_name` -> seconds of the slowest task that was ever committed, kept up to date by `learn`.
+    `slowest`: `taskdir.shape_name` -> seconds of the slowest task that was ever committed, kept up to date by `learn`, with the time of
+    a whole ensemble for one in it.
     """
 
     ends: float = float("inf")

@@ -79,4 +79,6 @@ class Choir(Workload):
 
     @staticmethod
     def _fail(members: Any) -> None:
-        raise KeyError("no choir")
+        """Through the fault of one."""
+        if any(choir.index == 1 for choir, _ in members):
+            raise KeyError("no choir")

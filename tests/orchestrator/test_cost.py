@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from orchestrator import cost
 from orchestrator import ledger as ledgers
 from orchestrator.batches import Batch
+from orchestrator.closing import closing_entry
 from orchestrator.launchers.launcher import JobState
 from orchestrator.store import Store
 from workers import files
@@ -127,6 +129,25 @@ def test_a_local_batch_costs_its_ended_attempts_and_not_the_time_that_it_waited_
     run_of(folder, 0, 1000.0, [{"event": "start", "key": "k", "attempt": "a", "time": 1810.0}, end])
     batch = Batch(tmp_path, folder.name).refresh()
     assert cost.of_batch({"request": {}}, batch, None) == {"cpu_hours": 0.05, "gpu_hours": 0.0, "node_hours": 0.0}
+
+
+def test_a_member_of_an_ensemble_took_its_share_of_the_time_of_all(tmp_path: Path) -> None:
+    folder = tmp_path / "batches" / "w1-0123456789ab"
+    end = {"event": "end", "attempt": "a", "time": 1900.0, "seconds": 80.0, "class": "completed"}
+    events = [
+        {**end, "key": "k1", "members": 8},
+        {**end, "key": "k2", "seconds": 6.0},
+        {"event": "over", "reason": "finished", "time": 1900.0},
+    ]
+    run_of(folder, 0, 1000.0, events)
+    entry = {"sweep": "w1", "keys": ["k1", "k2"], "request": PACKED}
+    watch = SimpleNamespace(
+        ledger=SimpleNamespace(batches={folder.name: entry}, name_of=str),
+        jobs={},
+        batch=lambda token: Batch(tmp_path, token).refresh(),
+        sweep=lambda name: SimpleNamespace(keys=["k1", "k2"], workload=lambda index: "train"),
+    )
+    assert closing_entry(watch, [folder.name])["slowest"] == {TRAIN: 10.0}  # type: ignore[arg-type]
 
 
 def test_the_ledger_adds_up_what_closed_jobs_have_cost(store: Store) -> None:

@@ -10,6 +10,7 @@ from task_runs import attempt, committed, last, scalars, task_of
 
 from workers import files, taskdir
 from workers.ensembles.groups import group_of
+from workers.ensembles.runs import _common_starts
 from workers.errors import ConfigError
 from workers.execute import execute_many
 from workers.models.cnn import Cnn
@@ -166,6 +167,32 @@ def test_a_failure_of_the_ensemble_is_one_of_all_that_are_not_done(tmp_path):
     ended = together(tmp_path, wrong)
     assert {one.outcome for one in ended} == {"user_error"}
     assert "train_size must be at most 1438" in ended[2].message
+
+
+def test_members_share_the_time_of_their_ensemble_and_each_attempt_lasts_all_of_it(tmp_path):
+    ended = together(tmp_path, SEEDS)
+    for commit, end in zip(commits(tmp_path, SEEDS), ended, strict=True):
+        assert 0 < commit.seconds <= end.seconds / 3
+
+
+class Restored:
+    """A run whose checkpoints come and go: what each look for one finds."""
+
+    def __init__(self, *found):
+        self.started_at, self.found = -1, list(found)
+
+    def restore(self, at_most=None):
+        return self.found.pop(0)
+
+
+@pytest.mark.parametrize(
+    ("fast", "start"),
+    [((20, 10), 10), ((20, None, None), 20), ((20, None, 30), 30), ((20, 5, 20), 20), ((20, 5, None), 5)],
+)
+def test_a_run_goes_on_from_the_state_that_it_has_where_checkpoints_vanish(fast, start):
+    run = Restored(*fast)
+    assert _common_starts([Restored(10), run]) == {10, start}
+    assert run.started_at == start
 
 
 def test_a_run_alone_is_computed_as_a_member_is(tmp_path):

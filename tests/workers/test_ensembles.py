@@ -93,6 +93,10 @@ OTHERS = {
 }
 
 
+def test_dense_layers_that_end_in_an_activation_are_another_kind_of_network():
+    assert stages(torch.nn.Sequential(*network(Mlp(), 0), torch.nn.ReLU())) is None
+
+
 @pytest.mark.parametrize("shared", [False, True], ids=["own", "shared"])
 @pytest.mark.parametrize(("case", "fused"), [*((one, True) for one in CASES), *((one, False) for one in ("momentum", "mup", *OTHERS))])
 def test_members_learn_as_they_would_alone(case, fused, shared):

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 from collections import Counter
 from dataclasses import replace
 from functools import partial
@@ -59,6 +60,41 @@ def test_tasks_that_may_go_together_fill_all_slots_and_each_has_an_attempt_of_it
     assert {event["class"] for event in ends} == {"completed"}
     shares = {number: batch.end(number)["cpus"] for number in range(9)}
     assert sum(shares[number] for number in range(7)) == pytest.approx(2.0)  # two slots, as long as they took
+    assert [batch.end(number).get("members") for number in range(9)] == [*sizes(batch, range(7)), None, None]
+
+
+def test_an_ensemble_too_large_for_one_message_is_halved(root):
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with one, other:
+        most = one.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+    batch = Batch.write(root, [choir(number, file="x" * (most // 5)) for number in range(8)], slots=1).run()
+    assert sizes(batch, range(8)) == [4] * 8
+    assert Counter(event["class"] for event in batch.events() if event["event"] == "end") == {"completed": 8}
+
+
+BAD_START = """
+import os, sys
+from pathlib import Path
+from workers import job
+spawn, starts = os.posix_spawn, iter(range(99))
+os.posix_spawn = lambda path, argv, *more, **how: spawn(path, argv if next(starts) else [path, "-c", "raise SystemExit(1)"], *more, **how)
+sys.exit(job.main(Path(sys.argv[1]), sys.argv[2]))
+"""
+
+
+def test_a_child_that_dies_at_its_start_costs_one_member_and_is_one_failed_start(root):
+    batch = Batch.write(root, [choir(number) for number in range(6)], slots=1, ensemble_size=4)
+    batch.command = ["-P", "-c", BAD_START]
+    batch.run()
+    assert [batch.outcomes()[key(number)] for number in range(6)] == ["never_started"] + ["completed"] * 5
+    assert batch.over == "finished"
+
+
+def test_a_workload_that_cannot_be_loaded_here_ends_its_own_tasks_alone(root):
+    absent = [replace(choir(number), workload="job_package.absent") for number in (1, 2)]
+    batch = Batch.write(root, [choir(0), *absent], slots=1).run()
+    assert [batch.outcomes()[key(number)] for number in range(3)] == ["completed", "never_started", "never_started"]
+    assert "job_package.absent" in batch.end(2)["message"]
 
 
 @pytest.mark.parametrize("most", [1, 2])
@@ -118,9 +154,13 @@ def test_a_member_that_diverges_is_the_only_one(root):
     assert [batch.outcomes()[key(number)] for number in range(3)] == ["completed", "diverged", "completed"]
 
 
-def test_an_error_is_one_of_each_member(root):
-    batch = Batch.write(root, [choir(number, "fail") for number in range(2)], slots=1).run()
-    assert [batch.end(number)["error"]["type"] for number in range(2)] == ["KeyError", "KeyError"]
+def test_an_error_of_one_member_sends_each_on_alone_and_fails_that_one(root):
+    batch = Batch.write(root, [choir(number, "fail") for number in range(4)], slots=1).run()
+    assert [batch.outcomes()[key(number)] for number in range(4)] == ["completed", "user_error", "completed", "completed"]
+    assert sizes(batch, (0, 2, 3)) == [1, 1, 1]
+    ends = [event for event in batch.events() if event["event"] == "end"]
+    assert Counter(event["class"] for event in ends) == {"interrupted": 4, "user_error": 1, "completed": 3}
+    assert "an ensemble of 4 failed ('no choir'); it goes on alone" in [event["message"] for event in ends]
 
 
 def test_what_is_committed_or_dropped_or_alone_joins_nobody_and_suspects_join_suspects(root):

@@ -42,7 +42,7 @@ class Stage:
 def stages(module: nn.Module) -> tuple[Stage, ...] | None:
     """Those of a network that is dense layers and activations of flattened inputs; None: it is another kind of network."""
     children = list(module.named_children())
-    if type(module) is not nn.Sequential or not children or type(children[0][1]) is not nn.Flatten:
+    if type(module) is not nn.Sequential or not children or len(children) % 2 or type(children[0][1]) is not nn.Flatten:
         return None
     found: list[Stage] = []
     for (name, dense), (_, activation) in zip(children[1::2], [*children[2::2], ("", nn.Identity())], strict=True):

@@ -1,6 +1,7 @@
 """Which tasks train together as one ensemble: those whose settings are equal but for the axes that their workload names."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Iterable
 from typing import Any
@@ -21,12 +22,22 @@ def group_of(task: Task) -> str:
     """Tasks of one name may go together; "": it goes alone, as one does that failed before, or whose micro-batch was halved."""
     if not task.settings.get("ensemble") or task.alone or task.halvings or task.num_failed:
         return ""
-    axes: frozenset[str] = plugins.load("workloads", task.workload).ensemble_axes
+    axes = _axes(task.workload)
     if not axes:
         return ""
     shared = _without(task.settings, axes)
     # a content hash is of the data, the inputs are commits
     return json.dumps([task.workload, task.version, shared, task.content, task.inputs, task.resources, task.gpu_type], sort_keys=True)
+
+
+@functools.cache
+def _axes(workload: str) -> frozenset[str]:
+    """Settings in which members may differ; none of a workload that cannot be loaded here, of which its child says why."""
+    try:
+        axes: frozenset[str] = plugins.load("workloads", workload).ensemble_axes
+    except (Exception, SystemExit):  # whatever a user's module does must not end the job
+        axes = frozenset()
+    return axes
 
 
 def _without(settings: dict[str, Any], axes: Iterable[str], path: str = "") -> dict[str, Any]:

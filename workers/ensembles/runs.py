@@ -10,15 +10,14 @@ from torch import Tensor  # noqa: TID253
 from workers import training
 from workers.ensembles.shared import SharedSamples, Taken
 from workers.ensembles.stacked import Ensemble, Member
-from workers.errors import Diverged, Interrupted
+from workers.errors import Diverged
 from workers.subsets import num_batches
+from workers.workloads.train import pause
 
 if TYPE_CHECKING:
     from workers.samples import Samples
     from workers.workload import Row
     from workers.workloads.train import _Run
-
-PROGRESS_SECONDS = 1.0
 
 # E runs, N samples of a batch
 
@@ -39,14 +38,21 @@ def run_many(samples: "Samples", make: "Callable[[Any], list[_Run]]") -> Iterato
 
 def _common_starts(runs: "Sequence[_Run]") -> set[int]:
     """Restore every run, at the newest step of the slowest where the faster have a checkpoint of that step; the steps they begin at."""
-    steps = [run.restore() for run in runs]
-    slowest = min(-1 if step is None else step for step in steps)
-    for run, step in zip(runs, steps, strict=True):
-        run.started_at = -1 if step is None else step
+    for run in runs:
+        _restore(run)
+    slowest = min(run.started_at for run in runs)
+    for run in runs:
         if run.started_at > slowest >= 0:
-            found = run.restore(at_most=slowest)
-            run.started_at = slowest if found == slowest else run.restore() or 0
+            _restore(run, at_most=slowest)
+            if run.started_at != slowest:
+                _restore(run)
     return {run.started_at for run in runs}
+
+
+def _restore(run: "_Run", at_most: int | None = None) -> None:
+    """Where no checkpoint is found, the run keeps the state that it has: checkpoints may vanish at any time."""
+    step = run.restore(at_most)
+    run.started_at = run.started_at if step is None else step
 
 
 class _Together:
@@ -74,7 +80,7 @@ class _Together:
             self.update(step - 1)
             yield from self.look(step)
             if step < self.settings.num_steps:
-                self.pause(step)
+                pause(self, step, [run.context for run in self.runs])
         for number, run in self.numbered:
             yield from ((number, row) for row in run.sizes())
             yield number, None
@@ -145,18 +151,6 @@ class _Together:
         return list(zip((train[:, 0] / train_units).tolist(), *(test / test_units).T.tolist(), strict=True))
 
     # -- between two steps --------------------------------------------------------------------------------------------
-
-    def pause(self, step: int) -> None:
-        """Stop with checkpoints if told to, write them where they are due, report progress, all of every run."""
-        if self.context.stopping:
-            self.checkpoint(step)
-            raise Interrupted(f"stopped at step {step} after a checkpoint")
-        if time.monotonic() - self.checkpointed >= self.settings.checkpoint_every_seconds:
-            self.checkpoint(step)
-        if time.monotonic() - self.reported >= PROGRESS_SECONDS:
-            self.reported = time.monotonic()
-            for run in self.runs:
-                run.context.progress(step, self.settings.num_steps)
 
     def checkpoint(self, step: int) -> None:
         """Of each run, as it would write it alone."""

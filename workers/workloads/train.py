@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from workers.context import Context
+    from workers.ensembles.runs import _Together
     from workers.entk.position_log import PositionLog
     from workers.samples import Samples
     from workers.subsets import Indices
@@ -237,7 +238,7 @@ class Train(Workload):
             yield from run.update(step - 1)
             yield from run.look(step)
             if step < self.num_steps:
-                run.pause(step)
+                pause(run, step, [context])
         yield from run.sizes()
 
     @classmethod
@@ -428,17 +429,18 @@ class _Run:
         self.context.checkpoint(step, training.state(self.module, self.optimizer), **self._meta())
         self.checkpointed = time.monotonic()
 
-    def pause(self, step: int) -> None:
-        """Between two steps: stop with a checkpoint if told to, write one where it is due, report progress."""
-        if self.context.stopping:
-            self.checkpoint(step)
-            raise Interrupted(f"stopped at step {step} after a checkpoint")
-        if time.monotonic() - self.checkpointed >= self.settings.checkpoint_every_seconds:
-            self.checkpoint(step)
-        now = time.monotonic()
-        if now - self.reported >= PROGRESS_SECONDS:
-            self.context.progress(step, self.settings.num_steps)
-            self.reported = now
+
+def pause(run: "_Run | _Together", step: int, contexts: "Sequence[Context]") -> None:
+    """Between two steps: stop with a checkpoint if told to, write one where it is due, report progress to each of `contexts`."""
+    if run.context.stopping:
+        run.checkpoint(step)
+        raise Interrupted(f"stopped at step {step} after a checkpoint")
+    if time.monotonic() - run.checkpointed >= run.settings.checkpoint_every_seconds:
+        run.checkpoint(step)
+    if time.monotonic() - run.reported >= PROGRESS_SECONDS:
+        run.reported = time.monotonic()
+        for context in contexts:
+            context.progress(step, run.settings.num_steps)
 
 
 def snapshot_name(step: int) -> str:
