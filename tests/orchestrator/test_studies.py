@@ -156,7 +156,7 @@ def test_exponents_that_noise_does_not_tell_apart_are_not_called_equal():
 
 def test_a_sign_that_is_clear_by_itself_is_not_so_among_three_observables():
     results = lens_data({"cnn": (0.3, 0.0), "mlp": (0.3, 0.0)})
-    for row in results._rows:
+    for row in results.rows:
         if row["workload"] == "kernel_dynamics" and row["step"]:
             # three seeds' slopes of deviation 0.03 about 0.1: p = 0.029; of the other network p is far less
             noise = 0.03 if row["axes"]["model"] == "cnn" else -0.001
@@ -193,7 +193,7 @@ def test_traced_kernels_are_read_and_said_to_be_so():
 
 
 def test_traced_kernels_beside_full_ones_of_the_same_trainings_are_not_mixed_with_them():
-    full, traced = (lens_data({"cnn": (0.3, 0.4)}, suffix=suffix)._rows for suffix in ("", "_traced"))
+    full, traced = (lens_data({"cnn": (0.3, 0.4)}, suffix=suffix).rows for suffix in ("", "_traced"))
     more = [row | {"key": f"traced-{row['axes']}"} for row in traced if row["workload"] == "kernel_dynamics"]
     read = ntk_lens._read(Planted("both", full + more), ("test_loss",), ntk_lens.OBSERVABLES)
     assert read.kernel == "full kernel"
@@ -203,7 +203,7 @@ def test_traced_kernels_beside_full_ones_of_the_same_trainings_are_not_mixed_wit
 
 def test_a_training_that_diverged_is_left_out_and_counted():
     planted = lens_data({"cnn": (0.3, 0.4)})
-    planted._rows[0] |= {"status": "diverged", "values": {"test_loss": math.nan}}
+    planted.rows[0] |= {"status": "diverged", "values": {"test_loss": math.nan}}
     section = ntk_lens.data_scaling({ntk_lens.DATA: planted})
     assert section.notes == ["1 task diverged: left out"]
     assert section.tables[0].rows[0]["test_loss"][1] == pytest.approx(-0.3, abs=0.03)
@@ -268,7 +268,7 @@ def test_the_law_of_the_change_is_said_by_its_sign_and_by_what_can_be_tested(pow
 
 def test_the_error_of_the_gain_is_that_of_the_ratio():
     planted = lens_width(64)
-    for row in planted._rows:
+    for row in planted.rows:
         if row["axes"]["frozen"] == "none" and "test_loss" in row["values"]:
             row["values"]["test_loss"] *= (1.2, 1.3, 1.4, 1.5)[row["axes"]["seed"]]
     logs = np.log(np.array([1.2, 1.3, 1.4, 1.5]) / 1.1)
@@ -278,7 +278,7 @@ def test_the_error_of_the_gain_is_that_of_the_ratio():
 
 def test_trainings_that_diverged_or_have_no_kernel_before_the_loss_are_left_out_and_counted():
     planted = lens_width(64)
-    for row in planted._rows:
+    for row in planted.rows:
         axes = row["axes"]
         if (axes["width"], axes["seed"]) == (1024, 0):  # ends far above the others' loss
             row |= {"status": "diverged", "values": {name: math.nan if "loss" in name else 0.9 for name in row["values"]}}
