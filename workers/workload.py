@@ -187,6 +187,10 @@ class Data(Plugin):
             if given is not None and (field.name == "path" or field.name.endswith("_path")):
                 object.__setattr__(self, field.name, os.path.abspath(os.path.expanduser(given)))
 
+    def key_version(self) -> int:
+        """The version that enters a task's key; where numbers change for some settings alone, it rises for these alone."""
+        return self.version
+
     def files(self) -> list[Any]:
         """The files (pathlib.Path) whose content is the data set; raises ConfigError where they are absent."""
         raise NotImplementedError
