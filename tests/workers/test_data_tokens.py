@@ -106,6 +106,14 @@ def test_a_token_outside_the_vocabulary_is_refused(bins):
         Tokens(path=str(bins), sequence_length=8, vocabulary_size=10).load()
 
 
+@pytest.mark.parametrize("vocabulary_size", [None, 64])
+def test_a_negative_token_is_refused(tmp_path, vocabulary_size):
+    np.array([5, 6, -100, *range(20)], np.int32).tofile(tmp_path / "own.bin")
+    data = Tokens(path=str(tmp_path / "own.bin"), dtype="int32", sequence_length=4, vocabulary_size=vocabulary_size)
+    with pytest.raises(ConfigError, match="hold the token -100, and tokens are 0 or more; .* marks such as -100 .* check data.dtype=int32"):
+        data.load()
+
+
 def test_absent_and_wrong_token_files_are_named(tmp_path):
     with pytest.raises(ConfigError, match="data=tokens needs a path; data.path= takes a folder with train.bin and val.bin"):
         Tokens().files()

@@ -24,6 +24,7 @@ class Tokens(Data):
     """Sequences of tokens from files of whole numbers. Of 10^9 tokens only those are read that are trained or tested on.
 
     Without a `vocabulary_size` all tokens are read once for the largest; with one, the first 2^24 of each split are checked against it.
+    None may be negative.
     """
 
     path: str | None = setting(None, identity=False, help="folder with train.bin and val.bin, or one .bin or .npy file")
@@ -65,7 +66,13 @@ def _read(data: Tokens, paths: tuple[Path, ...]) -> Samples:
     train, test = splits
     samples = sequences(train, test, data.sequence_length, data.vocabulary_size or 1)
     looked_at = [split.part(0, min(split.num_tokens, NUM_CHECKED)) if data.vocabulary_size else split for split in splits]
-    found = 1 + max(split.largest() for split in looked_at)
+    ends = [token for split in looked_at for token in split.extremes()]
+    if min(ends) < 0:
+        raise ConfigError(
+            f"{', '.join(map(str, paths))} hold the token {min(ends)}, and tokens are 0 or more; save the text without marks such as "
+            f"-100 for targets that do not count, or check data.dtype={data.dtype}"
+        )
+    found = 1 + max(ends)
     if data.vocabulary_size and found > data.vocabulary_size:
         raise ConfigError(
             f"{', '.join(map(str, paths))} hold the token {found - 1}, and data.vocabulary_size={data.vocabulary_size} allows 0 to "
