@@ -114,6 +114,16 @@ def test_a_negative_token_is_refused(tmp_path, vocabulary_size):
         data.load()
 
 
+@pytest.mark.parametrize("layout", ["folder", "bin", "npy"])
+def test_the_shapes_of_token_files_are_known_before_they_are_read(bins, tmp_path, layout):
+    np.save(tmp_path / "own.npy", np.arange(77))
+    path = {"folder": bins, "bin": bins / "train.bin", "npy": tmp_path / "own.npy"}[layout]
+    data = Tokens(path=str(path), sequence_length=8)
+    samples = data.load()
+    assert data.shapes() == (samples.train_inputs.shape, samples.test_inputs.shape)
+    assert (Tokens().shapes(), Tokens(path=str(path), sequence_length=1000).shapes()) == (None, None)
+
+
 def test_absent_and_wrong_token_files_are_named(tmp_path):
     with pytest.raises(ConfigError, match="data=tokens needs a path; data.path= takes a folder with train.bin and val.bin"):
         Tokens().files()
