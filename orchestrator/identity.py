@@ -38,9 +38,9 @@ def digest(text: str) -> str:
     return base64.b32encode(hashlib.blake2b(text.encode(), digest_size=16).digest())[:26].decode().lower()
 
 
-def header(cls: type[Settings]) -> str:
-    """`name@version` of a class; a settings class that is no plug-in has no name of its own."""
-    return f"{cls.plugin_name() if issubclass(cls, Plugin) else ''}@{cls.version}"
+def header(cls: type[Settings], version: int | None = None) -> str:
+    """`name@version` of a class; a settings class that is no plug-in has no name of its own. `version`: null for the class's."""
+    return f"{cls.plugin_name() if issubclass(cls, Plugin) else ''}@{cls.version if version is None else version}"
 
 
 def join(head: str, fragments: Iterable[str]) -> str:
@@ -74,10 +74,10 @@ def fragment(field: dataclasses.Field[Any], value: Any, content: Mapping[str, st
 def value_text(value: Any, content: Mapping[str, str], path: str) -> str:
     """The canonical text of one value, of the type that its field has already given it."""
     if isinstance(value, Settings):
-        mark = f"#{content[path]}" if isinstance(value, Data) else ""
         cls: type = type(value)
+        head = f"{header(cls, value.key_version())}#{content[path]}" if isinstance(value, Data) else header(cls)
         parts = [fragment(field, getattr(value, field.name), content, f"{path}.") for field in sorted_fields(cls)]
-        return join(header(cls) + mark, parts)
+        return join(head, parts)
     if isinstance(value, tuple):
         return f"[{','.join(value_text(one, content, path) for one in value)}]"
     return value.hex() if isinstance(value, float) else json.dumps(value)

@@ -39,13 +39,16 @@ def mlp_kernel(model: Mlp, inputs_N: Tensor, inputs_M: Tensor | None = None) -> 
 
 
 def relu_expectations(covariance: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """E[relu(u) relu(v)] and E[relu'(u) relu'(v)] of normal u, v with these variances (arc-cosine kernels, Cho and Saul 2009)."""
+    """E[relu(u) relu(v)] and E[relu'(u) relu'(v)] of normal u, v with these variances (arc-cosine kernels, Cho and Saul 2009).
+
+    A unit of variance 0, as of an input of zeros, is 0 with slope 0, as torch has relu'(0).
+    """
     scale = (first * second).sqrt()
-    cosine = (covariance / scale).clamp(-1.0, 1.0)
+    # -1 of units that are always 0: no slopes
+    cosine = (covariance / scale).where(scale > 0.0, -1.0).clamp(-1.0, 1.0)
     angle = cosine.acos()
-    return scale * ((1.0 - cosine.square()).clamp(min=0.0).sqrt() + (math.pi - angle) * cosine) / (2 * math.pi), (math.pi - angle) / (
-        2 * math.pi
-    )
+    values = scale * ((1.0 - cosine.square()).clamp(min=0.0).sqrt() + (math.pi - angle) * cosine) / (2 * math.pi)
+    return values, (math.pi - angle) / (2 * math.pi)
 
 
 def erf_expectations(covariance: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:

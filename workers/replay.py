@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from workers.continuing import load_state, state_name
 from workers.errors import EigensweepError
-from workers.workloads.train import Train, _Run, snapshot_name
+from workers.workloads.train import Train, _Run, pause, snapshot_name
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,7 +37,7 @@ def replayed(context: "Context", train: Train, committed: "Input", step: int) ->
         if done in run.evaluated:
             _compare(context, done, run, rows)
         if done < step:
-            run.pause(done)
+            pause(run, done, [context])
     return run.module.eval()
 
 

@@ -17,11 +17,9 @@ if TYPE_CHECKING:
 def check_snapshot(train: Train, snapshot: str, *, replays: bool = False) -> None:
     """The snapshot must be one that the training keeps, under one name: init, final or the number of a step between.
 
-    `replays`: any step between will do, for what was not kept is trained again. Of a training whose loss has no logit temperature, which
-    residuals and loss gradients of its kernels do not know of.
+    `replays`: any step between will do, for what was not kept is trained again.
     """
-    if train.logit_temperature != 1.0:
-        raise ConfigError(f"train.logit_temperature must be 1 where kernels or positions are computed, got {train.logit_temperature}")
+    check_loss(train)
     # the members of an ensemble are computed otherwise, by rounding, which a replay alone would not repeat
     replays = replays and not train.ensemble
     if replays and snapshot.isdecimal() and snapshot == str(int(snapshot)) and 0 < int(snapshot) < train.num_steps:
@@ -33,6 +31,12 @@ def check_snapshot(train: Train, snapshot: str, *, replays: bool = False) -> Non
             "train.num_snapshots keeps more, and the first and last are called init and final"
             + (f"; any other step up to {train.num_steps - 1} is trained again" if replays else "")
         )
+
+
+def check_loss(train: Train) -> None:
+    """The loss must have no logit temperature, which residuals and loss gradients of kernels do not know of."""
+    if train.logit_temperature != 1.0:
+        raise ConfigError(f"train.logit_temperature must be 1 where kernels or positions are computed, got {train.logit_temperature}")
 
 
 def num_units(train: Train, probe_size: int) -> int:

@@ -1,5 +1,6 @@
 """What a workload declares: its settings, inputs, resources and the rows it yields. Imports nothing heavy."""
 
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -187,6 +188,10 @@ class Data(Plugin):
             if given is not None and (field.name == "path" or field.name.endswith("_path")):
                 object.__setattr__(self, field.name, os.path.abspath(os.path.expanduser(given)))
 
+    def key_version(self) -> int:
+        """The version that enters a task's key; where numbers change for some settings alone, it rises for these alone."""
+        return self.version
+
     def files(self) -> list[Any]:
         """The files (pathlib.Path) whose content is the data set; raises ConfigError where they are absent."""
         raise NotImplementedError
@@ -194,6 +199,10 @@ class Data(Plugin):
     def shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
         """Shapes (N, ...) of the inputs of the training and the test split, where they are known without reading them."""
         return None
+
+    def held_bytes(self) -> int:
+        """Bytes of the inputs that `load` keeps in memory, where `shapes` are known; none where they are read when they are taken."""
+        return sum(4 * math.prod(shape) for shape in self.shapes() or ())
 
     def load(self) -> Any:
         """Arrays of the training and the test split (see `workers/data/fashion_mnist.py`).

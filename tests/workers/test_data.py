@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from orchestrator.identity import value_text
 from workers.data import fashion_mnist
 from workers.data.digits import Digits
 from workers.data.fashion_mnist import FashionMnist
@@ -55,8 +56,16 @@ def test_a_folder_and_an_archive_of_the_same_images_are_equal(idx_folder, archiv
     assert one.train_inputs.shape == (NUM_TRAIN, 1, 4, 5)
     assert (one.train_inputs.dtype, one.train_targets.dtype) == (np.float32, np.int64)
     assert (one.input_shape, one.num_outputs) == ((1, 4, 5), 3)
-    slow = (arrays["x_test"][2, 3, 1] / 255 - fashion_mnist.MEAN) / fashion_mnist.STD
+    slow = (arrays["x_test"][2, 3, 1] - arrays["x_train"].mean()) / arrays["x_train"].std()
     assert one.test_inputs[2, 0, 3, 1] == pytest.approx(slow, rel=1e-6)
+
+
+def test_fashion_mnist_keeps_its_constants_and_its_key_and_images_at_a_path_have_another(idx_folder, arrays, monkeypatch):
+    monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", idx_folder)
+    slow = (arrays["x_test"][2, 3, 1] / 255 - fashion_mnist.MEAN) / fashion_mnist.STD
+    assert FashionMnist().load().test_inputs[2, 0, 3, 1] == pytest.approx(slow, rel=1e-6)
+    package, own = (value_text(FashionMnist(path=path), {"data": "c"}, "data") for path in (None, str(idx_folder)))
+    assert (package, own) == ("fashion_mnist@1#c()", "fashion_mnist@2#c()")
 
 
 def test_own_images_are_normalised_by_their_training_split(archive, tmp_path, arrays):

@@ -1,12 +1,13 @@
 """Images that stay bytes on the disk, and images as sequences of grey levels, against slow versions."""
 
 import tracemalloc
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from workers.data.cifar5m import Cifar5m
+from workers.data.cifar5m import Cifar5m, _head
 from workers.data.cifar10 import NAMES, Cifar10
 from workers.data.cifar100 import Cifar100
 from workers.data.digits import Digits
@@ -14,6 +15,9 @@ from workers.data.next_pixel import NextPixel
 from workers.data.npz import Npz
 from workers.errors import ConfigError
 from workers.reading.lazy import Computed, Joined, Part, Stored
+from workers.workloads.matrix_free_spectrum import MatrixFreeSpectrum
+from workers.workloads.tiled_gram import TiledGram
+from workers.workloads.train import Train
 
 
 def images_of(num: int, seed: int, *shape: int) -> np.ndarray:
@@ -119,11 +123,30 @@ def test_cifar_5m_is_its_parts_and_the_last_is_the_test_split(parts, tmp_path):
     assert samples.test_targets.tolist() == [*range(2, 8)]
 
 
+def test_the_shapes_of_cifar_5m_and_what_is_held_are_known_from_its_heads(parts, tmp_path):
+    data = Cifar5m(path=str(tmp_path))
+    assert data.shapes() == ((12, 3, 32, 32), (6, 3, 32, 32))
+    assert data.held_bytes() == parts[1]["X"].nbytes  # the compressed one
+    (tmp_path / "cifar5m_part1.npz").write_bytes(b"no zip")
+    _head.cache_clear()
+    assert (data.shapes(), Cifar5m().shapes()) == (None, None)
+
+
+@pytest.mark.parametrize("workload", [TiledGram, MatrixFreeSpectrum])
+def test_memory_for_a_kernel_does_not_grow_with_images_that_are_read_when_taken(tmp_path, workload):
+    with zipfile.ZipFile(tmp_path / "part0.npz", "w") as archive, archive.open("X.npy", "w") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (6_000_000, 32, 32, 3)})
+    few, many = (workload(train=Train(data=data)).resources().memory_gib for data in (Cifar10(), Cifar5m(path=str(tmp_path))))
+    assert few == many
+    assert NextPixel(images=Cifar10()).held_bytes() == 0 < NextPixel().held_bytes()
+
+
 def test_of_one_part_the_last_tenth_is_the_test_split(tmp_path):
     part = {"X": images_of(30, 0, 32, 32, 3), "Y": np.arange(30) % 10}
     np.savez(tmp_path / "part0.npz", **part)
     samples = Cifar5m(path=str(tmp_path)).load()
     assert (len(samples.train_inputs), len(samples.test_inputs)) == (27, 3)
+    assert Cifar5m(path=str(tmp_path)).shapes() == (samples.train_inputs.shape, samples.test_inputs.shape)
     assert samples.test_targets.tolist() == [7, 8, 9]
 
 

@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 from PIL import Image
 from task_runs import attempt
 
-from workers.data.hf_dataset import HfDataset
+from workers.data.hf_dataset import HfDataset, _pixels
 from workers.data.tokens import Tokens
 from workers.errors import ConfigError
 from workers.reading import text_data
@@ -102,6 +104,24 @@ def test_taken_tokens_are_of_a_type_that_torch_can_look_up(bins):
 def test_a_token_outside_the_vocabulary_is_refused(bins):
     with pytest.raises(ConfigError, match=r"hold the token \d+, and data.vocabulary_size=10 allows 0 to 9; .* check data.dtype=uint16"):
         Tokens(path=str(bins), sequence_length=8, vocabulary_size=10).load()
+
+
+@pytest.mark.parametrize("vocabulary_size", [None, 64])
+def test_a_negative_token_is_refused(tmp_path, vocabulary_size):
+    np.array([5, 6, -100, *range(20)], np.int32).tofile(tmp_path / "own.bin")
+    data = Tokens(path=str(tmp_path / "own.bin"), dtype="int32", sequence_length=4, vocabulary_size=vocabulary_size)
+    with pytest.raises(ConfigError, match="hold the token -100, and tokens are 0 or more; .* marks such as -100 .* check data.dtype=int32"):
+        data.load()
+
+
+@pytest.mark.parametrize("layout", ["folder", "bin", "npy"])
+def test_the_shapes_of_token_files_are_known_before_they_are_read(bins, tmp_path, layout):
+    np.save(tmp_path / "own.npy", np.arange(77))
+    path = {"folder": bins, "bin": bins / "train.bin", "npy": tmp_path / "own.npy"}[layout]
+    data = Tokens(path=str(path), sequence_length=8)
+    samples = data.load()
+    assert data.shapes() == (samples.train_inputs.shape, samples.test_inputs.shape)
+    assert (Tokens().shapes(), Tokens(path=str(path), sequence_length=1000).shapes()) == (None, None)
 
 
 def test_absent_and_wrong_token_files_are_named(tmp_path):
@@ -200,6 +220,54 @@ def test_images_with_labels_are_normalised_by_their_training_split(tmp_path):
     slow = np.moveaxis((pixels - pixels[~test].mean((0, 1, 2))) / pixels[~test].std((0, 1, 2)), -1, 1)
     np.testing.assert_allclose(samples.test_inputs[:], slow[test], rtol=1e-5, atol=1e-6)
     assert (samples.train_targets.tolist()[:4], samples.num_outputs, samples.input_shape) == ([0, 1, 2, 1], 3, (3, 4, 5))
+
+
+def pixels_of(image: Image.Image, **options: Any) -> np.ndarray:
+    image.save(file := io.BytesIO(), "PNG", **options)
+    return _pixels({"bytes": file.getvalue(), "path": None})
+
+
+def test_palettes_are_the_colours_they_name_and_other_modes_lose_nothing():
+    colours = np.random.default_rng(0).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    rgb, grey = Image.fromarray(colours), Image.fromarray(colours[..., 0])
+    indices = Image.fromarray(np.arange(20, dtype=np.uint8).reshape(4, 5), "P")
+    indices.putpalette(colours.reshape(-1, 3).tobytes())
+    for image in (rgb, rgb.convert("RGBA"), indices):
+        np.testing.assert_array_equal(pixels_of(image), np.moveaxis(colours, -1, 0))
+    for image in (grey, grey.convert("LA")):
+        np.testing.assert_array_equal(pixels_of(image), colours[None, ..., 0])
+    np.testing.assert_array_equal(pixels_of(grey.point(lambda value: 255 * (value > 99), "1")), 255 * (colours[None, ..., 0] > 99))
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "CMYK"])
+def test_images_of_other_modes_are_refused_with_those_that_are_not(mode):
+    Image.new(mode, (3, 3)).save(file := io.BytesIO(), "TIFF")
+    with pytest.raises(
+        ConfigError, match=f"must be of one of the modes L, RGB, 1, P, LA, RGBA of 8 bits, got {mode}; save it as L .grey. or"
+    ):
+        _pixels(file.getvalue())
+
+
+def test_a_png_of_16_bits_a_colour_is_refused():
+    """Which Pillow reads as one of 8."""
+    rows = b"".join(b"\0" + bytes(range(12)) for _ in range(2))
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", 2, 2, 16, 2, 0, 0, 0)), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    checked = [struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks]
+    with pytest.raises(ConfigError, match="of 8 bits, got RGB of 16 bits; save it as L"):
+        _pixels(b"\x89PNG\r\n\x1a\n" + b"".join(checked))
+
+
+def test_transparent_images_are_refused():
+    clear = Image.new("RGBA", (3, 3), (9, 9, 9, 255))
+    clear.putpixel((1, 1), (9, 9, 9, 77))
+    with pytest.raises(ConfigError, match="must be opaque, got the alpha 77 in mode RGBA; lay it on a background and save it as RGB"):
+        pixels_of(clear)
+    with pytest.raises(ConfigError, match="must be opaque, got the alpha 0 in mode P"):
+        pixels_of(Image.new("P", (3, 3)), transparency=0)
+
+
+def test_the_key_of_images_is_another_than_before_and_that_of_text_is_not():
+    assert [HfDataset(label_column=column).key_version() for column in (None, "label")] == [1, 2]
 
 
 def test_what_is_wrong_with_a_saved_data_set_is_named(stories, tmp_path):

@@ -51,6 +51,18 @@ def test_networks_tend_to_it_as_one_over_the_root_of_the_width(activation: str, 
     assert float(distances[1]) < 0.1
 
 
+@pytest.mark.parametrize("activation", ["relu", "erf"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_an_input_of_zeros_has_the_kernel_of_wide_networks(activation: str, dtype: torch.dtype):
+    model = Mlp(depth=2, width=2048, activation=activation, parameterisation="ntk")
+    zeros_N = inputs().to(dtype)
+    zeros_N[2] = 0.0
+    kernel, limit = entk.gram(model.build((1, 3, 4), 3, 0).to(dtype), zeros_N, outputs="traced"), mlp_kernel(model, zeros_N)
+    torch.testing.assert_close(kernel[2], limit[2], rtol=0.1, atol=0.0)
+    if activation == "relu":  # no unit is active: the bias of the readout alone learns
+        torch.testing.assert_close(limit[2], torch.ones(6, dtype=dtype))
+
+
 def test_without_hidden_layers_it_is_exact_and_a_cross_kernel_is_a_block():
     model = Mlp(depth=0, parameterisation="ntk")
     torch.testing.assert_close(mlp_kernel(model, inputs()), entk.gram(model.build((1, 3, 4), 2, 0).double(), inputs(), outputs="traced"))

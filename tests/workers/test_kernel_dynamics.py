@@ -97,6 +97,11 @@ def test_a_network_that_is_linearised_stays_at_its_kernel(tmp_path: Path):
     assert "linearisation_gap" not in later
 
 
+def test_a_loss_with_a_logit_temperature_is_refused_when_planned():
+    with pytest.raises(ConfigError, match="train.logit_temperature must be 1 where kernels or positions are computed, got 2.0"):
+        replace(DYNAMICS, train=replace(TRAIN, logit_temperature=2.0))
+
+
 def test_steps_without_a_snapshot_are_refused_when_planned():
     message = (
         "num_kernels=4 needs snapshots of the steps 0, 1, 5, 30, and train.num_snapshots=2 does not keep 1, 5; take train.num_snapshots=4"

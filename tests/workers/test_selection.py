@@ -1,6 +1,7 @@
 """Choosing training samples: each method against a slow and obvious one in float64."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from workers import plugins
 from workers.errors import ConfigError, Diverged
 from workers.models.mlp import Mlp
+from workers.models.wide_resnet import WideResnet
 from workers.selection import Candidates, Method, Pool, random_order
 from workers.selection_kernel import most_entropy, observed, pivoted_cholesky, traced_columns, traced_diagonal
 from workers.selection_rnd import random_network_distillation
@@ -172,6 +174,12 @@ def test_each_column_is_asked_for_once():
         return kernel[:, index_B]
 
     assert pivoted_cholesky(kernel.diagonal(), columns, 20, num_at_once=4).num_columns == len(asked) == len(set(asked))
+
+
+def test_networks_of_distillation_do_not_see_who_is_in_their_pass():
+    pool = replace(a_pool(6), inputs_N=torch.randn(6, 1, 4, 4), model=WideResnet(width=2, num_groups=1, normalisation="batch"))
+    network = Rnd()._network(pool, "target")
+    torch.testing.assert_close(network(pool.inputs_N)[:2], network(pool.inputs_N[:2]))
 
 
 def test_pivots_beyond_the_rank_of_a_kernel_are_still_different_points():

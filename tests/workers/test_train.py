@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,11 +10,16 @@ import torch
 from task_runs import StopAfter, attempt, committed, contents, last, scalars, task_of
 
 from workers import taskdir, training
+from workers.data.cifar10 import Cifar10
 from workers.data.digits import Digits
+from workers.data.fashion_mnist import FashionMnist
+from workers.data.power_law import PowerLaw
+from workers.data.tokens import Tokens
 from workers.errors import ConfigError
 from workers.execute import execute
 from workers.losses import loss_per_unit, residual
 from workers.models.cnn import Cnn
+from workers.models.llama import Llama
 from workers.models.mlp import Mlp
 from workers.models.wide_resnet import WideResnet
 from workers.optimizers.adam import Adam
@@ -229,3 +235,27 @@ def test_the_test_images_are_never_trained_on():
     train = {image.tobytes() for image in images.train_inputs}
     shared = np.mean([image.tobytes() in train for image in images.test_inputs])
     assert shared == 0.0
+
+
+def test_memory_grows_with_what_is_held_and_with_the_samples_that_are_taken(tmp_path):
+    """Beside 1.5 GiB, in whole GiB; 2.0 at least."""
+
+    def asked(**settings: Any) -> float:
+        return Train(**settings).resources().memory_gib
+
+    assert asked() == asked(data=FashionMnist(), train_size=None) == 2.0
+    # 4 bytes a pixel of 60,000 images of 3,072 are 0.69 GiB; none is held but those that are taken
+    assert asked(data=Cifar10(), train_size=None) == 3.0
+    assert asked(data=Cifar10(), train_size=None, dtype="float64") == 4.0
+    assert asked(data=Cifar10(), train_size=512) == 2.0
+    # 2^20 + 2^10 samples of 2^12 modes: 16.02 GiB as they are kept, 32.03 GiB while they are made, and 16 GiB or 512 samples of a copy
+    many = PowerLaw(num_modes=2**12, num_train=2**20, num_test=2**10)
+    assert asked(data=many, train_size=None, loss="mse") == 66.0
+    assert asked(data=many, train_size=512, test_size=512, loss="mse") == 50.0
+    for name in ("train", "val"):  # 2^28 tokens, of which none takes room on the disk
+        with (tmp_path / f"{name}.bin").open("wb") as file:
+            file.truncate(2**29)
+    tokens = Tokens(path=str(tmp_path), sequence_length=1024)
+    # 20 bytes a token: 5 GiB a split
+    assert asked(data=tokens, model=Llama(), train_size=None) == 12.0
+    assert asked(data=tokens, model=Llama(), train_size=512, test_size=512) == 2.0

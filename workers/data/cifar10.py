@@ -26,6 +26,10 @@ class Cifar10(Data):
         """(N, 3, 32, 32)."""
         return (NUM_TRAIN, *SHAPE), (NUM_TEST, *SHAPE)
 
+    def held_bytes(self) -> int:
+        """None."""
+        return 0
+
     def load(self) -> Samples:
         """Images (50000, 3, 32, 32) and (10000, 3, 32, 32), read where they are taken."""
         return read_binaries(tuple(map(local, self.files())), 1, 0)

@@ -18,9 +18,16 @@ CURE = (
 
 @dataclass(frozen=True, kw_only=True)
 class FashionMnist(Data):
-    """Fashion-MNIST from its Debian package, or from a folder of idx files or a `.npz` of the same layout (so MNIST too)."""
+    """Fashion-MNIST from its Debian package, or with a `path` other images of the same layout (so MNIST too).
 
-    path: str | None = setting(None, identity=False, help="folder or .npz; null: the Debian package dataset-fashion-mnist")
+    The package's images are normalised by the published mean and deviation, others by those of their training split.
+    """
+
+    path: str | None = setting(None, identity=False, help="folder of idx files or .npz; null: the Debian package dataset-fashion-mnist")
+
+    def key_version(self) -> int:
+        """With a path 2: before, Fashion-MNIST's mean and deviation were taken for any images."""
+        return 2 if self.path else self.version
 
     def files(self) -> list[Path]:
         """The four idx files, or the archive."""
@@ -32,4 +39,5 @@ class FashionMnist(Data):
 
     def load(self) -> Samples:
         """Images (60000, 1, 28, 28) and (10000, 1, 28, 28); kept in memory by the process."""
-        return read_images(tuple(map(local, self.files())), MEAN, STD)
+        constants = () if self.path else (MEAN, STD)
+        return read_images(tuple(map(local, self.files())), *constants)

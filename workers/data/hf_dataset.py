@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 TEST_SPLITS = ("test", "validation", "valid", "val")
+# mode of a Pillow image -> the mode in which its values are channels of 8 bits
+MODES = {"L": "L", "RGB": "RGB", "1": "L", "P": "RGB", "LA": "L", "RGBA": "RGB"}
 CURE = (
     "data.path= takes a folder that `dataset.save_to_disk(...)` wrote, a folder of train-*.parquet files as on the Hub (also in data/), "
     "or one .parquet or .arrow file; nothing is downloaded"
@@ -28,12 +30,16 @@ class HfDataset(TextData):
     """Rows of the split `train` against those of `test` or `validation`; without these, every `test_every`-th row is a test row.
 
     A row of text is a document. With a `label_column`, `column` holds images (PNG or JPEG, all of one size), normalised by their training
-    split, and what is said of tokens has no meaning.
+    split, and what is said of tokens has no meaning. Images are grey or RGB, of 8 bits: palettes become RGB, black and white grey.
     """
 
     path: str | None = setting(None, identity=False, help="folder of save_to_disk or of .parquet files, or one file")
     column: str = setting("text", help="of the texts, or of the images")
     label_column: str | None = setting(None, help="null: column is text")
+
+    def key_version(self) -> int:
+        """Of images 2: before, indices of a palette were taken for pixels, and alpha for a channel."""
+        return 2 if self.label_column else self.version
 
     def sources(self) -> list[Path]:
         """The Arrow or Parquet files, of the training split first."""
@@ -90,7 +96,10 @@ def _images(data: HfDataset) -> Samples:
 
 
 def _pixels(image: Any) -> "np.ndarray[Any, Any]":
-    """(channels, H, W) in 8 bits, from the encoded bytes of the library's image type."""
+    """(channels, H, W) in 8 bits, from the encoded bytes of the library's image type; grey (1) or RGB (3).
+
+    ConfigError for other images: of more bits, of other colours, or with transparent pixels, whose colour nobody knows.
+    """
     import io
 
     import numpy as np
@@ -99,5 +108,17 @@ def _pixels(image: Any) -> "np.ndarray[Any, Any]":
     encoded = image.get("bytes") if isinstance(image, dict) else image
     if not isinstance(encoded, bytes):
         raise ConfigError(f"an image must be stored by its bytes, as `datasets` embeds them on save, got {str(image)[:80]}")
-    pixels = np.asarray(Image.open(io.BytesIO(encoded)))
+    opened = Image.open(io.BytesIO(encoded))
+    # Pillow cuts a PNG of 16 bits a channel down to 8; its header says so
+    is_deep = opened.format == "PNG" and encoded[24] == 16
+    if opened.mode not in MODES or is_deep:
+        raise ConfigError(
+            f"an image must be of one of the modes {', '.join(MODES)} of 8 bits, got {opened.mode}{' of 16 bits' if is_deep else ''}; "
+            "save it as L (grey) or RGB, by a scale from its values to 0 .. 255 that is the same for all images"
+        )
+    if opened.has_transparency_data and (least := np.asarray(opened.convert("RGBA"))[..., 3].min()) < 255:
+        raise ConfigError(
+            f"an image must be opaque, got the alpha {least} in mode {opened.mode}; lay it on a background and save it as RGB"
+        )
+    pixels = np.asarray(opened.convert(MODES[opened.mode]))
     return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)

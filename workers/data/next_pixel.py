@@ -45,6 +45,10 @@ class NextPixel(Data):
         known = self.images.shapes()
         return known and tuple((shape[0], math.prod(self._pooled(shape[1:]))) for shape in known)  # type: ignore[return-value]
 
+    def held_bytes(self) -> int:
+        """Those of the images."""
+        return self.images.held_bytes()
+
     def load(self) -> Samples:
         """Tokens (N, T), the begin token and all pixels but the last, and as targets all pixels (N, T); made where they are taken."""
         return _made(self)

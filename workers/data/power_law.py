@@ -46,6 +46,10 @@ class PowerLaw(Data):
         seen = self.num_features or self.num_modes
         return (self.num_train, seen), (self.num_test, seen)
 
+    def held_bytes(self) -> int:
+        """While they are made: all modes in double precision, beside what is kept."""
+        return super().held_bytes() + 8 * (self.num_train + self.num_test) * self.num_modes
+
     def load(self) -> Samples:
         """Features (N, M), or (N, P), and targets (N, 1) in float32; kept in memory by the process."""
         return _made(self)

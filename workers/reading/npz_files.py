@@ -2,7 +2,7 @@
 
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from workers.errors import ConfigError
 from workers.reading.lazy import Stored
@@ -31,16 +31,30 @@ def stored_arrays(path: Path, names: tuple[str, ...]) -> "dict[str, np.ndarray[A
         raise ConfigError(f"{path} is no readable .npz archive ({error}); fetch it again") from error
 
 
-def _stored(path: Path, info: zipfile.ZipInfo) -> Stored:
-    import numpy as np
+def stored_head(path: Path, name: str) -> tuple[tuple[int, ...], bool]:
+    """The shape of an array, and whether it is compressed, without reading more; ConfigError where the archive cannot be read."""
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
+            return _head(file)[0], archive.getinfo(f"{name}.npy").compress_type != zipfile.ZIP_STORED
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise ConfigError(f"{path} is no readable .npz archive ({error}); fetch it again") from error
 
+
+def _stored(path: Path, info: zipfile.ZipInfo) -> Stored:
     with path.open("rb") as file:
         file.seek(info.header_offset)
         header = file.read(_LOCAL_HEADER)
         file.seek(int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little"), 1)
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read(file)
+        shape, fortran, dtype = _head(file)
         if dtype.hasobject or fortran:
             raise ValueError(f"{info.filename} holds Python objects, or is stored by columns")
         return Stored(path, dtype, shape, offset=file.tell())
+
+
+def _head(file: IO[bytes]) -> "tuple[tuple[int, ...], bool, np.dtype[Any]]":
+    """Shape, whether by columns, and type of the `.npy` that begins here."""
+    import numpy as np
+
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    return read(file)

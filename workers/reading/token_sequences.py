@@ -34,15 +34,16 @@ class TokenFile:
         num = (self.num_tokens - 1) // length
         return Stored(self.path, self.dtype, (num, length), offset=self.offset + first * self.dtype.itemsize)
 
-    def largest(self) -> int:
-        """The largest token, read block by block."""
+    def extremes(self) -> tuple[int, int]:
+        """The smallest and the largest token, read block by block."""
         import numpy as np
 
-        found, size = 0, self.dtype.itemsize
+        found: list[int] = []
         for start in range(0, self.num_tokens, _BLOCK):
-            num = min(_BLOCK, self.num_tokens - start)
-            found = max(found, int(np.fromfile(self.path, self.dtype, num, offset=self.offset + start * size).max()))
-        return found
+            num, offset = min(_BLOCK, self.num_tokens - start), self.offset + start * self.dtype.itemsize
+            tokens = np.fromfile(self.path, self.dtype, num, offset=offset)
+            found += [int(tokens.min()), int(tokens.max())]
+        return min(found), max(found)
 
 
 def sequences(train: TokenFile, test: TokenFile, length: int, vocabulary_size: int) -> Samples:

@@ -11,8 +11,9 @@ from workers.workload import setting
 class PivotedCholesky(Method):
     """Each point has the largest variance given those before, under the traced kernel (D1) of the production network at initialisation.
 
-    Greedy for the kernel's ln det. It is what random network distillation does in the limit of wide networks, where the mean squared error
-    of a trained predictor is that variance, up to a factor (see `workers.selection_kernel`).
+    Greedy for the kernel Theta's ln det. Random network distillation of wide networks is much alike: there the error of a predictor that is
+    trained on S has the variance 2 (K - 2 A K + A K A^T), A = Theta(x, S) Theta(S, S)^-1, with the covariance K of outputs at
+    initialisation. That is the variance here, up to a factor, where K is proportional to Theta, as for linear networks.
     """
 
     columns_at_once: int = setting(16, low=1, identity=False, help="columns of the kernel that are computed together")

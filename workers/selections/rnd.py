@@ -1,7 +1,7 @@
 """Random network distillation as a choice of training samples (arXiv 2305.00995)."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from workers.selection import Method, Pool, Selection, one_order
 from workers.workload import setting
@@ -12,7 +12,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Rnd(Method):
-    """Points where a predictor differs most from a random target; both have the production model's settings and `num_outputs` outputs."""
+    """Points where a predictor differs most from a random target; both have the production model's settings and `num_outputs` outputs.
+
+    Both are in evaluation mode, as the production network is, so that batch normalisation mixes no samples.
+    """
+
+    version: ClassVar[int] = 2
 
     num_outputs: int = setting(64, low=1, help="of target and predictor")
     threshold: float = setting(0.01, above=0, help="largest error of a learned point, as a share of the pool's mean error at first")
@@ -55,5 +60,5 @@ class Rnd(Method):
 
         digest = hashlib.blake2b(f"eigensweep:rnd:{role}:{pool.seed}".encode(), digest_size=8).digest()
         module = pool.model.build(tuple(pool.inputs_N.shape[1:]), self.num_outputs, int.from_bytes(digest, "big") >> 1)
-        found: nn.Module = module.to(pool.inputs_N.device, pool.inputs_N.dtype)
+        found: nn.Module = module.to(pool.inputs_N.device, pool.inputs_N.dtype).eval()
         return found

@@ -130,6 +130,6 @@ def num_parameters(layers: Sequence[Layer]) -> int:
     return sum((layer.fan_in + layer.bias) * layer.num_outputs for layer in layers)
 
 
-def bytes_of(shapes: Sequence[Sequence[int]], num_samples: int) -> int:
-    """Of images in single precision, training and test; and of `num_samples` of them in both precisions."""
-    return sum(4 * math.prod(shape) for shape in shapes) + (12 * num_samples * math.prod(shapes[-1][1:]) if shapes else 0)
+def bytes_of(held_bytes: int, shapes: Sequence[Sequence[int]], num_samples: int) -> int:
+    """Of the images that are held, and of `num_samples` of them in both precisions."""
+    return held_bytes + (12 * num_samples * math.prod(shapes[-1][1:]) if shapes else 0)

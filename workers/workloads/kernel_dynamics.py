@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from workers.errors import ConfigError
 from workers.models.mlp import Mlp
 from workers.schedule import log_spaced_steps
-from workers.snapshots import check_probe, network_and_probe
+from workers.snapshots import check_loss, check_probe, network_and_probe
 from workers.workload import Resources, Row, Workload, setting
 from workers.workloads.train import Train
 
@@ -28,7 +28,7 @@ class KernelDynamics(Workload):
     `relative_weight_change` since then; and `infinite_width_distance` where the kernel of infinite width is known.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     train: Train = Train()
     num_kernels: int = setting(2, low=2, help="log-spaced steps, the first and the last always; train.num_snapshots must keep them")
@@ -42,7 +42,8 @@ class KernelDynamics(Workload):
         return log_spaced_steps(self.train.num_steps, self.num_kernels)
 
     def check(self) -> None:
-        """The training must keep a snapshot of each step; no more samples than the test set has."""
+        """The training must keep a snapshot of each step, of a loss without a temperature; no more samples than the test set has."""
+        check_loss(self.train)
         check_probe(self.train, self.probe_size)
         if missing := sorted(set(self.steps()) - set(self.train.snapshot_steps())):
             raise ConfigError(

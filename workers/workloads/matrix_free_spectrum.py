@@ -110,7 +110,7 @@ class MatrixFreeSpectrum(Workload):
             num_probes=self.num_probes,
             dtype=self.dtype,
             layers=self.train.model.layers(shapes[1][1:], NUM_CLASSES) if shapes else None,
-            data_bytes=matrix_free_cost.bytes_of(shapes or (), self.probe_size),
+            data_bytes=matrix_free_cost.bytes_of(self.train.data.held_bytes(), shapes or (), self.probe_size),
         )
 
     # -- what it does ---------------------------------------------------------------------------------------------------------

@@ -142,9 +142,10 @@ class TiledGram(Workload):
         return COPIES_OF_WEIGHTS * cost.ITEM_BYTES[self.dtype] * self._num_weights() / GIB
 
     def _data_gib(self) -> float:
-        """Of the images, which each process holds in single precision."""
-        shapes = self.train.data.shapes() or ()
-        return sum(4 * math.prod(shape) for shape in shapes) / GIB
+        """Of the images that each process holds: all, or where they are read when they are taken, those of the probe set."""
+        shapes = self.train.data.shapes()
+        probe_bytes = 12 * self.probe_size * math.prod(shapes[1][1:]) if shapes else 0
+        return (self.train.data.held_bytes() or probe_bytes) / GIB
 
     def _rank_gib(self, engine_gib: float, panel_rows: int | None = None) -> float:
         rows = min(panel_rows or self.panels().panel_rows, self.num_rows())

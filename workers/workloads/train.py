@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 PROGRESS_SECONDS = 1.0
 USUAL_VOCABULARY = 1024
+OWN_GIB = 1.5  # of a training beside its data
 FROZEN = ("none", "readout", "random_features", "linearised", "lazy")
 ENSEMBLE_TOLERANCE = 1e-3
 
@@ -126,8 +127,15 @@ class Train(Workload):
             raise ConfigError(f"frozen must be none for a model with batch normalisation, got {self.frozen}; take model.normalisation=none")
 
     def resources(self) -> Resources:
-        """One core; the whole data set is held in memory."""
-        return self.adapted(Resources(memory_gib=2.0))
+        """One core; memory in whole GiB for what is held of the data set and for the samples that are taken, where it is known how many."""
+        return self.adapted(Resources(memory_gib=max(2.0, math.ceil(OWN_GIB + self._data_bytes() / 2**30))))
+
+    def _data_bytes(self) -> float:
+        shapes, sizes = self.data.shapes() or (), (self.train_size, self.test_size)
+        taken = sum(min(size or shape[0], shape[0]) * math.prod(shape[1:]) for size, shape in zip(sizes, shapes))
+        # tokens and their targets become 8 bytes from 4 at most; numbers are taken in single precision
+        each = 20 if self.model.reads_tokens else 4 if self.dtype == "float32" else 12
+        return self.data.held_bytes() + each * taken
 
     def adapted(self, resources: Resources) -> Resources:
         """Ten times the time that it is thought to take, up to 20, 40, 80 ... minutes, so that like trainings share their jobs."""
