@@ -278,9 +278,9 @@ def _checked(axis: Axis, places: Sequence[Place], axes: Sequence[Axis], points: 
 def _refuse_alike(axes: Sequence[Axis], points: Sequence[Point]) -> None:
     """ConfigError for two points that are one task, since quantities that are no settings alone tell them apart."""
     own = [i for i, axis in enumerate(axes) if not axis.is_free]
-    seen: dict[Point, Point] = {}
+    seen: dict[tuple[Any, ...], Point] = {}
     for point in points:
-        settings = tuple(point[i] for i in own)
+        settings = tuple(axes[i].values[point[i]] for i in own)
         if settings in seen:
             given = [axis for axis in axes if not axis.formula]
             one, other = (words(given, each[: len(given)]) for each in (seen[settings], point))

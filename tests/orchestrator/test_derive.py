@@ -230,6 +230,8 @@ def test_free_axes_of_a_file_are_completed():
         (["c=1", 'sweep.derive.rate="exp(c * 1000)"'], r"cannot work out 'exp\(c \* 1000\)' at c=1"),
         (["c=[1,2]", "sweep.derive.rate=c"], r"c is no setting but a quantity"),
         (["c=1,2", 'sweep.derive.rate="min(c, 1)"'], r"two points of the grid are one task: c=1, and c=2, both with rate=1.0"),
+        # the one value stands twice in its axis
+        (["c=1,2", "slope=2,2.0", "sweep.zip=[[c,slope]]", 'sweep.derive.rate="min(c, 1)"'], r"one task: c=1, slope=2.0, and c=2, slope=2.0"),
         (['sweep.derive.rate="1/slope"', 'sweep.derive.slope="2*rate"'], r"rate -> model.slope -> rate follow from each other"),
         (["sweep.derive=[1]"], r"sweep.derive must hold a setting a line"),
         (['sweep.derive.rate="__import__(1)"'], r"may hold numbers, settings, .* it holds '__import__\(1\)'"),
