@@ -99,6 +99,7 @@ class _Composition:
         self.swept: dict[str, list[Any]] = {}
         self.deleted: dict[str, Override] = {}
         self.unknown: dict[str, UnknownName] = {}
+        self.filtered: set[str] = set()
         self.first: tuple[dict[str, str], Any] | None = None
         self._sort_words()
 
@@ -263,6 +264,9 @@ class _Composition:
             raise UnknownName(f"no {word.key!r}{nearest(key, _SWEEP_KEYS)} `sweep.` has {', '.join(_SWEEP_KEYS)}")
         section = OmegaConf.to_container(cfg.get("sweep") or OmegaConf.create({}), resolve=False)
         assert isinstance(section, dict)
+        if key == "filter":
+            # lines of `derive` that the filter in the file names are none the less columns
+            self.filtered |= grid.words(str(section.get("filter") or ""))
         if key not in ("grid", "derive") or not rest:
             section[key] = None if word.delete else _fixed_value(word)
         else:
@@ -298,7 +302,7 @@ class _Composition:
             raise ConfigError(f"sweep.filter must be a text, an SQL condition such as 'width < 64', got {given!r}")
         self.axes.filter = given or ""
         rules = dict(axes_of.flat_axes(section.get("derive") or {}, where="derive"))
-        used = derive.used_names(rules, self.axes.filter if rules else "")
+        used = derive.used_names(rules, self.axes.filter if rules else "") | self.filtered
         for name, values in axes_of.flat_axes(section.get("grid") or {}):
             path = self._path(name, section, used)
             if path in self.axes.values:
@@ -328,7 +332,7 @@ class _Composition:
         except UnknownName:
             if name not in used:
                 raise
-        self.axes.free.add(name)
+        self.axes.free.add(derive.not_counted(name, self.tree))
         return name
 
     def _refuse_unknown(self, used: set[str]) -> None:
@@ -336,7 +340,7 @@ class _Composition:
         for name, error in self.unknown.items():
             if name not in used:
                 raise error
-            self.axes.free.add(name)
+            self.axes.free.add(derive.not_counted(name, self.tree))
 
     def _collect_rules(self, rules: Mapping[str, Any], section: dict[str, Any], used: set[str]) -> None:
         """Derived settings, but those that the command line gives a value or takes away."""
@@ -345,7 +349,10 @@ class _Composition:
             path = self._path(name, section, used)
             if path in self.axes.values and path not in self.swept:
                 raise ConfigError(f"{path} is both an axis and derived; keep one of the two")
-            if path not in fixed | self.swept.keys() | self.deleted.keys():
+            if path in fixed:
+                # an axis of that one value, which the filter may name like the rule's; it is set with the other fixed words
+                self.axes.values[path] = []
+            elif path not in self.swept.keys() | self.deleted.keys():
                 self.axes.rules.append(Rule(path, derive.checked_text(name, text), path in self.axes.free))
 
     def _is_fixed_choice(self, path: str) -> bool:
