@@ -153,7 +153,17 @@ def retract(name: str, where: str, reason: str = "", root: Root = None, *, dry_r
     found = submitting.retract(name, where, reason, store, dry_run=dry_run)
     mine = _in_words(store, name, [index for sweep, index in found if sweep == name])
     others = Counter(sweep for sweep, _ in found if sweep != name)
-    return mine + [f"also in {sweep}: {number} tasks" for sweep, number in sorted(others.items())]
+    also = [f"also in {sweep}: {number} tasks" for sweep, number in sorted(others.items())]
+    return mine + also + [f"kept: {other} has chosen settings by results of {sweep}" for other, sweep in _chosen_by(store, found)]
+
+
+def _chosen_by(store: "Store", found: Sequence[tuple[str, int]]) -> list[tuple[str, str]]:
+    """Sweeps whose settings were chosen by the results of others, among which these are."""
+    from orchestrator.watch import Watch
+
+    watch, scans = Watch.of(store), {sweep for sweep, _ in found}
+    pairs = {(other, record["sweep"]) for other in watch.ledger.sweeps for record in watch.sweep(other).chosen}
+    return sorted((other, sweep) for other, sweep in pairs if sweep in scans)
 
 
 def run(overrides: Sequence[str], root: Root = None, config_dirs: Sequence[Path] = (), report: Any = lambda message: None) -> "Commit":
