@@ -249,7 +249,8 @@ def _still_holds(query: Query, record: Mapping[str, Any], open_sweep: "Callable[
         keys = Store.open(results.root).manifest(query.sweep, record["revision"])["keys"]
     except UnknownName:
         return False
-    return _digest(_last(results.scalars().filter((pl.col("name") == query.of) & pl.col("key").is_in(keys)).collect())) == record["values"]
+    read = results.scalars().filter((pl.col("name") == query.of) & pl.col("key").is_in(keys)).collect()
+    return bool(_digest(_last(read)) == record["values"])
 
 
 def _digest(last: "pl.DataFrame") -> str:

@@ -71,15 +71,15 @@ def compose(overrides: Sequence[str], config_dirs: Sequence[Path] = (), *, choic
     """
     dirs = confdirs.search_path(config_dirs)
     words = parse(overrides)
-    given = _Given(reserved={word.key: word for word in words if is_reserved(word.key)})
-    sweep, size = _one_word(given, "sweep"), _one_word(given, "size")
-    target, preset = target_of(_one_word(given, "workload"), sweep, dirs)
+    reserved = {word.key: word for word in words if is_reserved(word.key)}
+    sweep, size = one_word(reserved, "sweep"), one_word(reserved, "size")
+    target, preset = target_of(one_word(reserved, "workload"), sweep, dirs)
     file = confdirs.find("sweep", sweep, dirs) if sweep else None
     tree = Tree(target, first_choices(words, target, confdirs.chosen_in(file, dirs) if file else {}))
     _refuse_reserved_fields(target)
-    given.settings = [word for word in words if not is_reserved(word.key)]
+    given = _Given(reserved=reserved, settings=[word for word in words if not is_reserved(word.key)])
     composer = Composer(
-        dirs=dirs, tree=tree, launcher=_one_word(given, "launcher"), site=_one_word(given, "site"), sweep=sweep, preset=preset
+        dirs=dirs, tree=tree, launcher=one_word(reserved, "launcher"), site=one_word(reserved, "site"), sweep=sweep, preset=preset
     )
     if composer.site:
         confdirs.require("site", composer.site, dirs)
@@ -449,9 +449,9 @@ class _Composition:
 # -- pieces -----------------------------------------------------------------------------------------------------------
 
 
-def _one_word(given: _Given, key: str) -> str:
+def one_word(reserved: Mapping[str, Override], key: str) -> str:
     """The one value of a reserved word; empty where it is not given."""
-    word = given.reserved.get(key)
+    word = reserved.get(key)
     if word is None or word.delete:
         return ""
     if word.values is not None or not isinstance(word.value, str | int | float) or isinstance(word.value, bool):
