@@ -88,14 +88,30 @@ class Choices:
         for record in self._records_of(query):
             for *values, chosen in record["table"]:
                 if tuple(values) == at:
-                    self._used.setdefault(json.dumps(record), dict(record))
+                    self._use(query, record)
                     return chosen
         there = "; ".join(", ".join(f"{name}={value}" for name, value in zip(query.by, row)) for row in record["table"])
         words = ", ".join(f"{name}={value}" for name, value in zip(query.by, at))
+        if list(at) in record["diverged"]:
+            raise ConfigError(
+                f"every run of sweep {query.sweep!r} at {words} diverged, so there is no {query} there; "
+                f"`eigensweep add {query.sweep} {words.replace(', ', ' ')} {query.setting}=...` computes it with other values"
+            )
         raise ConfigError(
             f"sweep {query.sweep!r} has no result at {words}, of which to take the {query}; it has {there or 'none'}: "
             f"`eigensweep add {query.sweep} {words.replace(', ', ' ')}` computes it"
         )
+
+    def _use(self, query: Query, record: Mapping[str, Any]) -> None:
+        """Take up the record; a note where it was kept, and what it was read from was taken back or is other by now."""
+        if (text := json.dumps(record)) in self._used:
+            return
+        self._used[text] = dict(record)
+        if self.open_sweep is not None and record in self.kept and not _still_holds(query, record, self.open_sweep):
+            self.notes.append(
+                f"{query}: revision {record['revision']}, of which it was chosen, has not the same results any more; what had this choice "
+                "keeps it: `eigensweep submit` of the same sweep chooses anew"
+            )
 
     def _records_of(self, query: Query) -> Iterator[Mapping[str, Any]]:
         """What was kept, and only where that does not do, what the results say now."""
@@ -134,7 +150,7 @@ def _read(query: Query, results: "Results", notes: list[str]) -> dict[str, Any]:
         )
     _require_complete(query, results, set(every["workload"].to_list()))
     columns = [_column(axis, every) for axis in axes]
-    last = every.sort("step").group_by("key", maintain_order=True).last().sort(columns)
+    last = _last(every).sort(columns)
     good = last.filter((pl.col("status") != "diverged") & pl.col("value").is_finite())
     _note_left_out(query, last, good, axes, columns, notes)
     *by, setting = columns
@@ -145,7 +161,9 @@ def _read(query: Query, results: "Results", notes: list[str]) -> dict[str, Any]:
     scanned = sorted(last[setting].drop_nulls().unique().to_list())
     _note_edges(query, table, scanned, notes)
     record = {"query": str(query), "sweep": query.sweep, "revision": results.revision, "tasks": len(last), "table": table}
-    record |= {"until": _until(results, last["key"].to_list()), "values": _digest(last)}
+    alive = set(good.select(by).rows())
+    diverged = [list(row) for row in dict.fromkeys(last.select(by).rows()) if row not in alive]
+    record |= {"until": _until(results, last["key"].to_list()), "values": _digest(last), "diverged": diverged}
     notes.append(
         f"{query}, revision {results.revision}, {len(last)} runs until {record['until']}: "
         + "; ".join(", ".join([*(f"{n}={v}" for n, v in zip(query.by, row)), f"{query.setting}={row[-1]}"]) for row in table)
@@ -213,6 +231,26 @@ def _until(results: "Results", keys: list[str]) -> str:
     tasks = results.tasks().filter(pl.col("key").is_in(keys)).select("started", "seconds").collect()
     ends = [started.timestamp() if hasattr(started, "timestamp") else started for started in tasks["started"].drop_nulls().to_list()]
     return datetime.datetime.fromtimestamp(max(ends), datetime.UTC).strftime("%Y-%m-%d %H:%M UTC") if ends else "unknown"
+
+
+def _last(every: "pl.DataFrame") -> "pl.DataFrame":
+    """Of each task the row of its last step."""
+    return every.sort("step").group_by("key", maintain_order=True).last()
+
+
+def _still_holds(query: Query, record: Mapping[str, Any], open_sweep: "Callable[[str, bool], Results]") -> bool:
+    """Whether the tasks of the revision that a record was read from have the same results."""
+    import polars as pl
+
+    from orchestrator.store import Store
+
+    try:
+        results = open_sweep(query.sweep, True)
+        keys = Store.open(results.root).manifest(query.sweep, record["revision"])["keys"]
+    except UnknownName:
+        return False
+    read = results.scalars().filter((pl.col("name") == query.of) & pl.col("key").is_in(keys)).collect()
+    return bool(_digest(_last(read)) == record["values"])
 
 
 def _digest(last: "pl.DataFrame") -> str:

@@ -71,15 +71,15 @@ def compose(overrides: Sequence[str], config_dirs: Sequence[Path] = (), *, choic
     """
     dirs = confdirs.search_path(config_dirs)
     words = parse(overrides)
-    given = _Given(reserved={word.key: word for word in words if is_reserved(word.key)})
-    sweep, size = _one_word(given, "sweep"), _one_word(given, "size")
-    target, preset = target_of(_one_word(given, "workload"), sweep, dirs)
+    reserved = {word.key: word for word in words if is_reserved(word.key)}
+    sweep, size = one_word(reserved, "sweep"), one_word(reserved, "size")
+    target, preset = target_of(one_word(reserved, "workload"), sweep, dirs)
     file = confdirs.find("sweep", sweep, dirs) if sweep else None
     tree = Tree(target, first_choices(words, target, confdirs.chosen_in(file, dirs) if file else {}))
     _refuse_reserved_fields(target)
-    given.settings = [word for word in words if not is_reserved(word.key)]
+    given = _Given(reserved=reserved, settings=[word for word in words if not is_reserved(word.key)])
     composer = Composer(
-        dirs=dirs, tree=tree, launcher=_one_word(given, "launcher"), site=_one_word(given, "site"), sweep=sweep, preset=preset
+        dirs=dirs, tree=tree, launcher=one_word(reserved, "launcher"), site=one_word(reserved, "site"), sweep=sweep, preset=preset
     )
     if composer.site:
         confdirs.require("site", composer.site, dirs)
@@ -99,6 +99,7 @@ class _Composition:
         self.swept: dict[str, list[Any]] = {}
         self.deleted: dict[str, Override] = {}
         self.unknown: dict[str, UnknownName] = {}
+        self.filtered: set[str] = set()
         self.first: tuple[dict[str, str], Any] | None = None
         self._sort_words()
 
@@ -263,6 +264,9 @@ class _Composition:
             raise UnknownName(f"no {word.key!r}{nearest(key, _SWEEP_KEYS)} `sweep.` has {', '.join(_SWEEP_KEYS)}")
         section = OmegaConf.to_container(cfg.get("sweep") or OmegaConf.create({}), resolve=False)
         assert isinstance(section, dict)
+        if key == "filter":
+            # lines of `derive` that the filter in the file names are none the less columns
+            self.filtered |= grid.words(str(section.get("filter") or ""))
         if key not in ("grid", "derive") or not rest:
             section[key] = None if word.delete else _fixed_value(word)
         else:
@@ -298,7 +302,7 @@ class _Composition:
             raise ConfigError(f"sweep.filter must be a text, an SQL condition such as 'width < 64', got {given!r}")
         self.axes.filter = given or ""
         rules = dict(axes_of.flat_axes(section.get("derive") or {}, where="derive"))
-        used = derive.used_names(rules, self.axes.filter if rules else "")
+        used = derive.used_names(rules, self.axes.filter if rules else "") | self.filtered
         for name, values in axes_of.flat_axes(section.get("grid") or {}):
             path = self._path(name, section, used)
             if path in self.axes.values:
@@ -328,7 +332,7 @@ class _Composition:
         except UnknownName:
             if name not in used:
                 raise
-        self.axes.free.add(name)
+        self.axes.free.add(derive.not_counted(name, self.tree))
         return name
 
     def _refuse_unknown(self, used: set[str]) -> None:
@@ -336,7 +340,7 @@ class _Composition:
         for name, error in self.unknown.items():
             if name not in used:
                 raise error
-            self.axes.free.add(name)
+            self.axes.free.add(derive.not_counted(name, self.tree))
 
     def _collect_rules(self, rules: Mapping[str, Any], section: dict[str, Any], used: set[str]) -> None:
         """Derived settings, but those that the command line gives a value or takes away."""
@@ -345,7 +349,10 @@ class _Composition:
             path = self._path(name, section, used)
             if path in self.axes.values and path not in self.swept:
                 raise ConfigError(f"{path} is both an axis and derived; keep one of the two")
-            if path not in fixed | self.swept.keys() | self.deleted.keys():
+            if path in fixed:
+                # an axis of that one value, which the filter may name like the rule's; it is set with the other fixed words
+                self.axes.values[path] = []
+            elif path not in self.swept.keys() | self.deleted.keys():
                 self.axes.rules.append(Rule(path, derive.checked_text(name, text), path in self.axes.free))
 
     def _is_fixed_choice(self, path: str) -> bool:
@@ -442,9 +449,9 @@ class _Composition:
 # -- pieces -----------------------------------------------------------------------------------------------------------
 
 
-def _one_word(given: _Given, key: str) -> str:
+def one_word(reserved: Mapping[str, Override], key: str) -> str:
     """The one value of a reserved word; empty where it is not given."""
-    word = given.reserved.get(key)
+    word = reserved.get(key)
     if word is None or word.delete:
         return ""
     if word.values is not None or not isinstance(word.value, str | int | float) or isinstance(word.value, bool):

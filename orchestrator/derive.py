@@ -241,6 +241,13 @@ def quantity_names(tree: Tree) -> list[str]:
     return sorted({path.rpartition(".")[2] for path, _ in _counted(tree)})
 
 
+def not_counted(name: str, tree: Tree) -> str:
+    """The name of a quantity that is no setting; ConfigError for one that a workload counts of itself."""
+    if name.rpartition(".")[2] in quantity_names(tree):
+        raise ConfigError(f"{name} is counted from the settings, so that it cannot be given a value; give it to what it follows from")
+    return name
+
+
 def _rounded(setting: Setting, value: Any) -> Any:
     """In the setting's type where that loses no more than a rounding; what does not fit is left as it is, for a later error."""
     if setting.declared is int and isinstance(value, float):
@@ -278,14 +285,15 @@ def _checked(axis: Axis, places: Sequence[Place], axes: Sequence[Axis], points: 
 def _refuse_alike(axes: Sequence[Axis], points: Sequence[Point]) -> None:
     """ConfigError for two points that are one task, since quantities that are no settings alone tell them apart."""
     own = [i for i, axis in enumerate(axes) if not axis.is_free]
-    seen: dict[Point, Point] = {}
+    seen: dict[tuple[Any, ...], Point] = {}
     for point in points:
-        settings = tuple(point[i] for i in own)
+        settings = tuple(axes[i].values[point[i]] for i in own)
         if settings in seen:
             given = [axis for axis in axes if not axis.formula]
             one, other = (words(given, each[: len(given)]) for each in (seen[settings], point))
             same = ", ".join(f"{axis.name}={axis.values[i]}" for axis, i in zip(axes, point) if axis.formula and not axis.is_free)
             raise ConfigError(
-                f"two points of the grid are one task: {one}, and {other}, both with {same or 'equal settings'}; filter one out"
+                f"two points of the grid are one task: {one}, and {other}, both with {same or 'equal settings'}; filter one out, or give "
+                "one value to what no setting follows from"
             )
         seen[settings] = point

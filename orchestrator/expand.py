@@ -29,6 +29,8 @@ class _Tasks:
     keys: list[str] = field(default_factory=list)
     blocks: list[Block] = field(default_factory=list)
     extra_targets: set[int] = field(default_factory=set)
+    extra_points: set[int] = field(default_factory=set)
+    gone_on_from: set[int] = field(default_factory=set)
     position: dict[str, int] = field(default_factory=dict)
     contents: dict[Data, str] = field(default_factory=dict)
 
@@ -61,6 +63,7 @@ def expanded(composed: Composed) -> Sweep:
         launcher=composed.launcher.to_plain(),
         command=composed.command,
         extra_targets=sorted(tasks.extra_targets),
+        extra_points=sorted(tasks.extra_points & tasks.gone_on_from),
         yaml=composed.sweep,
         budget=composed.budget,
         site=composed.site,
@@ -234,8 +237,10 @@ class _Expansion:
                 index = position[key] = len(self.tasks.keys)
                 self.tasks.keys.append(key)
                 rows.append(row)
-            elif not self.path and self.is_point:
-                self.tasks.extra_targets.add(index)
+                if not self.is_point:
+                    self.tasks.gone_on_from.add(index)
+            elif self.is_point:
+                (self.tasks.extra_points if self.path else self.tasks.extra_targets).add(index)
             index_of[point] = index
         if rows:
             self.tasks.blocks += self._blocks(rows, instances, content)

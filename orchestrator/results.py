@@ -92,7 +92,7 @@ class Results:
             if not block.get("is_point", True):
                 found.update(keys[start : start + block["size"]])
             start += block["size"]
-        return found - {keys[index] for index in self._body.get("extra_targets", ())}
+        return found - {keys[index] for name in ("extra_targets", "extra_points") for index in self._body.get(name, ())}
 
     def missing(self) -> list[tuple[str, str]]:
         """Tasks without a result, in the sweep's order: the workload, and the task in words."""

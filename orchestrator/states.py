@@ -65,7 +65,7 @@ def _waiting_state(index: int, sweep: Sweep, found: SweepStates, code: str, mean
     for position in sweep.inputs(index):
         if found.states[position] in ("failed", "blocked", "cancelled"):
             return "blocked"
-        if position in found.diverged and not sweep.accepts_diverged(index):
+        if position in found.diverged and not sweep.accepts_diverged(index, position):
             return "blocked"
     return "failed" if sweep.workload(index) in found.broken else "pending"
 

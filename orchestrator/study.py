@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator import page
 from orchestrator.drawings import Drawing, drawn
+from orchestrator.overrides import Override, parse
 from workers import plugins
 from workers.errors import ConfigError, UnknownName, nearest
 
@@ -88,14 +89,37 @@ def sweep_name(sweep: str, size: str) -> str:
 
 def size_of(settings: Sequence[str]) -> str:
     """The word of `size=`; ConfigError for a setting that is not one of all sweeps."""
-    for word in settings:
-        key = word.partition("=")[0].lstrip("+~")
+    from orchestrator.compose import one_word
+
+    words = {word.key: word for word in parse(settings)}
+    for key, word in words.items():
         if key.partition(".")[0] not in SHARED:
             raise ConfigError(
-                f"a study takes settings of all its sweeps ({', '.join(f'{one}=' for one in SHARED)}), got {word!r}; other settings are "
-                "given to one sweep by itself: eigensweep submit sweep=... name=..."
+                f"a study takes settings of all its sweeps ({', '.join(f'{one}=' for one in SHARED)}), got {word.line!r}; other settings "
+                "are given to one sweep by itself: eigensweep submit sweep=... name=..."
             )
-    return next((word.partition("=")[2] for word in reversed(settings) if word.startswith("size=")), "")
+    return one_word(words, "size")
+
+
+def fitting(submissions: Mapping[str, list[str]], workloads_of: Callable[[list[str]], set[str]]) -> dict[str, list[str]]:
+    """The words of each sweep without `resources.WORKLOAD` of workloads that others of the study have, and it has none of."""
+    named = {word.line: name for words in submissions.values() for word in parse(words) if (name := _workload_of(word))}
+    if not named:
+        return dict(submissions)
+    own = {sweep: workloads_of([word for word in words if word not in named]) for sweep, words in submissions.items()}
+    known = set[str]().union(*own.values())
+    return {
+        sweep: [word for word in words if word not in named or named[word] in own[sweep] or named[word] not in known]
+        for sweep, words in submissions.items()
+    }
+
+
+def _workload_of(word: Override) -> str:
+    """The workload that resources are for; empty where they are for all, or the word is another."""
+    group, _, path = word.key.partition(".")
+    if group != "resources":
+        return ""
+    return path if isinstance(word.value, Mapping) else path.rpartition(".")[0]
 
 
 def page_of(study: Study, results: Mapping[str, "Results"], folder: Path) -> Page:

@@ -104,7 +104,10 @@ class Block:
 
 @dataclass(slots=True, kw_only=True)
 class Sweep:
-    """The tasks of a grid and all their inputs, inputs first; `extra_targets` are targets that are also another's input."""
+    """The tasks of a grid and all their inputs, inputs first.
+
+    `extra_targets` are targets that are also another's input, `extra_points` inputs that another also goes on from.
+    """
 
     name: str
     target: str
@@ -114,6 +117,7 @@ class Sweep:
     launcher: dict[str, Any]
     command: list[str] = field(default_factory=list)
     extra_targets: list[int] = field(default_factory=list)
+    extra_points: list[int] = field(default_factory=list)
     yaml: str | None = None
     budget: dict[str, Any] = field(default_factory=dict)
     site: dict[str, Any] = field(default_factory=dict)
@@ -194,9 +198,10 @@ class Sweep:
         """Name of a task's workload."""
         return self._at(index)[0].workload
 
-    def accepts_diverged(self, index: int) -> bool:
-        """Whether a task runs although an input diverged."""
-        return self._at(index)[0].accepts_diverged
+    def accepts_diverged(self, index: int, input: int | None = None) -> bool:
+        """Whether a task runs although its inputs, or the one at the position `input`, diverged; what it goes on from may."""
+        block, row = self._at(index)
+        return block.accepts_diverged or ("earlier" in block.inputs and input is not None and block.inputs["earlier"][row] == input)
 
     def halves_batches(self, index: int) -> bool:
         """Whether a task's micro-batch may be halved with the same result."""
@@ -211,7 +216,7 @@ class Sweep:
 
     def is_point(self, index: int) -> bool:
         """Whether a task is one of the grid's own or an input of one, and not only what such a one goes on from."""
-        return self._at(index)[0].is_point or index in self.extra_targets
+        return self._at(index)[0].is_point or index in self.extra_targets or index in self.extra_points
 
     def resources(self, index: int) -> Resources:
         """What a task needs."""
@@ -237,7 +242,7 @@ class Sweep:
 
     def to_body(self) -> dict[str, Any]:
         """Plain JSON, for the manifest."""
-        names = ("name", "target", "keys", "launcher", "command", "extra_targets", "yaml", "budget", "site", "chosen")
+        names = ("name", "target", "keys", "launcher", "command", "extra_targets", "extra_points", "yaml", "budget", "site", "chosen")
         body = {name: getattr(self, name) for name in names}
         body["axes"] = [asdict(axis) for axis in self.axes]
         body["blocks"] = [{name: getattr(block, name) for name in Block.__slots__} for block in self.blocks]
@@ -251,7 +256,8 @@ class Sweep:
         for block in blocks:
             block.values = [[_hashable(value) for value in column] for column in block.values]
         names = ("name", "target", "keys", "launcher", "command", "extra_targets", "yaml", "budget", "site")
-        return Sweep(axes=axes, blocks=blocks, chosen=body.get("chosen", []), **{name: body[name] for name in names})
+        later = {name: body.get(name, []) for name in ("chosen", "extra_points")}
+        return Sweep(axes=axes, blocks=blocks, **later, **{name: body[name] for name in names})
 
     def union(self, other: "Sweep") -> "Sweep":
         """This sweep with the tasks of `other` that it lacks; ConfigError where they have different targets."""
@@ -287,6 +293,8 @@ class Sweep:
         )
         targets = {moved[index] for index in range(len(other)) if other.is_target(index)} | set(extra)
         grown.extra_targets = sorted(index for index in targets if not grown._at(index)[0].is_target)
+        points = {moved[index] for index in range(len(other)) if other.is_point(index)} | set(self.extra_points)
+        grown.extra_points = sorted(index for index in points if not grown.is_point(index))
         return grown
 
 

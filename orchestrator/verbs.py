@@ -153,7 +153,17 @@ def retract(name: str, where: str, reason: str = "", root: Root = None, *, dry_r
     found = submitting.retract(name, where, reason, store, dry_run=dry_run)
     mine = _in_words(store, name, [index for sweep, index in found if sweep == name])
     others = Counter(sweep for sweep, _ in found if sweep != name)
-    return mine + [f"also in {sweep}: {number} tasks" for sweep, number in sorted(others.items())]
+    also = [f"also in {sweep}: {number} tasks" for sweep, number in sorted(others.items())]
+    return mine + also + [f"kept: {other} has chosen settings by results of {sweep}" for other, sweep in _chosen_by(store, found)]
+
+
+def _chosen_by(store: "Store", found: Sequence[tuple[str, int]]) -> list[tuple[str, str]]:
+    """Sweeps whose settings were chosen by the results of others, among which these are."""
+    from orchestrator.watch import Watch
+
+    watch, scans = Watch.of(store), {sweep for sweep, _ in found}
+    pairs = {(other, record["sweep"]) for other in watch.ledger.sweeps for record in watch.sweep(other).chosen}
+    return sorted((other, sweep) for other, sweep in pairs if sweep in scans)
 
 
 def run(overrides: Sequence[str], root: Root = None, config_dirs: Sequence[Path] = (), report: Any = lambda message: None) -> "Commit":
@@ -311,9 +321,7 @@ def plan_study(
     name: str, settings: Sequence[str] = (), root: Root = None, config_dirs: Sequence[Path] = (), *, every_script: bool = False
 ) -> "Mapping[str, Plan]":
     """What `study` would submit, by sweep file; one that reads another's results can be planned when these are there."""
-    from orchestrator import study as studies
-
-    found = studies.load(name).submissions(settings)
+    found = _submissions(name, settings, root, config_dirs)
     return {sweep: plan(words, root, config_dirs, every_script=every_script) for sweep, words in found.items()}
 
 
@@ -329,14 +337,30 @@ def study(
 ) -> Studied:
     """Submit a study's sweeps one after the other, and write its page where all are over; options as of `submit`.
 
-    What is done is not done again, so the same call later goes on, or only writes the page.
+    All are planned before the first is sent. What is done is not done again, so the same call later goes on, or only writes the page.
     """
-    from orchestrator import study as studies
+    from orchestrator import plan as planning
 
-    one = studies.load(name)
-    found = {words[1].removeprefix("name="): submit(words, root, config_dirs, **options) for words in one.submissions(settings).values()}
+    store, submissions = _own_store(root, "submit"), _submissions(name, settings, root, config_dirs).values()
+    for words in submissions:
+        planning.prepare(words, store, config_dirs, submitting=True)
+    found = {words[1].removeprefix("name="): submit(words, root, config_dirs, **options) for words in submissions}
     over = all(status.is_settled for status in found.values())
     return Studied(sweeps=found, page=study_page(name, settings, root, out, mixed_code=mixed_code) if over else None)
+
+
+def _submissions(name: str, settings: Sequence[str], root: Root, config_dirs: Sequence[Path]) -> dict[str, list[str]]:
+    """The words of each of a study's sweeps."""
+    from orchestrator import study as studies
+    from orchestrator.chosen import choices
+    from orchestrator.compose import compose
+    from orchestrator.sweep import expand
+
+    def workloads_of(words: list[str]) -> set[str]:
+        sweep = expand(compose(words, config_dirs, choices=choices(_store(root))))
+        return {block.workload for block in sweep.blocks}
+
+    return studies.fitting(studies.load(name).submissions(settings), workloads_of)
 
 
 def study_page(

@@ -38,7 +38,7 @@ def run(section: str) -> list[int]:
 
 
 def test_derived_settings(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("Derived settings") == [0] * 4
+    assert run("Derived settings") == [0] * 5
     runs = es.load("isoflop").tasks(wide=True).collect()
     assert sorted(set(runs["flops"])) == [1e7, 2e7, 4e7]
     # within the rounding of steps, which are at least 20

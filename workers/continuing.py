@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from workers.errors import ConfigError
+from workers.errors import ConfigError, Diverged
 from workers.schedule import log_spaced_steps
 from workers.workload import Row
 
@@ -92,7 +92,8 @@ def load_state(train: "Input", step: int) -> "Mapping[str, Tensor]":
 def take_over(run: Any, context: "Context", settings: "Train") -> Iterator[Row]:
     """Rows and snapshots of the shorter training up to its end, whose state is put into `run`; `run.begun` is then its last step.
 
-    Where it was committed without its state, or without one of the snapshots, the log says so, and nothing is taken over.
+    Where it was committed without its state, or without one of the snapshots, the log says so, and nothing is taken over. Where it
+    diverged, this one does so too: Diverged, after the rows.
     """
     from workers import training
     from workers.workloads.train import snapshot_name
@@ -100,17 +101,23 @@ def take_over(run: Any, context: "Context", settings: "Train") -> Iterator[Row]:
     if EARLIER not in context.task.inputs:
         return
     earlier, last = context.input(EARLIER), settings.continue_from[-1]
-    kept = [snapshot_name(step) for step in settings.snapshot_steps() if step <= last]
-    if missing := [name for name in (state_name(last), *kept) if name not in earlier.file_names]:
+    diverged = earlier.commit.status == "diverged"
+    reached = int(max(earlier.rows()["step"])) if diverged else last
+    kept = [snapshot_name(step) for step in settings.snapshot_steps() if step <= reached]
+    needed = kept if diverged else [state_name(last), *kept]
+    if missing := [name for name in needed if name not in earlier.file_names]:
         context.log(f"begins at step 0: the training of {last} steps kept no {', '.join(missing)} (num_snapshots, keep_state)")
         return
-    training.set_state(run.module, run.optimizer, load_state(earlier, last))
+    if not diverged:
+        training.set_state(run.module, run.optimizer, load_state(earlier, last))
     for name in kept:
         with context.file(name) as path:
             shutil.copyfile(earlier.file(name), path)
     if settings.keep_state:
         _copy_states(context, earlier)
     yield from _rows(earlier)
+    if diverged:
+        raise Diverged(earlier.commit.message)
     context.log(f"goes on from step {last} of a training that is committed")
     run.begun = last
 

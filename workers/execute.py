@@ -17,6 +17,7 @@ from typing import Any
 
 from workers import plugins, taskdir
 from workers.context import Context
+from workers.continuing import EARLIER
 from workers.errors import DiskFull, Diverged, Garbled, Interrupted, ProcessLost
 from workers.taskdir import INLINE_BYTES, Columns, Commit, Task
 from workers.workload import Workload
@@ -256,7 +257,10 @@ def rebuild(task: Task) -> Workload:
 
 
 def check_inputs(root: Path, task: Task, workload: Workload) -> None:
-    """Raise where an input is not committed, cannot be trusted, or diverged and the workload does not accept that."""
+    """Raise where an input is not committed, cannot be trusted, or diverged and the workload does not accept that.
+
+    What a training goes on from may have diverged: then so does the training, with the rows that there are.
+    """
     for name, commit_name in task.inputs.items():
         try:
             commit = taskdir.read_commit(root, commit_name)
@@ -264,7 +268,7 @@ def check_inputs(root: Path, task: Task, workload: Workload) -> None:
             raise _InputMissing(f"input {name} ({commit_name}) is not committed; run `eigensweep resume` to compute it") from None
         except Garbled as error:
             raise _InputMissing(f"input {name}: {error}") from error
-        if commit.status == "diverged" and not workload.accepts_diverged:
+        if commit.status == "diverged" and not workload.accepts_diverged and name != EARLIER:
             raise _InputMissing(f"input {name} ({commit_name}) diverged and {task.workload} does not accept that")
 
 

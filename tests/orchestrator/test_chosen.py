@@ -107,6 +107,49 @@ def test_growing_keeps_what_was_chosen_and_reads_only_what_is_new(store: Store):
     assert len(sweep) == 18
 
 
+def test_growing_says_where_a_choice_stands_on_results_that_were_taken_back(store: Store):
+    from orchestrator import ledger
+
+    def note() -> list[str]:
+        notes = planning.prepare([*SECOND, BEST.format("")], store, grown=True).composed.notes
+        return [one for one in notes if "has not the same results any more" in one]
+
+    scan = scanned(store)
+    second = planning.prepare([*SECOND[:2], "model.width=16,32", "seed=7", BEST.format("")], store).sweep
+    assert store.write_manifest("second", 1, second.to_body())
+    for name in ("scan", "second"):
+        entry = {"kind": "revision", "sweep": name, "revision": 1, "snapshot": "x", "code": "x"}
+        assert ledger.append(store.root, ledger.read(store.root), entry)
+    assert note() == []
+    # more of the scan changes nothing of what was chosen
+    grown = scan.union(expand(compose([STUDY, "name=scan", "rate=0.3", "model.width=64", "seed=0"])))
+    assert store.write_manifest("scan", 2, grown.to_body())
+    assert ledger.append(store.root, ledger.read(store.root), {**entry, "sweep": "scan", "revision": 2})
+    fakes.commit(store, grown.keys[-1], ["scan"], workload=scan.workload(0))
+    assert note() == []
+    assert "kept: second has chosen settings by results of scan" in verbs.retract("scan", f"key='{scan.keys[0]}'", "", store.root)
+    (told,) = note()
+    assert told.startswith(
+        "best rate by min test_loss (median) for each model.width in 'scan': revision 1, of which it was chosen, has not"
+    )
+    old = fakes.taskdir.read_commit(store.root, scan.keys[0])
+    fakes.commit(store, scan.keys[0], ["scan"], 1, settings=old.settings, rows=old.rows, workload=old.workload)
+    assert note() == []
+
+
+def test_where_every_run_diverged_it_is_said_so(store: Store):
+    sweep = scanned(store)
+    dead = [key for i, key in enumerate(sweep.keys) if sweep.axis_values(i)["width"] == 32]
+    fakes.retract(store, *dead)
+    for key in dead:
+        old = fakes.taskdir.read_commit(store.root, key)
+        fakes.commit(store, key, ["scan"], 1, settings=old.settings, rows=old.rows, workload=old.workload, status="diverged")
+    with pytest.raises(
+        ConfigError, match=r"every run of sweep 'scan' at model.width=32 diverged, .*`eigensweep add scan model.width=32 rate=...` computes"
+    ):
+        rates(store)
+
+
 def test_axes_beside_seeds_must_be_named(store: Store):
     scanned(store, "slope=0,1")
     with pytest.raises(ConfigError, match=r"sweep 'scan' also varies model.slope: name them in by="):

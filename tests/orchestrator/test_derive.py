@@ -201,14 +201,30 @@ def test_the_command_line_replaces_a_rule_by_a_value_an_axis_or_another_rule():
     written(FILE)
     assert {one["train_size"] for one in points("sweep=s", "sweep.derive.train_size=3*c")} == {3, 6}
     assert {one["c"] for one in points("sweep=s", "c=7")} == {7}
-    for words, sizes in ((["train_size=9"], [None]), (["train_size=8,9"], [8, 9]), (["~sweep.derive.train_size"], [None])):
+    for words, sizes in ((["train_size=9"], [9]), (["train_size=8,9"], [8, 9]), (["~sweep.derive.train_size"], [None])):
         found = points("sweep=s", "width=4", *words, "~sweep.grid.c")
         assert [one.get("train_size") for one in found] == sizes
         assert {one["rate"] for one in found} == {0.25}
     with pytest.raises(
-        ConfigError, match="two points of the grid are one task: c=1, width=4, and c=2, width=4, both with rate=0.25; filter one out"
+        ConfigError,
+        match="two points of the grid are one task: c=1, width=4, train_size=9, and c=2, .* both with rate=0.25; filter one out, or",
     ):
         points("sweep=s", "train_size=9")
+
+
+def test_a_filter_may_name_what_the_command_line_gives_and_may_be_taken_away():
+    written(FILE.replace("  derive:", "  filter: train_size < 10 and d < 60\n  derive:\n    d: 8 * width"))
+    assert [(one["c"], one["width"], one["train_size"], one["d"]) for one in points("sweep=s")] == [(1, 4, 4, 32), (2, 4, 8, 32)]
+    assert [(one["c"], one["width"], one["train_size"]) for one in points("sweep=s", "c=1", "train_size=9")] == [(1, 4, 9)]
+    # what the filter alone has used is a column still
+    assert [one["d"] for one in points("sweep=s", "c=1", "sweep.filter=null")] == [32, 64, 128]
+
+
+@pytest.mark.parametrize("word", ["num_params=100", "train.num_params=100", "sweep.derive.num_params=100", "sweep.grid.num_params=[100]"])
+def test_what_a_workload_counts_of_itself_is_not_given(word: str):
+    rule = ISOFLOP.replace("num_params", "train.num_params") if word.startswith("train.") else ISOFLOP
+    with pytest.raises(ConfigError, match="num_params is counted from the settings, so that it cannot be given a value"):
+        points(TRAIN, "flops=1e8", rule, word)
 
 
 def test_free_axes_of_a_file_are_completed():
@@ -230,6 +246,8 @@ def test_free_axes_of_a_file_are_completed():
         (["c=1", 'sweep.derive.rate="exp(c * 1000)"'], r"cannot work out 'exp\(c \* 1000\)' at c=1"),
         (["c=[1,2]", "sweep.derive.rate=c"], r"c is no setting but a quantity"),
         (["c=1,2", 'sweep.derive.rate="min(c, 1)"'], r"two points of the grid are one task: c=1, and c=2, both with rate=1.0"),
+        # the one value stands twice in its axis
+        (["c=1,2", "slope=2,2.0", "sweep.zip=[[c,slope]]", 'sweep.derive.rate="min(c, 1)"'], r"one task: c=1, slope=2.0, and c=2"),
         (['sweep.derive.rate="1/slope"', 'sweep.derive.slope="2*rate"'], r"rate -> model.slope -> rate follow from each other"),
         (["sweep.derive=[1]"], r"sweep.derive must hold a setting a line"),
         (['sweep.derive.rate="__import__(1)"'], r"may hold numbers, settings, .* it holds '__import__\(1\)'"),

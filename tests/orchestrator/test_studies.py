@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from orchestrator import cli, frozen_sections, reaches, study
+from orchestrator import cli, frozen_sections, reaches, study, verbs
 from orchestrator.studies import ntk_lens, spectral_reach
 from orchestrator.study import Section, Study, Table
 from workers.errors import ConfigError, UnknownName
@@ -71,8 +71,47 @@ def test_a_size_tells_the_sweeps_of_a_study_apart_and_other_settings_are_refused
     words = one.submissions(["size=small", "launcher=local"])
     assert words["ntk_lens_data"] == ["sweep=ntk_lens_data", "name=ntk_lens_data_small", "size=small", "launcher=local"]
     assert one.submissions([])["ntk_lens_width"] == ["sweep=ntk_lens_width", "name=ntk_lens_width"]
+    for word in ("+size=small", "size='small'"):
+        assert one.submissions([word])["ntk_lens_width"] == ["sweep=ntk_lens_width", "name=ntk_lens_width_small", word]
     with pytest.raises(ConfigError, match="takes settings of all its sweeps .* got 'num_steps=5'"):
         one.submissions(["num_steps=5"])
+    with pytest.raises(ConfigError, match="size= takes one name, got 'size=small,paper'"):
+        one.submissions(["size=small,paper"])
+
+
+@pytest.fixture
+def two_sweeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: Path) -> Path:
+    """A study of a sweep of kernels, and one of trainings."""
+    monkeypatch.chdir(tmp_path)
+    Path("conf/sweep").mkdir(parents=True)
+    small = "train_size: 64\nnum_steps: 2\n"
+    Path("conf/sweep/kernels.yaml").write_text(
+        f"# @package _global_\nworkload: gram\n{small}probe_size: 4\nsweep: {{grid: {{seed: [0]}}}}\n"
+    )
+    Path("conf/sweep/trainings.yaml").write_text(f"# @package _global_\nworkload: train\n{small}sweep: {{grid: {{seed: [1]}}}}\n")
+    one = Study(name="mine", title="Mine", sweeps={"kernels": "this", "trainings": "that"}, sections=())
+    monkeypatch.setattr(study, "load", lambda name: one)
+    return root
+
+
+def test_resources_of_a_workload_go_to_the_sweeps_that_have_it(two_sweeps: Path):
+    for word in ("resources.gram.cpus=2", "+resources.gram={cpus: 2}"):
+        found = verbs._submissions("mine", ["launcher=inline", "resources.train.cpus=1", word], two_sweeps, ())
+        given = ["launcher=inline", "resources.train.cpus=1"]
+        assert found == {
+            "kernels": ["sweep=kernels", "name=kernels", *given, word],
+            "trainings": ["sweep=trainings", "name=trainings", *given],
+        }
+    with pytest.raises(UnknownName, match=r"resources.trian: no task of this sweep is of the workload 'trian'"):
+        verbs.plan_study("mine", ["resources.trian.cpus=1"], two_sweeps)
+
+
+def test_nothing_of_a_study_is_sent_where_one_of_its_sweeps_cannot_be(two_sweeps: Path):
+    with pytest.raises(UnknownName, match=r"resources.gram: no task of this sweep"):
+        verbs.study("mine", ["launcher=inline", "resources={gram: {cpus: 1}}"], two_sweeps)
+    assert verbs.sweeps(two_sweeps) == []
+    done = verbs.study("mine", ["launcher=inline", "resources.gram.cpus=1"], two_sweeps)
+    assert [status.counts for status in done.sweeps.values()] == [{"completed": 2}, {"completed": 1}]
 
 
 def test_the_page_holds_what_there_is_and_notes_what_is_not(tmp_path: Path):

@@ -219,6 +219,21 @@ def test_lengths_of_a_grid_that_go_on_from_each_other_are_its_own_points():
     ]  # fmt: skip
 
 
+def test_an_input_that_another_goes_on_from_is_a_point_of_the_grid_too():
+    words = ("workload=position", "train.train_size=64", "sweep.zip=[[train.num_steps,train.continue_from]]")
+    long, short = "train.num_steps=10 train.continue_from=[6]".split(), "train.num_steps=6 train.continue_from=[]".split()
+    for lengths in ("6,10", "10,6"):
+        froms = "[],[6]" if lengths == "6,10" else "[6],[]"
+        sweep = reloaded(swept(*words, f"train.num_steps={lengths}", f"train.continue_from={froms}"))
+        assert [sweep.is_point(i) for i in range(len(sweep))] == [True] * 4
+        assert [sweep.is_target(i) for i in range(len(sweep))] == [False, False, True, True]
+    alone = reloaded(swept(*words[:2], *long))
+    assert [alone.is_point(i) for i in range(len(alone))] == [False, True, True]
+    grown = reloaded(alone.union(swept(*words[:2], *short)))
+    assert [grown.is_point(i) for i in range(len(grown))] == [True] * 4
+    assert reloaded(grown.union(alone)).extra_points == grown.extra_points == [0]
+
+
 def test_a_kernel_reads_a_training_that_goes_on():
     sweep = swept("workload=gram", "train_size=64", "num_steps=40", "continue_from=[20]", "snapshot=init,17,20,final", "probe_size=4")
     assert [sweep.workload(i) for i in range(len(sweep))] == ["train", "train", *["gram"] * 4]

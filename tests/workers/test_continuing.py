@@ -103,6 +103,24 @@ def test_a_training_that_kept_no_state_is_not_gone_on_from_and_the_result_is_the
     assert without.rows == committed(tmp_path / "with", LONG).rows
 
 
+def test_what_goes_on_from_a_diverged_training_diverges_with_the_same_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    train = replace(LONG, loss="mse", optimizer=Sgd(learning_rate=1e30))
+    continued = committed(tmp_path / "with", train)
+    assert attempt(tmp_path / "long", replace(train, continue_from=()), reraise=True).outcome == "diverged"
+    long = taskdir.read_commit(tmp_path / "long", task_of(replace(train, continue_from=())).commit_name)
+    assert continued.status == long.status == "diverged"
+    assert "step 1;" in continued.message == long.message
+    assert repr(continued.rows) == repr(long.rows)
+    assert contents(tmp_path / "with", continued) == contents(tmp_path / "long", long)
+    # where the shorter one has not the snapshots that the longer one is to have, it finds out by itself
+    many = replace(train, num_snapshots=200)
+    without = replace(task_of(many), inputs={"earlier": task_of(train.earlier()).key})
+    from workers.execute import execute
+
+    assert execute(tmp_path / "with", without, attempt="many", code="test", reraise=True).outcome == "diverged"
+    assert "begins at step 0: the training of 13 steps kept no snapshot-1.safetensors" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("changes", "error"),
     [
