@@ -115,7 +115,8 @@ class Workload(Plugin):
     def earlier(self) -> "Workload | None":
         """A task that this one goes on from as from a checkpoint, and reads as the input `earlier`; it is no setting. None: it begins anew.
 
-        For workloads without other inputs. Whether it is read or not, the rows are the same.
+        For workloads without other inputs. Whether it is read or not, the rows are the same: where that task diverged, this one runs,
+        and is to diverge as it would from the beginning.
         """
         return None
 
