@@ -1,0 +1,175 @@
+"""The engine against theory, each within 3 sigma of a sigma of 1 % or less, and independent of who else is in the batch."""
+
+import math
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from workers.swarm.engine import Body, Engine, State
+from workers.swarm.friction import BOLTZMANN, spheroid
+
+VISCOSITY = 8.9e-4
+
+
+def engine(num: int = 20_000, *, radius: float = 0.5, aspect: float = 1.0, kelvin: float = 300.0, agents: int = 1, **more) -> Engine:
+    body = Body(radius=radius, friction=spheroid(radius, aspect, VISCOSITY), temperature=kelvin, contact_temperature=300.0)
+    settings = {"slice_seconds": 0.1, "num_substeps": 10, "dtype": torch.float64} | more
+    return Engine([body], [1], num_environments=num, num_agents=agents, **settings)
+
+
+def at_origin(one: Engine) -> State:
+    shape = one.turns.shape
+    return State(torch.zeros(2, *shape, dtype=one.dtype), torch.zeros(shape, dtype=one.dtype))
+
+
+def moved(one: Engine, seconds: float, speed: float = 0.0, rate: float = 0.0) -> Iterator[State]:
+    """The states at the ends of the slices, with actions that give this speed and turn rate."""
+    state, ones = at_origin(one), torch.ones(one.turns.shape, dtype=one.dtype)
+    for _ in range(round(seconds / one.slice_seconds)):
+        one.advance(state, ones * speed * one.along, ones * rate * one.rotation)
+        yield state
+
+
+def last(states: Iterator[State]) -> State:
+    *_, state = states
+    return state
+
+
+def within(values: torch.Tensor, expected: float) -> None:
+    """Their mean is within 3 standard errors of what is expected, which are 1 % of it at most."""
+    values = values.flatten().double()
+    error = values.std().item() / math.sqrt(len(values))
+    assert error < 0.01 * abs(expected)
+    assert abs(values.mean().item() - expected) < 3 * error
+
+
+def test_passive_diffusion():
+    one = engine()
+    along, _, _ = spheroid(0.5, 1.0, VISCOSITY).diffusion(300.0)
+    within(last(moved(one, 1.0)).positions.square().sum(0), 4 * along)
+
+
+def test_directors_decorrelate():
+    _, _, rotation = spheroid(0.5, 1.0, VISCOSITY).diffusion(300.0)
+    within(last(moved(engine(40_000), 0.5)).angles.cos(), math.exp(-0.5 * rotation))
+
+
+def test_an_active_particle_diffuses_as_a_persistent_walk():
+    along, _, rotation = spheroid(0.5, 1.0, VISCOSITY).diffusion(300.0)
+    speed, time = 5.0, 3.0
+    expected = 4 * along * time + 2 * (speed / rotation) ** 2 * (rotation * time - 1 + math.exp(-rotation * time))
+    within(last(moved(engine(40_000), time, speed)).positions.square().sum(0), expected)
+
+
+def test_a_driven_turn_goes_in_circles_without_noise():
+    one = engine(1, kelvin=0.0, slice_seconds=1.0, num_substeps=200)
+    state = last(moved(one, 3.0, speed=2.0, rate=math.pi / 6))
+    assert state.angles.item() == pytest.approx(math.pi / 2)
+    radius = 2.0 / (math.pi / 6)
+    assert state.positions.flatten().tolist() == pytest.approx([radius, radius], rel=1e-4)
+
+
+def test_at_temperature_0_nothing_moves_by_itself():
+    assert last(moved(engine(kelvin=0.0), 1.0)).positions.abs().max() == 0
+
+
+@pytest.mark.parametrize("aspect", [3.0, 1 / 3])
+def test_a_spheroid_diffuses_along_and_across_its_director(aspect: float):
+    """For a time in which it hardly turns; then isotropically, by the mean of both."""
+    along, across, rotation = spheroid(0.5, aspect, VISCOSITY).diffusion(300.0)
+    short = engine(40_000, aspect=aspect, slice_seconds=1e-3)
+    x, y = last(moved(short, 1e-3)).positions
+    within(x.square(), 2e-3 * along)
+    within(y.square(), 2e-3 * across)
+    x, y = last(moved(engine(40_000, aspect=aspect), 2.0)).positions
+    mean, half = (along + across) / 2, (along - across) / 2
+    decay = (1 - math.exp(-4 * rotation * 2.0)) / (4 * rotation)
+    within(x.square(), 2 * (mean * 2.0 + half * decay))
+    within(y.square(), 2 * (mean * 2.0 - half * decay))
+
+
+def pair(one: Engine, distance: float) -> State:
+    state = at_origin(one)
+    state.positions[0, ..., 1] = distance
+    state.angles[..., 1] = math.pi
+    return state
+
+
+def test_two_that_push_each_other_stand_where_contact_balances_the_force():
+    """At T = 0 both at full force: F_WCA(r) = f, below the sum of the radii."""
+    force = 0.05
+    one = engine(1, kelvin=0.0, agents=2, slice_seconds=0.02, num_substeps=400)
+    state = pair(one, 1.2)
+    ones = torch.ones(one.turns.shape, dtype=one.dtype)
+    for _ in range(60):
+        one.advance(state, force * ones, 0 * ones)
+    distance = (state.positions[0, ..., 1] - state.positions[0, ..., 0]).item()
+    sigma, depth = 1.0 / 2 ** (1 / 6), BOLTZMANN * 300.0
+    sixth = (sigma / distance) ** 6
+    assert 24 * depth / distance * sixth * (2 * sixth - 1) == pytest.approx(force, rel=1e-6)
+    assert distance < 1.0
+
+
+def test_two_that_do_not_touch_do_not_feel_each_other():
+    one, alone = engine(1, agents=2, kelvin=0.0), engine(1, agents=1, kelvin=0.0)
+    state = pair(one, 50.0)
+    for _ in range(3):
+        one.advance(state, 0.01 * torch.ones(1, 1, 2, dtype=one.dtype), torch.zeros(1, 1, 2, dtype=one.dtype))
+    assert one.num_near == 0
+    free = at_origin(alone)
+    for _ in range(3):
+        alone.advance(free, 0.01 * torch.ones(1, 1, 1, dtype=one.dtype), torch.zeros(1, 1, 1, dtype=one.dtype))
+    assert torch.equal(free.positions[..., 0], state.positions[..., 0])
+
+
+def test_a_free_environment_moves_alike_whether_it_is_thought_near_or_not(monkeypatch: pytest.MonkeyPatch):
+    """The bridge of an environment by substeps ends where the one draw of a free one does."""
+    free, near = (engine(50, agents=3, dtype=torch.float64) for _ in range(2))
+    monkeypatch.setattr(near, "_near", lambda state, speed: torch.arange(50))
+    states = [one.start(1000.0) for one in (free, near)]
+    forces = torch.full((1, 50, 3), 0.02, dtype=torch.float64)
+    for _ in range(5):
+        for one, state in zip((free, near), states):
+            one.advance(state, forces, 0 * forces)
+    assert near.num_near == 250
+    assert torch.allclose(states[0].positions, states[1].positions, rtol=0, atol=1e-10)
+
+
+def test_crowded_particles_have_the_pressure_of_their_second_virial_coefficient():
+    """The pair correlation of two passive particles in a box of harmonic walls is Boltzmann's, which the distance of pairs shows."""
+    one = engine(20_000, agents=2, radius=0.5, slice_seconds=0.002, num_substeps=16)
+    state = one.start(0.8)
+    stiffness = 0.02
+    for _ in range(800):
+        # a spring between the two, by their actions: along the director, which is turned to the other
+        apart = state.positions[..., 1] - state.positions[..., 0]
+        angle = torch.atan2(apart[1], apart[0])
+        state.angles = torch.stack([angle, angle + math.pi], -1)
+        forces = stiffness * apart.square().sum(0).sqrt()[..., None].expand(-1, -1, 2)
+        one.advance(state, forces.contiguous(), 0 * forces)
+    distance = (state.positions[..., 1] - state.positions[..., 0]).square().sum(0).sqrt()
+    energy, sigma, r = BOLTZMANN * 300.0, 1.0 / 2 ** (1 / 6), torch.linspace(0.6, 6.0, 20_001, dtype=torch.float64)
+    sixth = (sigma / r) ** 6
+    contact = torch.where(r < 1.0, 4 * energy * (sixth**2 - sixth) + energy, 0.0)
+    weights = r * torch.exp(-(contact + 0.5 * stiffness * r.square()) / energy)
+    expected = (r * weights).sum() / weights.sum()
+    within(distance, expected.item())
+
+
+@pytest.mark.parametrize(
+    ("aspect", "dtype", "disc"), [(1.0, torch.float32, 20.0), (1.0, torch.float64, 5.0), (3.0, torch.float32, 20.0), (3.0, torch.float64, 5.0)]
+)
+def test_an_agent_s_path_does_not_depend_on_who_else_is_in_the_batch(aspect: float, dtype: torch.dtype, disc: float):
+    """In a crowd rounding grows, so that there only double precision tells."""
+    body = Body(radius=0.5, friction=spheroid(0.5, aspect, VISCOSITY), temperature=300.0, contact_temperature=300.0)
+    cold = Body(radius=0.5, friction=spheroid(0.5, aspect, VISCOSITY), temperature=150.0, contact_temperature=300.0)
+    more = dict(num_environments=4, num_agents=10, slice_seconds=0.1, num_substeps=10, dtype=dtype)
+    batch, alone = Engine([cold, body, cold], [7, 8, 9], **more), Engine([body], [8], **more)
+    states = [batch.start(disc), alone.start(disc)]
+    for _ in range(20):
+        for one, state in zip((batch, alone), states):
+            forces = 0.05 * torch.ones_like(state.angles)
+            one.advance(state, forces, 0 * forces)
+    assert alone.num_near > 5
+    assert torch.allclose(states[0].positions[:, 1], states[1].positions[:, 0], atol=1e-4)
