@@ -1,23 +1,23 @@
-"""Overdamped Brownian motion of self-propelled particles in a plane: policies, environments and agents of all of them in one step."""
+"""Overdamped Brownian motion of self-propelled particles: policies, environments and agents of all of them in one step."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from workers.swarm import noise
+from workers.swarm.contacts import CUTOFF, Pairs, Rod, rod_distance, rod_forces
 from workers.swarm.friction import BOLTZMANN, Friction
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    # positions (D, M, N) -> forces (D, M, N) in pN, or velocities of a fluid in um / s
+    Field = Callable[[Tensor], Tensor]
     Some = Callable[[Tensor], Tensor]
 
-# P policies (each with physics of its own), E environments, N agents; D = 2 dimensions, first; S substeps; M environments near contact
-
-# WCA acts up to 2^(1/6) sigma, which is the sum of two radii
-CUTOFF = 2.0 ** (1.0 / 6.0)
+# P policies (each with physics of its own), E environments, N agents; D dimensions; S substeps; M environments that move by substeps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,41 +32,46 @@ class Body:
 
 @dataclass(slots=True)
 class State:
-    """Positions (D, P, E, N) in um, not folded into a box, and the angles (P, E, N) of the directors."""
+    """Positions (D, P, E, N) in um, not folded into a box; directors (D, P, E, N); angles (P, E) of rods, where there are any."""
 
     positions: "Tensor"
-    angles: "Tensor"
+    directors: "Tensor"
+    rods: "Tensor | None" = None
 
 
 class Engine:
-    """Moves agents by slices of time in which their actions hold: forces along the director (pN) and torques (pN um).
+    """Moves agents by slices of time in which their actions hold: forces along the director (pN) and torques (pN um) about the z axis.
 
-    dr = (f e + F) / gamma dt + sqrt(2 D dt) xi, dtheta = M / gamma_r dt + sqrt(2 D_r dt) zeta, contacts by WCA between agents. An agent's
-    angle is exact in law at each of `num_substeps` in a slice, its director is taken as the mean of the two ends of a substep, and where
-    nothing can be touched in a slice, the diffusion of its centre is one draw. Other environments (`near`) move by substeps, with a
-    Brownian bridge of the same draw. Numbers of an agent follow from its policy's seed, its environment's and its own number and the
-    slice alone.
+    dr = (f e + F) / gamma dt + sqrt(2 D dt) xi; in a plane dtheta = M / gamma_r dt + sqrt(2 D_r dt) zeta, in space
+    de = (omega x e) dt + sqrt(2 D_r dt) zeta x e on the sphere. F are contacts, by WCA as of spheres of the particles' volume, and
+    `fields`. A director is taken as the mean of the two ends of a substep. In a plane its angle is exact in law at each end; and where
+    nothing can be touched in a slice, the diffusion of a round particle's centre is one draw; other environments move by substeps, with
+    a Brownian bridge of the same draw. Numbers of an agent follow from its policy's seed, its environment's and its own number and the
+    slice alone. In a periodic `box` (um) agents are near each other's nearest images.
     """
 
     def __init__(
         self,
-        bodies: "list[Body]",
-        seeds: "list[int]",
+        bodies: "Sequence[Body]",
+        seeds: "Sequence[int]",
         *,
         num_environments: int,
         num_agents: int,
         slice_seconds: float,
         num_substeps: int,
+        num_dimensions: int = 2,
+        box: float | None = None,
+        rod: Rod | None = None,
+        fields: "Sequence[Field]" = (),
         device: str = "cpu",
         dtype: "torch.dtype | None" = None,
     ) -> None:
         import torch
 
-        self.dtype = dtype or torch.float32
-        self.num_substeps, self.slice_seconds = num_substeps, slice_seconds
-        self.step_seconds = slice_seconds / num_substeps
+        self.dtype, self.num_dimensions, self.box, self.rod, self.fields = dtype or torch.float32, num_dimensions, box, rod, tuple(fields)
+        self.num_substeps, self.slice_seconds, self.step_seconds = num_substeps, slice_seconds, slice_seconds / num_substeps
 
-        def per_policy(values: list[float]) -> "Tensor":
+        def per_policy(values: "list[float]") -> "Tensor":
             return torch.tensor(values, dtype=torch.float64).to(device, self.dtype)[:, None, None]
 
         diffusion = [body.friction.diffusion(body.temperature) for body in bodies]
@@ -74,122 +79,186 @@ class Engine:
         self.across = per_policy([body.friction.across for body in bodies])
         self.rotation = per_policy([body.friction.rotation for body in bodies])
         self.is_round = all(body.friction.along == body.friction.across for body in bodies)
-        self.turn = per_policy([math.sqrt(2.0 * one[2] * self.step_seconds) for one in diffusion])
+        spread = [2.0 * one[2] * self.step_seconds for one in diffusion]
+        self.turn = per_policy([math.sqrt(one if num_dimensions == 2 else _spread_in_space(one)) for one in spread])
         self.move_along = per_policy([math.sqrt(2.0 * one[0] * self.step_seconds) for one in diffusion])
         self.move_across = per_policy([math.sqrt(2.0 * one[1] * self.step_seconds) for one in diffusion])
-        self.reach = per_policy([noise.LARGEST * math.sqrt(4.0 * max(one[:2]) * slice_seconds) for one in diffusion])
-        self.contact = per_policy([2.0 * body.radius for body in bodies])
+        self.reach = per_policy([noise.LARGEST * math.sqrt(2.0 * num_dimensions * max(one[:2]) * slice_seconds) for one in diffusion])
+        self.radius = per_policy([body.radius for body in bodies])
         self.depth = per_policy([BOLTZMANN * body.contact_temperature for body in bodies])
-        keys = torch.tensor(seeds, dtype=torch.int64, device=device)
-        of = lambda stream: noise.particle_keys(keys, num_environments, num_agents, stream)  # noqa: E731
-        self.turns, self.moves, self.bridges, self.starts = (of(one) for one in (noise.TURNS, noise.MOVES, noise.BRIDGES, noise.STARTS))
-        first, second = torch.triu_indices(num_agents, num_agents, offset=1, device=device)
-        self.first, self.second = first, second
+        self.pairs = Pairs(num_agents, device)
+        if rod is not None:
+            self.levers = torch.tensor(rod.levers(), dtype=self.dtype, device=device)
+            energies = [BOLTZMANN * body.temperature for body in bodies]
+            self.rod_turn = per_policy([math.sqrt(2.0 * rod.diffusion(energy) * self.step_seconds) for energy in energies])[..., 0]
+        keys = torch.tensor(list(seeds), dtype=torch.int64, device=device)
+        self.keys = {stream: noise.particle_keys(keys, num_environments, num_agents, stream) for stream in noise.STREAMS}
+        self.shape = (len(bodies), num_environments, num_agents)
         self.slices = 0
-        self.num_near = 0
+        self.num_by_substeps = 0
 
     def start(self, radius: float) -> State:
-        """Uniform in a disc about the origin, with directors anywhere."""
+        """Uniform in a disc (in space a ball) about the origin, with directors anywhere."""
         import torch
 
-        u, v, w = noise.uniforms(self.starts, 0, 3, self.dtype)
-        distance, angle = radius * u.sqrt(), 2.0 * math.pi * v
-        return State(torch.stack([distance * angle.cos(), distance * angle.sin()]), 2.0 * math.pi * w)
+        u, v, w, z = noise.uniforms(self.keys[noise.STARTS], 0, 4, self.dtype)
+        angle, facing = 2.0 * math.pi * v, 2.0 * math.pi * w
+        distance = radius * u ** (1.0 / self.num_dimensions)
+        positions, directors = (torch.stack([one.cos(), one.sin()]) for one in (angle, facing))
+        if self.num_dimensions == 3:
+            positions, directors = _on_sphere(positions, 2.0 * z - 1.0), _on_sphere(directors, 2.0 * self._heights() - 1.0)
+        rods = None if self.rod is None else torch.full(self.shape[:2], self.rod.start_angle, dtype=self.dtype, device=u.device)
+        return State(distance * positions, directors, rods)
+
+    def _heights(self) -> "Tensor":
+        return noise.uniforms(self.keys[noise.STARTS], 1, 1, self.dtype)[0]
 
     def advance(self, state: State, forces: "Tensor", torques: "Tensor") -> None:
         """One slice, in place, with forces and torques (P, E, N) of the agents."""
-        import torch
-
-        seconds = self.step_seconds
         speed, rate = forces / self.along, torques / self.rotation
-        # angles (S + 1, P, E, N) at the ends of the substeps
-        turns = noise.normals(self.turns, self.slices, self.num_substeps, self.dtype).mul_(self.turn).add_(rate * seconds)
-        angles = torch.cat([state.angles[None], turns]).cumsum_(0)
-        near, length = self._near(state, speed), speed * seconds
-        cosines, sines = angles.cos(), angles.sin()
+        directors = self._directors(state.directors, rate)
+        length = speed * self.step_seconds
         if self.is_round:
-            moves = noise.normals(self.moves, self.slices, 2, self.dtype).mul_(self.move_along * math.sqrt(self.num_substeps))
-            ahead = torch.stack([_trapezoid(cosines), _trapezoid(sines)]).mul_(length).add_(moves)
+            moves = noise.normals(self.keys[noise.MOVES], self.slices, self.num_dimensions, self.dtype)
+            moves *= self.move_along * math.sqrt(self.num_substeps)
+            ahead = _trapezoid(directors).mul_(length).add_(moves)
         else:
-            moves = self._body_noise(self.moves, self.move_along, self.move_across, cosines, sines)
-            ahead = torch.stack([_trapezoid(cosines), _trapezoid(sines)]).mul_(length).add_(moves.sum(0))
-        if len(near):
-            # what stands for all environments, for those that are near: (..., M, N) of (..., P, E, N)
+            moves = self._body_noise(self.keys[noise.MOVES], directors)
+            ahead = _trapezoid(directors).mul_(length).add_(moves.sum(0))
+        by_substeps = self._by_substeps(state, speed)
+        if len(by_substeps):
+            # of what is there for all environments, that of these: (..., M, N) of (..., P, E, N)
             def some(values: "Tensor") -> "Tensor":
-                return values.expand(*values.shape[:-3], *state.angles.shape).flatten(-3, -2)[..., near, :]
+                return values.expand(*values.shape[:-3], *self.shape).flatten(-3, -2)[..., by_substeps, :]
 
-            own = some(cosines), some(sines)
-            steps = self._bridge(some(self.bridges), some(self.move_along), some(moves)) if self.is_round else some(moves)
-            steps = steps + torch.stack([_means(one) for one in own], dim=1).mul_(some(length))
-            ahead.flatten(1, 2)[:, near] = self._with_contacts(some(state.positions), steps, own, some)
-        state.positions += ahead
-        state.angles = angles[-1]
+            steps = self._bridge(some(self.keys[noise.BRIDGES]), some(self.move_along), some(moves)) if self.is_round else some(moves)
+            own = some(directors)
+            rods = None if state.rods is None else state.rods.flatten()[by_substeps]
+            moved, turned = self._with_forces(some(state.positions), steps + _means(own).mul_(some(length)), own, rods, some)
+            ahead.flatten(1, 2)[:, by_substeps] = moved
+        if state.rods is not None:
+            turns = noise.normals(self.keys[noise.RODS][..., 0], self.slices, 1, self.dtype)[0]
+            state.rods = state.rods + self.rod_turn * math.sqrt(self.num_substeps) * turns
+            if len(by_substeps):
+                state.rods.flatten()[by_substeps] += turned
+        state.positions = state.positions + ahead
+        state.directors = directors[-1]
         self.slices += 1
-        self.num_near += len(near)
+        self.num_by_substeps += len(by_substeps)
 
-    def _body_noise(self, keys: "Tensor", along: "Tensor", across: "Tensor", cosines: "Tensor", sines: "Tensor") -> "Tensor":
-        """Diffusion (S, D, ...) of unlike strength along the directors at the beginnings of the substeps and across them."""
+    # -- directors and diffusion --------------------------------------------------------------------------------------------
+
+    def _directors(self, start: "Tensor", rate: "Tensor") -> "Tensor":
+        """At the ends of the substeps (S + 1, D, P, E, N)."""
         import torch
 
-        drawn = noise.normals(keys, self.slices, 2 * self.num_substeps, self.dtype)
-        ahead, aside = drawn[: self.num_substeps] * along, drawn[self.num_substeps :] * across
-        c, s = cosines[:-1], sines[:-1]
-        return torch.stack([ahead * c - aside * s, ahead * s + aside * c], dim=1)
+        if self.num_dimensions == 2:
+            turns = noise.normals(self.keys[noise.TURNS], self.slices, self.num_substeps, self.dtype).mul_(self.turn)
+            angles = torch.cat([torch.atan2(start[1], start[0])[None], turns.add_(rate * self.step_seconds)]).cumsum_(0)
+            return torch.stack([angles.cos(), angles.sin()], dim=1)
+        drawn = noise.normals(self.keys[noise.TURNS], self.slices, 3 * self.num_substeps, self.dtype).unflatten(0, (self.num_substeps, 3))
+        found = [start]
+        for turns in drawn.mul_(self.turn):
+            turns[2] += rate * self.step_seconds
+            found.append(_turned(found[-1], turns))
+        return torch.stack(found)
+
+    def _body_noise(self, keys: "Tensor", directors: "Tensor") -> "Tensor":
+        """Diffusion (S, D, ...) of unlike strength along the directors at the beginnings of the substeps and across them."""
+        drawn = noise.normals(keys, self.slices, self.num_dimensions * self.num_substeps, self.dtype)
+        drawn, ahead = drawn.unflatten(0, (self.num_substeps, self.num_dimensions)), directors[:-1]
+        return self.move_across * drawn + (self.move_along - self.move_across) * (drawn * ahead).sum(1, keepdim=True) * ahead
 
     def _bridge(self, keys: "Tensor", strength: "Tensor", moves: "Tensor") -> "Tensor":
         """Diffusion (S, D, M, N) whose sum is `moves`."""
         count = self.num_substeps
-        drawn = noise.normals(keys, self.slices, 2 * count, self.dtype).view(count, 2, *keys.shape).mul_(strength)
-        return drawn.add_((moves - drawn.sum(0)) / count)
+        drawn = noise.normals(keys, self.slices, self.num_dimensions * count, self.dtype).unflatten(0, (count, self.num_dimensions))
+        return drawn.mul_(strength).add_((moves - drawn.sum(0)) / count)
 
-    def _near(self, state: State, speed: "Tensor") -> "Tensor":
-        """Numbers (M,) of the environments, of all policies in a row, in which two agents may touch within this slice."""
+    # -- forces -----------------------------------------------------------------------------------------------------------------
+
+    def _by_substeps(self, state: State, speed: "Tensor") -> "Tensor":
+        """Numbers (M,) of the environments, of all policies in a row, in which a force may act within this slice."""
         import torch
 
-        if not len(self.first):
-            return self.first
-        margin = self.contact + 2.0 * (speed.abs().amax(-1, keepdim=True) * self.slice_seconds + self.reach)
-        x, y = state.positions
-        apart = (x[..., self.first] - x[..., self.second]).square_() + (y[..., self.first] - y[..., self.second]).square_()
-        return torch.nonzero((apart.amin(-1) < margin[..., 0].square()).flatten())[:, 0]
+        num = self.shape[0] * self.shape[1]
+        if self.fields:
+            return torch.arange(num, device=speed.device)
+        reach = speed.abs().amax(-1, keepdim=True) * self.slice_seconds + self.reach
+        near = torch.zeros(self.shape[:2], dtype=torch.bool, device=speed.device)
+        if self.shape[2] > 1:
+            square = self.pairs.apart(state.positions, self.box).square_().sum(0)
+            near |= square.amin(-1) < (2.0 * (self.radius + reach))[..., 0].square()
+        if self.rod is not None and state.rods is not None:
+            distance = rod_distance(state.positions, state.rods, self.rod.length).amin(-1)
+            # the rod turns itself, by less than an agent moves at its tip
+            near |= distance < (self.radius + self.rod.bead_radius + 2.0 * reach)[..., 0]
+        return torch.nonzero(near.flatten())[:, 0]
 
-    def _with_contacts(self, positions: "Tensor", steps: "Tensor", directors: "tuple[Tensor, Tensor]", some: "Some") -> "Tensor":
-        """How far (D, M, N) agents come from `positions` in `steps` (S, D, M, N) with contacts; directors' parts are (S + 1, M, N)."""
-        start, seconds = positions, self.step_seconds
-        sigma2, depth = (some(self.contact) / CUTOFF).square()[:, :1], some(self.depth)[:, :1]
+    def _with_forces(
+        self, start: "Tensor", steps: "Tensor", directors: "Tensor", rods: "Tensor | None", some: "Some"
+    ) -> "tuple[Tensor, Tensor | float]":
+        """How far agents (D, M, N) come from `start` in `steps` (S, D, M, N) under forces, and by how much they turn their rods (M,)."""
+        seconds, positions, turned = self.step_seconds, start, 0.0
+        sigma2, depth, radius = (2.0 * some(self.radius) / CUTOFF).square()[:, :1], some(self.depth)[:, :1], some(self.radius)[:, :1]
         across, extra = seconds / some(self.across), seconds / some(self.along) - seconds / some(self.across)
         for number, step in enumerate(steps):
-            forces = self._contact_forces(positions, sigma2, depth)
+            forces = self.pairs.forces(positions, sigma2, depth, self.box) if self.shape[2] > 1 else 0.0 * positions
+            if self.rod is not None and rods is not None:
+                rod_sigma2 = ((radius + self.rod.bead_radius) / CUTOFF).square()
+                pushed, torque = rod_forces(positions, rods + turned, self.levers, rod_sigma2, depth)
+                forces, turned = forces + pushed, turned + torque * (seconds / self.rod.friction)
+            for field in self.fields:
+                forces = forces + field(positions)
             push = across * forces
             if not self.is_round:
-                c, s = (one[number] for one in directors)
-                ahead = extra * (forces[0] * c + forces[1] * s)
-                push[0] += ahead * c
-                push[1] += ahead * s
+                ahead = directors[number]
+                push += extra * (forces * ahead).sum(0) * ahead
             positions = positions + step + push
-        return positions - start
+        return positions - start, turned
 
-    def _contact_forces(self, positions: "Tensor", sigma2: "Tensor", depth: "Tensor") -> "Tensor":
-        """WCA forces (D, M, N) in pN of agents at positions (D, M, N)."""
-        import torch
 
-        apart = positions[..., self.first] - positions[..., self.second]
-        square = apart.square().sum(0)
-        # sixth power of sigma over the distance; where agents overlap deeply, that of a distance of 0.6 sigma bounds the force
-        inverse = sigma2 / torch.maximum(square, 0.36 * sigma2)
-        sixth = inverse * inverse * inverse
-        strength = (24.0 * depth / sigma2) * inverse * sixth * (2.0 * sixth - 1.0)
-        pushes = apart * torch.where(square < CUTOFF**2 * sigma2, strength, 0.0)
-        found = torch.zeros_like(positions)
-        found.index_add_(-1, self.first, pushes)
-        return found.index_add_(-1, self.second, pushes, alpha=-1)
+def _spread_in_space(decay: float) -> float:
+    """The variance of each component of a turn after which directors have decayed by exp(-decay), exactly; at most 3, where that is least.
+
+    Of turns by normal vectors of variance s: (1 + 2 (1 - s) exp(-s / 2)) / 3.
+    """
+    low, high = 0.0, 3.0 if decay > 0.0 else 0.0
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        # differences from 1, so that small decays keep their digits
+        left = 2.0 / 3.0 * (math.expm1(-0.5 * middle) - middle * math.exp(-0.5 * middle))
+        low, high = (middle, high) if left > math.expm1(-decay) else (low, middle)
+    return 0.5 * (low + high)
+
+
+def _on_sphere(circle: "Tensor", heights: "Tensor") -> "Tensor":
+    """Points (3, ...) of the unit sphere, from points (2, ...) of the circle and heights."""
+    import torch
+
+    return torch.cat([circle * (1.0 - heights.square()).clamp(min=0.0).sqrt(), heights[None]])
+
+
+def _turned(directors: "Tensor", turns: "Tensor") -> "Tensor":
+    """Directors (3, ...) after a rotation by the vectors `turns` (3, ...), exactly (Rodrigues)."""
+    import torch
+
+    square = turns.square().sum(0)
+    angle = square.sqrt()
+    aside = torch.linalg.cross(turns, directors, dim=0)
+    along = (turns * directors).sum(0)
+    cosine = angle.cos()
+    # sin(a) / a and (1 - cos(a)) / a^2, whose limits are 1 and 1/2
+    first, second = torch.sinc(angle / math.pi), 0.5 * torch.sinc(0.5 * angle / math.pi).square()
+    found = cosine * directors + first * aside + second * along * turns
+    return found / found.square().sum(0).sqrt()
 
 
 def _trapezoid(values: "Tensor") -> "Tensor":
     """Of the first axis: the sum of the means of neighbours."""
-    return values.sum(0) - 0.5 * (values[0] + values[-1])
+    return values.sum(0).sub_(values[0], alpha=0.5).sub_(values[-1], alpha=0.5)
 
 
 def _means(values: "Tensor") -> "Tensor":
     """Of neighbours along the first axis."""
-    return 0.5 * (values[:-1] + values[1:])
+    return (values[:-1] + values[1:]).mul_(0.5)

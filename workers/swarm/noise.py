@@ -13,7 +13,8 @@ _SECOND = 0x94D049BB133111EB - 2**64
 _AGENTS = 2**20
 LARGEST = math.sqrt(50.0 * math.log(2.0))
 # streams of one particle
-TURNS, MOVES, BRIDGES, STARTS, CHOICES, EXPLORATION = range(6)
+STREAMS = range(8)
+TURNS, MOVES, BRIDGES, STARTS, RODS, CHOICES, EXPLORATION, WEIGHTS = STREAMS
 
 
 def mix(values: "Tensor") -> "Tensor":

@@ -2,32 +2,41 @@
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 
+from workers.swarm.contacts import Rod
 from workers.swarm.engine import Body, Engine, State
-from workers.swarm.friction import BOLTZMANN, spheroid
+from workers.swarm.friction import BOLTZMANN, sphere, spheroid
 
 VISCOSITY = 8.9e-4
 
 
-def engine(num: int = 20_000, *, radius: float = 0.5, aspect: float = 1.0, kelvin: float = 300.0, agents: int = 1, **more) -> Engine:
+def engine(num: int = 20_000, *, radius: float = 0.5, aspect: float = 1.0, kelvin: float = 300.0, agents: int = 1, **more: Any) -> Engine:
     body = Body(radius=radius, friction=spheroid(radius, aspect, VISCOSITY), temperature=kelvin, contact_temperature=300.0)
     settings = {"slice_seconds": 0.1, "num_substeps": 10, "dtype": torch.float64} | more
     return Engine([body], [1], num_environments=num, num_agents=agents, **settings)
 
 
 def at_origin(one: Engine) -> State:
-    shape = one.turns.shape
-    return State(torch.zeros(2, *shape, dtype=one.dtype), torch.zeros(shape, dtype=one.dtype))
+    """All at one point, and facing along x."""
+    positions = torch.zeros(one.num_dimensions, *one.shape, dtype=one.dtype)
+    directors = positions.clone()
+    directors[0] = 1.0
+    return State(positions, directors)
+
+
+def ones(one: Engine) -> torch.Tensor:
+    return torch.ones(one.shape, dtype=one.dtype)
 
 
 def moved(one: Engine, seconds: float, speed: float = 0.0, rate: float = 0.0) -> Iterator[State]:
     """The states at the ends of the slices, with actions that give this speed and turn rate."""
-    state, ones = at_origin(one), torch.ones(one.turns.shape, dtype=one.dtype)
+    state = at_origin(one)
     for _ in range(round(seconds / one.slice_seconds)):
-        one.advance(state, ones * speed * one.along, ones * rate * one.rotation)
+        one.advance(state, ones(one) * speed * one.along, ones(one) * rate * one.rotation)
         yield state
 
 
@@ -44,30 +53,38 @@ def within(values: torch.Tensor, expected: float) -> None:
     assert abs(values.mean().item() - expected) < 3 * error
 
 
-def test_passive_diffusion():
-    one = engine()
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_passive_diffusion(dimensions: int):
     along, _, _ = spheroid(0.5, 1.0, VISCOSITY).diffusion(300.0)
-    within(last(moved(one, 1.0)).positions.square().sum(0), 4 * along)
+    one = engine(num_dimensions=dimensions)
+    within(last(moved(one, 1.0)).positions.square().sum(0), 2 * dimensions * along)
 
 
-def test_directors_decorrelate():
+@pytest.mark.parametrize(("dimensions", "num_substeps"), [(2, 2), (2, 10), (3, 2), (3, 10)])
+def test_directors_decorrelate(dimensions: int, num_substeps: int):
+    """By exp(-(d - 1) D_r t), however coarse the substeps are."""
     _, _, rotation = spheroid(0.5, 1.0, VISCOSITY).diffusion(300.0)
-    within(last(moved(engine(40_000), 0.5)).angles.cos(), math.exp(-0.5 * rotation))
+    one = engine(60_000, num_dimensions=dimensions, num_substeps=num_substeps)
+    directors = last(moved(one, 0.3)).directors
+    within(directors[0], math.exp(-0.3 * (dimensions - 1) * rotation))
+    assert torch.allclose(directors.square().sum(0), torch.ones_like(directors[0]))
 
 
-def test_an_active_particle_diffuses_as_a_persistent_walk():
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_an_active_particle_diffuses_as_a_persistent_walk(dimensions: int):
     along, _, rotation = spheroid(0.5, 1.0, VISCOSITY).diffusion(300.0)
-    speed, time = 5.0, 3.0
-    expected = 4 * along * time + 2 * (speed / rotation) ** 2 * (rotation * time - 1 + math.exp(-rotation * time))
-    within(last(moved(engine(40_000), time, speed)).positions.square().sum(0), expected)
+    speed, time, decay = 5.0, 3.0, (dimensions - 1) * rotation
+    expected = 2 * dimensions * along * time + 2 * (speed / decay) ** 2 * (decay * time - 1 + math.exp(-decay * time))
+    within(last(moved(engine(40_000, num_dimensions=dimensions), time, speed)).positions.square().sum(0), expected)
 
 
-def test_a_driven_turn_goes_in_circles_without_noise():
-    one = engine(1, kelvin=0.0, slice_seconds=1.0, num_substeps=200)
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_a_driven_turn_goes_in_circles_without_noise(dimensions: int):
+    one = engine(1, kelvin=0.0, slice_seconds=1.0, num_substeps=200, num_dimensions=dimensions)
     state = last(moved(one, 3.0, speed=2.0, rate=math.pi / 6))
-    assert state.angles.item() == pytest.approx(math.pi / 2)
+    assert state.directors.flatten().tolist()[:2] == pytest.approx([0.0, 1.0], abs=1e-12)
     radius = 2.0 / (math.pi / 6)
-    assert state.positions.flatten().tolist() == pytest.approx([radius, radius], rel=1e-4)
+    assert state.positions.flatten().tolist()[:2] == pytest.approx([radius, radius], rel=1e-4)
 
 
 def test_at_temperature_0_nothing_moves_by_itself():
@@ -92,7 +109,7 @@ def test_a_spheroid_diffuses_along_and_across_its_director(aspect: float):
 def pair(one: Engine, distance: float) -> State:
     state = at_origin(one)
     state.positions[0, ..., 1] = distance
-    state.angles[..., 1] = math.pi
+    state.directors[0, ..., 1] = -1.0
     return state
 
 
@@ -101,9 +118,8 @@ def test_two_that_push_each_other_stand_where_contact_balances_the_force():
     force = 0.05
     one = engine(1, kelvin=0.0, agents=2, slice_seconds=0.02, num_substeps=400)
     state = pair(one, 1.2)
-    ones = torch.ones(one.turns.shape, dtype=one.dtype)
     for _ in range(60):
-        one.advance(state, force * ones, 0 * ones)
+        one.advance(state, force * ones(one), 0 * ones(one))
     distance = (state.positions[0, ..., 1] - state.positions[0, ..., 0]).item()
     sigma, depth = 1.0 / 2 ** (1 / 6), BOLTZMANN * 300.0
     sixth = (sigma / distance) ** 6
@@ -115,38 +131,38 @@ def test_two_that_do_not_touch_do_not_feel_each_other():
     one, alone = engine(1, agents=2, kelvin=0.0), engine(1, agents=1, kelvin=0.0)
     state = pair(one, 50.0)
     for _ in range(3):
-        one.advance(state, 0.01 * torch.ones(1, 1, 2, dtype=one.dtype), torch.zeros(1, 1, 2, dtype=one.dtype))
-    assert one.num_near == 0
+        one.advance(state, 0.01 * ones(one), 0 * ones(one))
+    assert one.num_by_substeps == 0
     free = at_origin(alone)
     for _ in range(3):
-        alone.advance(free, 0.01 * torch.ones(1, 1, 1, dtype=one.dtype), torch.zeros(1, 1, 1, dtype=one.dtype))
+        alone.advance(free, 0.01 * ones(alone), 0 * ones(alone))
     assert torch.equal(free.positions[..., 0], state.positions[..., 0])
 
 
 def test_a_free_environment_moves_alike_whether_it_is_thought_near_or_not(monkeypatch: pytest.MonkeyPatch):
     """The bridge of an environment by substeps ends where the one draw of a free one does."""
     free, near = (engine(50, agents=3, dtype=torch.float64) for _ in range(2))
-    monkeypatch.setattr(near, "_near", lambda state, speed: torch.arange(50))
+    monkeypatch.setattr(near, "_by_substeps", lambda state, speed: torch.arange(50))
     states = [one.start(1000.0) for one in (free, near)]
     forces = torch.full((1, 50, 3), 0.02, dtype=torch.float64)
     for _ in range(5):
         for one, state in zip((free, near), states):
             one.advance(state, forces, 0 * forces)
-    assert near.num_near == 250
+    assert near.num_by_substeps == 250
     assert torch.allclose(states[0].positions, states[1].positions, rtol=0, atol=1e-10)
 
 
-def test_crowded_particles_have_the_pressure_of_their_second_virial_coefficient():
-    """The pair correlation of two passive particles in a box of harmonic walls is Boltzmann's, which the distance of pairs shows."""
+def test_two_on_a_spring_are_apart_as_boltzmann_says():
+    """Their mean distance, with contact and a spring in the exponent."""
     one = engine(20_000, agents=2, radius=0.5, slice_seconds=0.002, num_substeps=16)
     state = one.start(0.8)
     stiffness = 0.02
     for _ in range(800):
         # a spring between the two, by their actions: along the director, which is turned to the other
         apart = state.positions[..., 1] - state.positions[..., 0]
-        angle = torch.atan2(apart[1], apart[0])
-        state.angles = torch.stack([angle, angle + math.pi], -1)
-        forces = stiffness * apart.square().sum(0).sqrt()[..., None].expand(-1, -1, 2)
+        distance = apart.square().sum(0).sqrt()
+        state.directors = torch.stack([apart, -apart], -1) / distance[..., None]
+        forces = stiffness * distance[..., None].expand(-1, -1, 2)
         one.advance(state, forces.contiguous(), 0 * forces)
     distance = (state.positions[..., 1] - state.positions[..., 0]).square().sum(0).sqrt()
     energy, sigma, r = BOLTZMANN * 300.0, 1.0 / 2 ** (1 / 6), torch.linspace(0.6, 6.0, 20_001, dtype=torch.float64)
@@ -158,7 +174,8 @@ def test_crowded_particles_have_the_pressure_of_their_second_virial_coefficient(
 
 
 @pytest.mark.parametrize(
-    ("aspect", "dtype", "disc"), [(1.0, torch.float32, 20.0), (1.0, torch.float64, 5.0), (3.0, torch.float32, 20.0), (3.0, torch.float64, 5.0)]
+    ("aspect", "dtype", "disc"),
+    [(1.0, torch.float32, 20.0), (1.0, torch.float64, 5.0), (3.0, torch.float32, 20.0), (3.0, torch.float64, 5.0)],
 )
 def test_an_agent_s_path_does_not_depend_on_who_else_is_in_the_batch(aspect: float, dtype: torch.dtype, disc: float):
     """In a crowd rounding grows, so that there only double precision tells."""
@@ -169,7 +186,70 @@ def test_an_agent_s_path_does_not_depend_on_who_else_is_in_the_batch(aspect: flo
     states = [batch.start(disc), alone.start(disc)]
     for _ in range(20):
         for one, state in zip((batch, alone), states):
-            forces = 0.05 * torch.ones_like(state.angles)
+            forces = 0.05 * ones(one)
             one.advance(state, forces, 0 * forces)
-    assert alone.num_near > 5
+    assert alone.num_by_substeps > 5
     assert torch.allclose(states[0].positions[:, 1], states[1].positions[:, 0], atol=1e-4)
+
+
+def test_directors_begin_evenly_on_the_sphere_and_positions_in_the_ball():
+    state = engine(20_000, num_dimensions=3).start(10.0)
+    within(state.directors.square()[2], 1 / 3)
+    within(state.positions.square().sum(0), 3 / 5 * 100)
+    assert abs(state.directors.mean().item()) < 0.01
+
+
+def test_sediment_has_the_height_of_boltzmann():
+    """Under a weight above a wall that repels softly: the mean height of exp(-U / kT), by substeps in a field."""
+    weight, energy, stiffness = 5e-3, BOLTZMANN * 300.0, 1.0
+
+    def field(positions: torch.Tensor) -> torch.Tensor:
+        found = torch.zeros_like(positions)
+        found[1] = -weight + stiffness * (-positions[1]).clamp(min=0.0)
+        return found
+
+    one = engine(20_000, slice_seconds=0.05, num_substeps=50, fields=[field])
+    state = at_origin(one)
+    for _ in range(200):
+        one.advance(state, 0 * ones(one), 0 * ones(one))
+    y = torch.linspace(-1.0, 30.0, 200_001, dtype=torch.float64)
+    weights = torch.exp(-(weight * y + 0.5 * stiffness * (-y).clamp(min=0.0).square()) / energy)
+    within(state.positions[1], ((y * weights).sum() / weights.sum()).item())
+
+
+def test_in_a_periodic_box_an_image_is_touched():
+    force = 0.05
+    one = engine(1, kelvin=0.0, agents=2, slice_seconds=0.02, num_substeps=400, box=20.0)
+    state = pair(one, 18.8)
+    state.directors *= -1.0
+    for _ in range(60):
+        one.advance(state, force * ones(one), 0 * ones(one))
+    distance = 20.0 - (state.positions[0, ..., 1] - state.positions[0, ..., 0]).item()
+    assert 0.8 < distance < 1.0
+
+
+def test_an_agent_that_pushes_a_rod_turns_it_by_its_lever():
+    """At T = 0 an agent that pushes at right angles near the tip: force times lever over the friction of both, in the push's sense."""
+    force, rod = 0.04, Rod(start_angle=0.0)
+    one = engine(1, radius=2.14, kelvin=0.0, slice_seconds=0.5, num_substeps=500, rod=rod)
+    state = one.start(0.0)
+    state.positions = torch.tensor([45.0, -3.1], dtype=one.dtype).view(2, 1, 1, 1)
+    state.directors = torch.tensor([0.0, 1.0], dtype=one.dtype).view(2, 1, 1, 1)
+    before = 0.0
+    for number in range(20):
+        one.advance(state, force * ones(one), 0 * ones(one))
+        if number == 9:
+            before = state.rods.item()
+    friction = rod.friction + sphere(2.14, VISCOSITY).along * 45.0**2
+    assert state.rods.item() - before == pytest.approx(force * 45.0 / friction * 5.0, rel=0.01)
+
+
+def test_a_rod_turns_by_itself_as_its_friction_says():
+    rod = Rod(start_angle=0.0, friction=1e-2)
+    one = engine(20_000, rod=rod)
+    state = one.start(0.0)
+    state.positions += 1000.0
+    for _ in range(10):
+        one.advance(state, 0 * ones(one), 0 * ones(one))
+    assert one.num_by_substeps == 0
+    within(state.rods.square(), 2 * BOLTZMANN * 300.0 / rod.friction)

@@ -1,0 +1,97 @@
+"""Repulsion by contact (Weeks, Chandler and Andersen): between agents, with walls, and with a rigid rod of beads."""
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# D dimensions, first; M environments; N agents; B beads
+
+# the potential 4 eps ((s/r)^12 - (s/r)^6) + eps ends at 2^(1/6) s, which is the sum of the two radii
+CUTOFF = 2.0 ** (1.0 / 6.0)
+# of s: where particles overlap more deeply, the force is that of this distance, which bounds it
+DEEPEST = 0.6
+
+
+def strength(square: "Tensor", sigma2: "Tensor", depth: "Tensor") -> "Tensor":
+    """The repulsive force over the distance, for squared distances and squared s; energies in pN um give pN / um."""
+    import torch
+
+    inverse = sigma2 / torch.maximum(square, DEEPEST**2 * sigma2)
+    sixth = inverse * inverse * inverse
+    return torch.where(square < CUTOFF**2 * sigma2, (24.0 / sigma2) * depth * inverse * sixth * (2.0 * sixth - 1.0), 0.0)
+
+
+class Pairs:
+    """All pairs of N agents."""
+
+    def __init__(self, num_agents: int, device: str) -> None:
+        import torch
+
+        self.first, self.second = torch.triu_indices(num_agents, num_agents, offset=1, device=device)
+
+    def apart(self, positions: "Tensor", box: float | None) -> "Tensor":
+        """From the second to the first of each pair (D, ..., pairs), by the nearest images in a periodic box."""
+        found = positions[..., self.first] - positions[..., self.second]
+        return found if box is None else found - box * (found / box).round()
+
+    def forces(self, positions: "Tensor", sigma2: "Tensor", depth: "Tensor", box: float | None = None) -> "Tensor":
+        """On the agents (D, M, N) at `positions` (D, M, N), for sigma2 and depth (M, 1)."""
+        import torch
+
+        apart = self.apart(positions, box)
+        pushes = apart * strength(apart.square().sum(0), sigma2, depth)
+        found = torch.zeros_like(positions)
+        return found.index_add_(-1, self.first, pushes).index_add_(-1, self.second, pushes, alpha=-1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rod:
+    """A rigid rod of `num_beads` touching beads, `length` long (um), that turns about its fixed centre with `friction` (pN um s)."""
+
+    length: float = 100.0
+    num_beads: int = 59
+    friction: float = 690.2407326
+    start_angle: float = 90.0
+
+    @property
+    def bead_radius(self) -> float:
+        """Half a bead's share of the length."""
+        return 0.5 * self.length / self.num_beads
+
+    def levers(self) -> list[float]:
+        """Of the beads' centres."""
+        step = self.length / self.num_beads
+        return [step * (number - 0.5 * (self.num_beads - 1)) for number in range(self.num_beads)]
+
+    def diffusion(self, energy: float) -> float:
+        """Of its angle (1 / s), at an energy kT (pN um)."""
+        return energy / self.friction
+
+
+def rod_forces(positions: "Tensor", angles: "Tensor", levers: "Tensor", sigma2: "Tensor", depth: "Tensor") -> "tuple[Tensor, Tensor]":
+    """On the agents (D, M, N), and the torque (M,) on rods at `angles` (M,) about the origin, with beads at `levers` (B,)."""
+    import torch
+
+    direction = torch.stack([angles.cos(), angles.sin()])
+    beads = direction[..., None] * levers
+    apart = positions[..., None] - beads[:, :, None, :]
+    pushes = apart * strength(apart.square().sum(0), sigma2[..., None], depth[..., None])
+    on_beads = -pushes.sum(2)
+    torque = (levers * (direction[0][:, None] * on_beads[1] - direction[1][:, None] * on_beads[0])).sum(-1)
+    return pushes.sum(-1), torque
+
+
+def rod_distance(positions: "Tensor", angles: "Tensor", length: float) -> "Tensor":
+    """Of agents (D, ..., N) from the line between the ends of rods at `angles` (...)."""
+    c, s = angles.cos()[..., None], angles.sin()[..., None]
+    x, y = positions
+    along, aside = x * c + y * s, y * c - x * s
+    return ((along.abs() - 0.5 * length).clamp_(min=0.0).square_() + aside.square_()).sqrt_()
+
+
+def slender_rod_friction(length: float, thickness: float, viscosity: float) -> float:
+    """Of a rotation about the centre, pi eta L^3 / (3 (ln(L / d) - 0.66)) (Tirado and Garcia de la Torre), in pN um s."""
+    return math.pi * viscosity * length**3 / (3.0 * (math.log(length / thickness) - 0.66))
