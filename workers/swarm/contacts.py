@@ -89,7 +89,8 @@ def rod_distance(positions: "Tensor", angles: "Tensor", length: float) -> "Tenso
     c, s = angles.cos()[..., None], angles.sin()[..., None]
     x, y = positions
     along, aside = x * c + y * s, y * c - x * s
-    return ((along.abs() - 0.5 * length).clamp_(min=0.0).square_() + aside.square_()).sqrt_()
+    square: Tensor = (along.abs() - 0.5 * length).clamp_(min=0.0).square_() + aside.square_()
+    return square.sqrt_()
 
 
 def slender_rod_friction(length: float, thickness: float, viscosity: float) -> float:

@@ -156,7 +156,7 @@ class Engine:
             turns = noise.normals(self.keys[noise.TURNS], self.slices, self.num_substeps, self.dtype).mul_(self.turn)
             angles = torch.cat([torch.atan2(start[1], start[0])[None], turns.add_(rate * self.step_seconds)]).cumsum_(0)
             return torch.stack([angles.cos(), angles.sin()], dim=1)
-        drawn = noise.normals(self.keys[noise.TURNS], self.slices, 3 * self.num_substeps, self.dtype).unflatten(0, (self.num_substeps, 3))
+        drawn = self._by_dimension(self.keys[noise.TURNS])
         found = [start]
         for turns in drawn.mul_(self.turn):
             turns[2] += rate * self.step_seconds
@@ -165,15 +165,18 @@ class Engine:
 
     def _body_noise(self, keys: "Tensor", directors: "Tensor") -> "Tensor":
         """Diffusion (S, D, ...) of unlike strength along the directors at the beginnings of the substeps and across them."""
-        drawn = noise.normals(keys, self.slices, self.num_dimensions * self.num_substeps, self.dtype)
-        drawn, ahead = drawn.unflatten(0, (self.num_substeps, self.num_dimensions)), directors[:-1]
+        drawn, ahead = self._by_dimension(keys), directors[:-1]
         return self.move_across * drawn + (self.move_along - self.move_across) * (drawn * ahead).sum(1, keepdim=True) * ahead
 
     def _bridge(self, keys: "Tensor", strength: "Tensor", moves: "Tensor") -> "Tensor":
         """Diffusion (S, D, M, N) whose sum is `moves`."""
+        drawn = self._by_dimension(keys).mul_(strength)
+        return drawn.add_((moves - drawn.sum(0)) / self.num_substeps)
+
+    def _by_dimension(self, keys: "Tensor") -> "Tensor":
+        """Normal numbers (S, D, ...) of this slice for each key (...)."""
         count = self.num_substeps
-        drawn = noise.normals(keys, self.slices, self.num_dimensions * count, self.dtype).unflatten(0, (count, self.num_dimensions))
-        return drawn.mul_(strength).add_((moves - drawn.sum(0)) / count)
+        return noise.normals(keys, self.slices, self.num_dimensions * count, self.dtype).view(count, self.num_dimensions, *keys.shape)
 
     # -- forces -----------------------------------------------------------------------------------------------------------------
 
@@ -199,7 +202,8 @@ class Engine:
         self, start: "Tensor", steps: "Tensor", directors: "Tensor", rods: "Tensor | None", some: "Some"
     ) -> "tuple[Tensor, Tensor | float]":
         """How far agents (D, M, N) come from `start` in `steps` (S, D, M, N) under forces, and by how much they turn their rods (M,)."""
-        seconds, positions, turned = self.step_seconds, start, 0.0
+        seconds, positions = self.step_seconds, start
+        turned: Tensor | float = 0.0
         sigma2, depth, radius = (2.0 * some(self.radius) / CUTOFF).square()[:, :1], some(self.depth)[:, :1], some(self.radius)[:, :1]
         across, extra = seconds / some(self.across), seconds / some(self.along) - seconds / some(self.across)
         for number, step in enumerate(steps):
@@ -250,7 +254,7 @@ def _turned(directors: "Tensor", turns: "Tensor") -> "Tensor":
     cosine = angle.cos()
     # sin(a) / a and (1 - cos(a)) / a^2, whose limits are 1 and 1/2
     first, second = torch.sinc(angle / math.pi), 0.5 * torch.sinc(0.5 * angle / math.pi).square()
-    found = cosine * directors + first * aside + second * along * turns
+    found: Tensor = cosine * directors + first * aside + second * along * turns
     return found / found.square().sum(0).sqrt()
 
 

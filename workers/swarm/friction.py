@@ -75,4 +75,4 @@ def water_viscosity(temperature: float) -> float:
             f"the viscosity of water is known from {low} to {high} K, got {temperature} K; give physics.viscosity as a number instead"
         )
     terms = ((280.68, -1.9), (511.45, -7.7), (61.131, -19.6), (0.45903, -40.0))
-    return 1e-6 * sum(factor * (temperature / 300.0) ** power for factor, power in terms)
+    return 1e-6 * sum(factor * math.pow(temperature / 300.0, power) for factor, power in terms)

@@ -4,6 +4,7 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 # SplitMix64 (Steele, Lea, Flood 2014), as two's complement
@@ -45,7 +46,7 @@ def uniform_bits(keys: "Tensor", first: int, count: int) -> "Tensor":
     return mix(keys + counters.view(-1, *[1] * keys.dim()))
 
 
-def normals(keys: "Tensor", step: int, count: int, dtype: "object") -> "Tensor":
+def normals(keys: "Tensor", step: int, count: int, dtype: "torch.dtype") -> "Tensor":
     """Standard normal numbers (count, ...) for each key at a step, by pairs (Box and Muller); none is beyond LARGEST."""
     import torch
 
@@ -59,11 +60,11 @@ def normals(keys: "Tensor", step: int, count: int, dtype: "object") -> "Tensor":
     return found[:count]
 
 
-def uniforms(keys: "Tensor", step: int, count: int, dtype: "object") -> "Tensor":
+def uniforms(keys: "Tensor", step: int, count: int, dtype: "torch.dtype") -> "Tensor":
     """Numbers (count, ...) above 0 and below 1."""
     return _uniform(uniform_bits(keys, step * _AGENTS, count) >> 40, dtype)
 
 
-def _uniform(signed: "Tensor", dtype: "object") -> "Tensor":
+def _uniform(signed: "Tensor", dtype: "torch.dtype") -> "Tensor":
     """Of 24 bits with a sign; in two sums, which single precision keeps apart from 0."""
     return signed.to(dtype).mul_(2.0**-24).add_(0.5).add_(2.0**-25)

@@ -59,7 +59,7 @@ class Learner:
 
         def by_time(values: "torch.Tensor") -> "torch.Tensor":
             """(T, P, K, ...)."""
-            return values.unflatten(1, (num_slices, -1)).transpose(0, 1)
+            return values.view(len(values), num_slices, -1, values.shape[-1]).transpose(0, 1)
 
         loss = learning.policy_gradient(by_time(self.actor(inputs)), by_time(self.critic(inputs))[..., 0], episode.actions, targets)
         self.optimizer.zero_grad(set_to_none=True)
