@@ -169,7 +169,7 @@ _WAYS = {1: "up", -1: "down", 0: "unclear"}
 def _trend_said(estimator: str, found: Trend) -> str:
     way = {1: "grows", -1: "falls", 0: "has no clear trend"}[found.sign]
     bounds = f", {found.num_bounds} of {found.num_runs} runs being lower bounds" if found.num_bounds else ""
-    without = f", {found.num_without} runs more having none as their position there is not above 0" if found.num_without else ""
+    without = f", {found.num_without} more without reach as the position there is not above 0" if found.num_without else ""
     interval = f"{found.value:+.2f} [{found.low:+.2f}, {found.high:+.2f}] a decade of parameters"
     return f"{way} by the {estimator} estimator ({interval}{bounds}{without})"
 

@@ -432,7 +432,7 @@ def test_bounds_are_counted_among_runs_that_have_a_reach_and_shown_as_bounds():
     )
     assert (row["runs"], row["bounds"]) == (1, 1)
     assert row["reach"][0].startswith("≥ ")
-    assert any("1 of 11 runs being lower bounds, 1 runs more having none" in line for line in section.findings)
+    assert any("1 of 11 runs being lower bounds, 1 more without reach" in line for line in section.findings)
 
 
 @pytest.mark.parametrize("num_modes", [4096, 20000])
