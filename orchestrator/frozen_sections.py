@@ -121,9 +121,7 @@ def _frozen_said(runs: "pl.DataFrame", rows: Sequence[Mapping[str, Any]]) -> lis
     still = pl.col("frozen").is_in(["none", "lazy"]).not_() & (pl.col("frozen_at") == 0)
     best = _of_free(runs).filter(still).sort("test_loss").unique(list(PAIR), keep="first", maintain_order=True).drop_nulls("over_free")
     for (parameterisation,), part in sorted(best.partition_by(["parameterisation"], as_dict=True).items()):
-        moved = [
-            row["chi_net, span"][1] for row in rows if row["parameterisation"] == parameterisation and _still(row)
-        ]
+        moved = [row["chi_net, span"][1] for row in rows if row["parameterisation"] == parameterisation and _still(row)]
         ahead, num = int((part["over_free"] > 0).sum()), len(part)
         modes = listed(sorted(set(part["frozen"])))
         agrees = "agrees with" if ahead == num else "contradicts" if not ahead else "neither shows nor contradicts"
