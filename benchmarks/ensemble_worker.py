@@ -50,7 +50,7 @@ def one_by_one(args: argparse.Namespace) -> Callable[[], None]:
 def together(args: argparse.Namespace) -> Callable[[], None]:
     """The loop of an ensemble."""
     shared = SharedSamples(settings(0, args).data.load())
-    runs = _Together(list(enumerate(_Run(settings(seed, args), context(), shared) for seed in args.seeds)))
+    runs = _Together(list(enumerate(_Run(settings(seed, args), context(), samples=shared) for seed in args.seeds)))
     if args.how == "vmap":
         runs.ensemble = Ensemble([_member(run) for run in runs.runs], runs.settings.optimizer.build, runs.settings.loss, fused=False)
 

@@ -93,9 +93,9 @@ def _frozen_rows(runs: "pl.DataFrame", windows: "pl.DataFrame") -> list[dict[str
             "mode": row["frozen"],
             "frozen at": row["frozen_at"],
             "test loss": (f"{row['test_loss']:.4f}", row["test_loss"]),
-            "test loss, less feature learning's": (f"{row['over_free']:+.4f}", row["over_free"]),
-            "chi_net at the end over start": (f"{row['amplification']:.4g}", row["amplification"]),
-            "largest over smallest chi_net, less 1": (f"{row['moved']:.1e}", row["moved"]),
+            "over feature learning": (f"{row['over_free']:+.4f}", row["over_free"]),
+            "chi_net, end over start": (f"{row['amplification']:.4g}", row["amplification"]),
+            "chi_net, span": (f"{row['moved']:.1e}", row["moved"]),
             "runs": row["runs"],
         }
         for row in rows.sort(by).iter_rows(named=True)
@@ -121,9 +121,7 @@ def _frozen_said(runs: "pl.DataFrame", rows: Sequence[Mapping[str, Any]]) -> lis
     still = pl.col("frozen").is_in(["none", "lazy"]).not_() & (pl.col("frozen_at") == 0)
     best = _of_free(runs).filter(still).sort("test_loss").unique(list(PAIR), keep="first", maintain_order=True).drop_nulls("over_free")
     for (parameterisation,), part in sorted(best.partition_by(["parameterisation"], as_dict=True).items()):
-        moved = [
-            row["largest over smallest chi_net, less 1"][1] for row in rows if row["parameterisation"] == parameterisation and _still(row)
-        ]
+        moved = [row["chi_net, span"][1] for row in rows if row["parameterisation"] == parameterisation and _still(row)]
         ahead, num = int((part["over_free"] > 0).sum()), len(part)
         modes = listed(sorted(set(part["frozen"])))
         agrees = "agrees with" if ahead == num else "contradicts" if not ahead else "neither shows nor contradicts"

@@ -378,7 +378,7 @@ def _limit_figures(frame: "pl.DataFrame") -> list[Drawing]:
         from orchestrator.figures.observables import observables
 
         rows = ends.select("width", training=pl.col("frozen").replace("none", "network"), value="test_loss")
-        ax = observables(rows, x="width", name="test_loss", by="training")
+        ax = observables(rows, x="width", name="test_loss", by="training", title="Test loss of the network and of its linearisation")
         drawings.append(Drawing(name="linearised-test-loss", ax=ax, caption="The network and its linearisation at initialisation (ntk)."))
     return drawings
 

@@ -11,6 +11,7 @@ from orchestrator.reaches import ESTIMATORS, Courses, Trend, courses, trend
 from orchestrator.study import Section, Study, Table
 from orchestrator.study_tables import exponent_rows, labelled, listed, need, sign, slope, slopes
 from workers.errors import ConfigError
+from workers.mode_flow import EPSILONS
 
 if TYPE_CHECKING:
     import polars as pl
@@ -169,7 +170,7 @@ _WAYS = {1: "up", -1: "down", 0: "unclear"}
 def _trend_said(estimator: str, found: Trend) -> str:
     way = {1: "grows", -1: "falls", 0: "has no clear trend"}[found.sign]
     bounds = f", {found.num_bounds} of {found.num_runs} runs being lower bounds" if found.num_bounds else ""
-    without = f", {found.num_without} runs more having none as their position there is not above 0" if found.num_without else ""
+    without = f", {found.num_without} more without reach as the position there is not above 0" if found.num_without else ""
     interval = f"{found.value:+.2f} [{found.low:+.2f}, {found.high:+.2f}] a decade of parameters"
     return f"{way} by the {estimator} estimator ({interval}{bounds}{without})"
 
@@ -243,19 +244,23 @@ def _reach_figures(reaches: "pl.DataFrame", equal: "pl.DataFrame", task: str) ->
 
 
 def _reach_rows(reaches: "pl.DataFrame", equal: "pl.DataFrame") -> list[dict[str, Any]]:
+    """One a size, data size and estimator, with the median reach at each epsilon and how many of the runs that have one are bounds."""
     import polars as pl
 
     rows: list[dict[str, Any]] = []
     for frame, where in ((reaches, "whole training"), (equal, "equal compute")):
         if frame.is_empty():
             continue
-        known = pl.col("reach").is_finite()
-        by = frame.group_by("num_params", "train_size", "estimator", "epsilon").agg(
-            reach=pl.col("reach").filter(known).median(), runs=known.sum(), bounds=pl.col("is_bound").filter(known).sum()
-        )
-        rows += [
-            {"over": where, **row, "reach": _reach(row["reach"], row["bounds"])} for row in by.sort(by.columns[:4]).iter_rows(named=True)
-        ]
+        known = frame.filter(pl.col("reach").is_finite())
+        by = ["num_params", "train_size", "estimator"]
+        for (size, data, estimator), part in sorted(known.partition_by(by, as_dict=True).items()):
+            row: dict[str, Any] = {"over": where, "parameters": int(size), "data size": data, "estimator": estimator}
+            for epsilon in EPSILONS:
+                own = part.filter(pl.col("epsilon") == epsilon)
+                bounds, median = int(own["is_bound"].sum()), own["reach"].median()
+                row[f"reach at {epsilon}"] = _reach(None if median is None else float(median), bounds)  # type: ignore[arg-type]
+                row[f"bounds at {epsilon}"] = (f"{bounds} of {len(own)}", bounds)
+            rows.append(row)
     return rows
 
 
