@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 # D dimensions, first; M environments; N agents; B beads
@@ -25,26 +26,25 @@ def strength(square: "Tensor", sigma2: "Tensor", depth: "Tensor") -> "Tensor":
 
 
 class Pairs:
-    """All pairs of N agents."""
+    """All pairs of N agents: differences and sums over pairs are products with the matrix (N, pairs) of 1 and -1, which are exact."""
 
-    def __init__(self, num_agents: int, device: str) -> None:
+    def __init__(self, num_agents: int, device: str, dtype: "torch.dtype") -> None:
         import torch
 
-        self.first, self.second = torch.triu_indices(num_agents, num_agents, offset=1, device=device)
+        first, second = torch.triu_indices(num_agents, num_agents, offset=1, device=device)
+        self.signs = torch.zeros(num_agents, len(first), device=device, dtype=dtype)
+        numbers = torch.arange(len(first), device=device)
+        self.signs[first, numbers], self.signs[second, numbers] = 1.0, -1.0
 
     def apart(self, positions: "Tensor", box: float | None) -> "Tensor":
         """From the second to the first of each pair (D, ..., pairs), by the nearest images in a periodic box."""
-        found = positions[..., self.first] - positions[..., self.second]
-        return found if box is None else found - box * (found / box).round()
+        found = positions @ self.signs
+        return found if box is None else found.sub_((found / box).round_(), alpha=box)
 
     def forces(self, positions: "Tensor", sigma2: "Tensor", depth: "Tensor", box: float | None = None) -> "Tensor":
         """On the agents (D, M, N) at `positions` (D, M, N), for sigma2 and depth (M, 1)."""
-        import torch
-
         apart = self.apart(positions, box)
-        pushes = apart * strength(apart.square().sum(0), sigma2, depth)
-        found = torch.zeros_like(positions)
-        return found.index_add_(-1, self.first, pushes).index_add_(-1, self.second, pushes, alpha=-1)
+        return apart.mul_(strength(apart.square().sum(0), sigma2, depth)) @ self.signs.T
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
