@@ -26,25 +26,42 @@ def strength(square: "Tensor", sigma2: "Tensor", depth: "Tensor") -> "Tensor":
 
 
 class Pairs:
-    """All pairs of N agents: differences and sums over pairs are products with the matrix (N, pairs) of 1 and -1, which are exact."""
+    """All pairs of N agents, and lists of those that are near each other."""
 
-    def __init__(self, num_agents: int, device: str, dtype: "torch.dtype") -> None:
+    def __init__(self, num_agents: int, box: float | None, device: str, dtype: "torch.dtype") -> None:
         import torch
 
-        first, second = torch.triu_indices(num_agents, num_agents, offset=1, device=device)
-        self.signs = torch.zeros(num_agents, len(first), device=device, dtype=dtype)
-        numbers = torch.arange(len(first), device=device)
-        self.signs[first, numbers], self.signs[second, numbers] = 1.0, -1.0
+        self.num_agents, self.box = num_agents, box
+        self.first, self.second = torch.triu_indices(num_agents, num_agents, offset=1, device=device)
+        # differences of pairs are products with this matrix (N, pairs) of 1 and -1, which are exact
+        self.signs = torch.zeros(num_agents, len(self.first), device=device, dtype=dtype)
+        numbers = torch.arange(len(self.first), device=device)
+        self.signs[self.first, numbers], self.signs[self.second, numbers] = 1.0, -1.0
 
-    def apart(self, positions: "Tensor", box: float | None) -> "Tensor":
-        """From the second to the first of each pair (D, ..., pairs), by the nearest images in a periodic box."""
-        found = positions @ self.signs
-        return found if box is None else found.sub_((found / box).round_(), alpha=box)
+    def near(self, positions: "Tensor", distance: "Tensor") -> "Tensor":
+        """Which pairs (..., pairs) of agents at `positions` (D, ..., N) are nearer than `distance` (..., 1)."""
+        return self._images(positions @ self.signs).square_().sum(0) < distance.square()
 
-    def forces(self, positions: "Tensor", sigma2: "Tensor", depth: "Tensor", box: float | None = None) -> "Tensor":
-        """On the agents (D, M, N) at `positions` (D, M, N), for sigma2 and depth (M, 1)."""
-        apart = self.apart(positions, box)
-        return apart.mul_(strength(apart.square().sum(0), sigma2, depth)) @ self.signs.T
+    def listed(self, near: "Tensor") -> "tuple[Tensor, Tensor]":
+        """Of `near` (M, pairs), the numbers of the agents (K,) and of their partners among M N in a row."""
+        import torch
+
+        environment, number = torch.nonzero(near, as_tuple=True)
+        return environment * self.num_agents + self.first[number], environment * self.num_agents + self.second[number]
+
+    def forces(self, positions: "Tensor", listed: "tuple[Tensor, Tensor]", sigma2: "Tensor", depth: "Tensor") -> "Tensor":
+        """On agents at `positions` (D, M N) by their `listed` partners, for sigma2 and depth (K,)."""
+        import torch
+
+        first, second = listed
+        apart = self._images(positions.index_select(1, first) - positions.index_select(1, second))
+        pushes = apart * strength(apart.square().sum(0), sigma2, depth)
+        found = torch.zeros_like(positions)
+        return found.index_add_(1, first, pushes).index_add_(1, second, pushes, alpha=-1)
+
+    def _images(self, apart: "Tensor") -> "Tensor":
+        """By the nearest images in a periodic box."""
+        return apart if self.box is None else apart.sub_((apart / self.box).round_(), alpha=self.box)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -68,7 +68,7 @@ class Engine:
     ) -> None:
         import torch
 
-        self.dtype, self.num_dimensions, self.box, self.rod, self.fields = dtype or torch.float32, num_dimensions, box, rod, tuple(fields)
+        self.dtype, self.num_dimensions, self.rod, self.fields = dtype or torch.float32, num_dimensions, rod, tuple(fields)
         self.num_substeps, self.slice_seconds, self.step_seconds = num_substeps, slice_seconds, slice_seconds / num_substeps
 
         def per_policy(values: "list[float]") -> "Tensor":
@@ -86,7 +86,7 @@ class Engine:
         self.reach = per_policy([noise.LARGEST * math.sqrt(2.0 * num_dimensions * max(one[:2]) * slice_seconds) for one in diffusion])
         self.radius = per_policy([body.radius for body in bodies])
         self.depth = per_policy([BOLTZMANN * body.contact_temperature for body in bodies])
-        self.pairs = Pairs(num_agents, device, self.dtype)
+        self.pairs = Pairs(num_agents, box, device, self.dtype)
         if rod is not None:
             self.levers = torch.tensor(rod.levers(), dtype=self.dtype, device=device)
             energies = [BOLTZMANN * body.temperature for body in bodies]
@@ -125,7 +125,7 @@ class Engine:
         else:
             moves = self._body_noise(self.keys[noise.MOVES], directors)
             ahead = _trapezoid(directors).mul_(length).add_(moves.sum(0))
-        by_substeps = self._by_substeps(state, speed)
+        by_substeps, near = self._by_substeps(state, speed)
         if len(by_substeps):
             # of what is there for all environments, that of these: (..., M, N) of (..., P, E, N)
             def some(values: "Tensor") -> "Tensor":
@@ -134,7 +134,7 @@ class Engine:
             steps = self._bridge(some(self.keys[noise.BRIDGES]), some(self.move_along), some(moves)) if self.is_round else some(moves)
             own = some(directors)
             rods = None if state.rods is None else state.rods.flatten()[by_substeps]
-            moved, turned = self._with_forces(some(state.positions), steps + _means(own).mul_(some(length)), own, rods, some)
+            moved, turned = self._with_forces(some(state.positions), steps + _means(own).mul_(some(length)), own, rods, near, some)
             ahead.flatten(1, 2)[:, by_substeps] = moved
         if state.rods is not None:
             turns = noise.normals(self.keys[noise.RODS][..., 0], self.slices, 1, self.dtype)[0]
@@ -188,34 +188,34 @@ class Engine:
 
     # -- forces -----------------------------------------------------------------------------------------------------------------
 
-    def _by_substeps(self, state: State, speed: "Tensor") -> "Tensor":
-        """Numbers (M,) of the environments, of all policies in a row, in which a force may act within this slice."""
+    def _by_substeps(self, state: State, speed: "Tensor") -> "tuple[Tensor, Tensor]":
+        """Numbers (M,) of the environments, of all policies in a row, in which a force may act within this slice; pairs (M, ...) near."""
         import torch
 
-        num = self.shape[0] * self.shape[1]
-        if self.fields:
-            return torch.arange(num, device=speed.device)
         reach = speed.abs().amax(-1, keepdim=True) * self.slice_seconds + self.reach
-        near = torch.zeros(self.shape[:2], dtype=torch.bool, device=speed.device)
-        if self.shape[2] > 1:
-            square = self.pairs.apart(state.positions, self.box).square_().sum(0)
-            near |= square.amin(-1) < (2.0 * (self.radius + reach))[..., 0].square()
+        near = self.pairs.near(state.positions, 2.0 * (self.radius + reach))
+        forced = near.any(-1)
         if self.rod is not None and state.rods is not None:
             distance = rod_distance(state.positions, state.rods, self.rod.length).amin(-1)
             # the rod turns itself, by less than an agent moves at its tip
-            near |= distance < (self.radius + self.rod.bead_radius + 2.0 * reach)[..., 0]
-        return torch.nonzero(near.flatten())[:, 0]
+            forced |= distance < (self.radius + self.rod.bead_radius + 2.0 * reach)[..., 0]
+        if self.fields:
+            forced.fill_(True)
+        numbers = torch.nonzero(forced.flatten())[:, 0]
+        return numbers, near.flatten(0, 1)[numbers]
 
     def _with_forces(
-        self, start: "Tensor", steps: "Tensor", directors: "Tensor", rods: "Tensor | None", some: "Some"
+        self, start: "Tensor", steps: "Tensor", directors: "Tensor", rods: "Tensor | None", near: "Tensor", some: "Some"
     ) -> "tuple[Tensor, Tensor | float]":
         """How far agents (D, M, N) come from `start` in `steps` (S, D, M, N) under forces, and by how much they turn their rods (M,)."""
         seconds, positions = self.step_seconds, start
         turned: Tensor | float = 0.0
-        sigma2, depth, radius = (2.0 * some(self.radius) / CUTOFF).square()[:, :1], some(self.depth)[:, :1], some(self.radius)[:, :1]
+        listed, depth, radius = self.pairs.listed(near), some(self.depth), some(self.radius)
+        of_pairs = (2.0 * radius / CUTOFF).square().flatten()[listed[0]], depth.flatten()[listed[0]]
+        depth, radius = depth[:, :1], radius[:, :1]
         across, extra = seconds / some(self.across), seconds / some(self.along) - seconds / some(self.across)
         for number, step in enumerate(steps):
-            forces = self.pairs.forces(positions, sigma2, depth, self.box) if self.shape[2] > 1 else 0.0 * positions
+            forces = self.pairs.forces(positions.flatten(1), listed, *of_pairs).view_as(positions)
             if self.rod is not None and rods is not None:
                 rod_sigma2 = ((radius + self.rod.bead_radius) / CUTOFF).square()
                 pushed, torque = rod_forces(positions, rods + turned, self.levers, rod_sigma2, depth)
