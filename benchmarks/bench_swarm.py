@@ -91,9 +91,7 @@ def main() -> int:
                 bars.at_least(f"beside {who}, {name}", ratio, RATIO, " x")
         if name == FREE:
             bars.at_least(f"particle-steps a core-second, {name}", rates[OURS], LEAST, "")
-        print(
-            f"{name}: {scene.substeps} substeps a slice of {scene.seconds} s, disc of {scene.disc} um, {share:.0%} of environments by substeps"
-        )
+        print(f"{name}: {scene.substeps} substeps in {scene.seconds} s, disc of {scene.disc} um, {share:.0%} of environments by substeps")
     table(["scene", "", "particle-steps a core-second", "time beside ours"], rows)
     return bars.show(check=not args.no_check)
 
