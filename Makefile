@@ -1,4 +1,4 @@
-# `make setup texts demo slurm mpi test test-all lint bench bench-entk bench-ray docs clean`; everything lives in .venv, so nothing else on the machine changes.
+# `make setup texts demo slurm mpi test test-all lint bench bench-entk bench-ray bench-swarm docs clean`; everything lives in .venv, so nothing else on the machine changes.
 SHELL := /bin/sh
 PYTHON ?= python3
 VENV ?= .venv
