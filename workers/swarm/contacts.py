@@ -37,10 +37,11 @@ class Pairs:
         self.signs = torch.zeros(num_agents, len(self.first), device=device, dtype=dtype)
         numbers = torch.arange(len(self.first), device=device)
         self.signs[self.first, numbers], self.signs[self.second, numbers] = 1.0, -1.0
+        self.sums = self.signs.abs()
 
-    def near(self, positions: "Tensor", distance: "Tensor") -> "Tensor":
-        """Which pairs (..., pairs) of agents at `positions` (D, ..., N) are nearer than `distance` (..., 1)."""
-        return self._images(positions @ self.signs).square_().sum(0) < distance.square()
+    def near(self, positions: "Tensor", reach: "Tensor") -> "Tensor":
+        """Which pairs (..., pairs) of agents at `positions` (D, ..., N) are nearer than the sum of how far each reaches (..., N)."""
+        return self._images(positions @ self.signs).square_().sum(0) < (reach @ self.sums).square_()
 
     def listed(self, near: "Tensor") -> "tuple[Tensor, Tensor]":
         """Of `near` (M, pairs), the numbers of the agents (K,) and of their partners among M N in a row."""

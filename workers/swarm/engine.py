@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 # P policies (each with physics of its own), E environments, N agents; D dimensions; S substeps; M environments that move by substeps
 
 
+# a Brownian bridge leaves a ball of so many deviations of its length's diffusion less than once in 10^9
+WANDER = 3.7
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Body:
     """The physics of one policy's agents: radius (um), friction, temperature (K), and the depth of WCA as a temperature (K)."""
@@ -83,7 +87,7 @@ class Engine:
         self.turn = per_policy([math.sqrt(one if num_dimensions == 2 else _spread_in_space(one)) for one in spread])
         self.move_along = per_policy([math.sqrt(2.0 * one[0] * self.step_seconds) for one in diffusion])
         self.move_across = per_policy([math.sqrt(2.0 * one[1] * self.step_seconds) for one in diffusion])
-        self.reach = per_policy([noise.LARGEST * math.sqrt(2.0 * num_dimensions * max(one[:2]) * slice_seconds) for one in diffusion])
+        self.wander = per_policy([WANDER * math.sqrt(2.0 * max(one[:2]) * slice_seconds) for one in diffusion])
         self.radius = per_policy([body.radius for body in bodies])
         self.depth = per_policy([BOLTZMANN * body.contact_temperature for body in bodies])
         self.pairs = Pairs(num_agents, box, device, self.dtype)
@@ -125,7 +129,7 @@ class Engine:
         else:
             moves = self._body_noise(self.keys[noise.MOVES], directors)
             ahead = _trapezoid(directors).mul_(length).add_(moves.sum(0))
-        by_substeps, near = self._by_substeps(state, speed)
+        by_substeps, near = self._by_substeps(state, speed, moves if self.is_round else moves.sum(0))
         if len(by_substeps):
             # of what is there for all environments, that of these: (..., M, N) of (..., P, E, N)
             def some(values: "Tensor") -> "Tensor":
@@ -188,17 +192,20 @@ class Engine:
 
     # -- forces -----------------------------------------------------------------------------------------------------------------
 
-    def _by_substeps(self, state: State, speed: "Tensor") -> "tuple[Tensor, Tensor]":
-        """Numbers (M,) of the environments, of all policies in a row, in which a force may act within this slice; pairs (M, ...) near."""
+    def _by_substeps(self, state: State, speed: "Tensor", moves: "Tensor") -> "tuple[Tensor, Tensor]":
+        """Numbers (M,) of the environments, of all policies in a row, in which a force may act within this slice; pairs (M, ...) near.
+
+        An agent comes as far as it swims and diffuses in the slice, and wanders from that way.
+        """
         import torch
 
-        reach = speed.abs().amax(-1, keepdim=True) * self.slice_seconds + self.reach
-        near = self.pairs.near(state.positions, 2.0 * (self.radius + reach))
+        reach = moves.square().sum(0).sqrt_().add_(speed.abs() * self.slice_seconds + self.radius + self.wander)
+        near = self.pairs.near(state.positions, reach)
         forced = near.any(-1)
         if self.rod is not None and state.rods is not None:
             distance = rod_distance(state.positions, state.rods, self.rod.length).amin(-1)
             # the rod turns itself, by less than an agent moves at its tip
-            forced |= distance < (self.radius + self.rod.bead_radius + 2.0 * reach)[..., 0]
+            forced |= distance < 2.0 * reach.amax(-1) + self.rod.bead_radius
         if self.fields:
             forced.fill_(True)
         numbers = torch.nonzero(forced.flatten())[:, 0]

@@ -142,7 +142,7 @@ def test_two_that_do_not_touch_do_not_feel_each_other():
 def test_a_free_environment_moves_alike_whether_it_is_thought_near_or_not(monkeypatch: pytest.MonkeyPatch):
     """The bridge of an environment by substeps ends where the one draw of a free one does."""
     free, near = (engine(50, agents=3, dtype=torch.float64) for _ in range(2))
-    monkeypatch.setattr(near, "_by_substeps", lambda state, speed: (torch.arange(50), torch.ones(50, 3, dtype=torch.bool)))
+    monkeypatch.setattr(near, "_by_substeps", lambda *of_slice: (torch.arange(50), torch.ones(50, 3, dtype=torch.bool)))
     states = [one.start(1000.0) for one in (free, near)]
     forces = torch.full((1, 50, 3), 0.02, dtype=torch.float64)
     for _ in range(5):
