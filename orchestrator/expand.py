@@ -15,7 +15,7 @@ from orchestrator.paths import Tree, with_value
 from orchestrator.sweep import Block, Sweep, _below
 from workers.errors import ConfigError, UnknownName
 from workers.settings import Settings, _fields
-from workers.workload import Data, Resources, Workload
+from workers.workload import EARLIER, Data, Resources, Workload
 
 _Pick = Callable[[Point], Point]
 
@@ -282,7 +282,7 @@ class _Expansion:
         for name, (node, pick) in self.children.items():
             found[name] = [node.index_of[pick(point)] for point in points]
         earlier = [self.earlier[row] for row in rows]
-        return found | ({"earlier": earlier} if any(one is not None for one in earlier) else {})
+        return found | ({EARLIER: earlier} if any(one is not None for one in earlier) else {})
 
     def _resources(self, rows: list[int], instances: list[Workload]) -> tuple[list[Resources], list[int]]:
         """Distinct resources and which of them each task has."""

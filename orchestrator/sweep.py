@@ -10,7 +10,7 @@ from orchestrator.grid import Axis, named
 from workers import plugins
 from workers.errors import ConfigError, EigensweepError
 from workers.taskdir import Task
-from workers.workload import Resources
+from workers.workload import EARLIER, Resources
 
 if TYPE_CHECKING:
     from orchestrator.composed import Composed
@@ -201,7 +201,7 @@ class Sweep:
     def accepts_diverged(self, index: int, input: int | None = None) -> bool:
         """Whether a task runs although its inputs, or the one at the position `input`, diverged; what it goes on from may."""
         block, row = self._at(index)
-        return block.accepts_diverged or ("earlier" in block.inputs and input is not None and block.inputs["earlier"][row] == input)
+        return block.accepts_diverged or (EARLIER in block.inputs and input is not None and block.inputs[EARLIER][row] == input)
 
     def halves_batches(self, index: int) -> bool:
         """Whether a task's micro-batch may be halved with the same result."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from workers.errors import ConfigError, Diverged
 from workers.schedule import log_spaced_steps
-from workers.workload import Row
+from workers.workload import EARLIER, Row
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from workers.schedule import ScheduledOptimizer
     from workers.workloads.train import Train
 
-# the input, by which the shorter training's commit is found
-EARLIER = "earlier"
 _OPTIMIZER = "optimizer."
 # rows of a whole training, at its end
 _OF_SIZE = ("num_params", "unique_", "flops_")

@@ -17,10 +17,9 @@ from typing import Any
 
 from workers import plugins, taskdir
 from workers.context import Context
-from workers.continuing import EARLIER
 from workers.errors import DiskFull, Diverged, Garbled, Interrupted, ProcessLost
 from workers.taskdir import INLINE_BYTES, Columns, Commit, Task
-from workers.workload import Workload
+from workers.workload import EARLIER, Workload
 
 MAX_TRACEBACK = 16_000
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["CostEstimate", "Data", "Layer", "Model", "Optimizer", "Resources", "Row", "Rows", "Workload", "setting"]
 
+# the input by which a task finds the commit of `Workload.earlier`
+EARLIER = "earlier"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Resources(Settings):
