@@ -1,6 +1,6 @@
 """Sections of the study of spectral reach: feature learning beside the frozen modes (D9)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.drawings import Drawing
@@ -26,7 +26,7 @@ def frozen_modes(results: Mapping[str, "Results"]) -> Section:
     windows = found.windows.sort("step")
     first = pl.col("probe_chi_net").drop_nulls().first().over("key")
     windows = windows.with_columns(amplification=pl.col("probe_chi_net") / first)
-    rows = _frozen_rows(found.runs, windows)
+    runs = _beside_free(found.runs, windows)
     drawings = []
     for (parameterisation,), part in sorted(windows.partition_by(["parameterisation"], as_dict=True).items()):
         widest = max(part["width"].to_list())
@@ -37,9 +37,9 @@ def frozen_modes(results: Mapping[str, "Results"]) -> Section:
             drawings.append(Drawing(name=f"frozen-{name.replace('_', '-')}-{parameterisation}", ax=ax, caption=_of_mode(name)))
     return Section(
         title="Feature learning against frozen modes",
-        findings=_frozen_said(found.runs, rows),
+        findings=_frozen_said(runs),
         drawings=drawings,
-        tables=[Table(name="frozen", heading="Modes", rows=rows)],
+        tables=[Table(name="frozen", heading="Modes", rows=_frozen_rows(runs))],
     )
 
 
@@ -72,20 +72,30 @@ def _of_mode(name: str) -> str:
     return "chi_net on a fixed probe set over its value at the start; of a frozen kernel it is constant."
 
 
-def _frozen_rows(runs: "pl.DataFrame", windows: "pl.DataFrame") -> list[dict[str, Any]]:
+PAIR = ("parameterisation", "width", "seed")
+
+
+def _beside_free(runs: "pl.DataFrame", windows: "pl.DataFrame") -> "pl.DataFrame":
+    """With `over_free`, the test loss less that of feature learning at the same parameterisation, width and seed.
+
+    And with `amplification` at the end, and `moved`, the largest sensitivity over the smallest, less 1.
+    """
+    import polars as pl
+
+    sensitivity = pl.col("amplification")
+    grown = windows.group_by("key").agg(sensitivity.drop_nulls().last(), moved=sensitivity.max() / sensitivity.min() - 1)
+    free = runs.filter(pl.col("frozen") == "none").select(*PAIR, free="test_loss")
+    joined = runs.join(free, on=list(PAIR), how="left").join(grown, on="key", how="left")
+    return joined.with_columns(over_free=pl.col("test_loss") - pl.col("free"))
+
+
+def _frozen_rows(runs: "pl.DataFrame") -> list[dict[str, Any]]:
     """One a mode and width, the means over seeds."""
     import polars as pl
 
-    grown = (
-        windows.drop_nulls("amplification")
-        .group_by("key")
-        .agg(amplification=pl.col("amplification").last(), least=pl.col("amplification").min(), most=pl.col("amplification").max())
-    )
-    known = _of_free(runs).join(grown, on="key")
     by = ["parameterisation", "width", "frozen", "frozen_at"]
-    rows = known.group_by(by).agg(
-        pl.col("test_loss", "over_free", "amplification").mean(), moved=(pl.col("most") / pl.col("least") - 1).max(), runs=pl.len()
-    )
+    known = runs.drop_nulls("amplification")
+    rows = known.group_by(by).agg(pl.col("test_loss", "over_free", "amplification").mean(), pl.col("moved").max(), runs=pl.len())
     return [
         {
             "parameterisation": row["parameterisation"],
@@ -102,26 +112,15 @@ def _frozen_rows(runs: "pl.DataFrame", windows: "pl.DataFrame") -> list[dict[str
     ]
 
 
-PAIR = ("parameterisation", "width", "seed")
-
-
-def _of_free(runs: "pl.DataFrame") -> "pl.DataFrame":
-    """With `over_free`: the test loss less that of feature learning at the same parameterisation, width and seed."""
-    import polars as pl
-
-    free = runs.filter(pl.col("frozen") == "none").select(*PAIR, free="test_loss")
-    return runs.join(free, on=list(PAIR), how="left").with_columns(over_free=pl.col("test_loss") - pl.col("free"))
-
-
-def _frozen_said(runs: "pl.DataFrame", rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def _frozen_said(runs: "pl.DataFrame") -> list[str]:
     """Feature learning beside the best mode that is frozen from the start, in pairs of one width and seed."""
     import polars as pl
 
     lines = []
-    still = pl.col("frozen").is_in(["none", "lazy"]).not_() & (pl.col("frozen_at") == 0)
-    best = _of_free(runs).filter(still).sort("test_loss").unique(list(PAIR), keep="first", maintain_order=True).drop_nulls("over_free")
+    still = runs.filter(pl.col("frozen").is_in(["none", "lazy"]).not_() & (pl.col("frozen_at") == 0))
+    best = still.sort("test_loss").unique(list(PAIR), keep="first", maintain_order=True).drop_nulls("over_free")
     for (parameterisation,), part in sorted(best.partition_by(["parameterisation"], as_dict=True).items()):
-        moved = [row["chi_net, span"][1] for row in rows if row["parameterisation"] == parameterisation and _still(row)]
+        moved = still.filter(pl.col("parameterisation") == parameterisation)["moved"].drop_nulls().to_list()
         ahead, num = int((part["over_free"] > 0).sum()), len(part)
         modes = listed(sorted(set(part["frozen"])))
         agrees = "agrees with" if ahead == num else "contradicts" if not ahead else "neither shows nor contradicts"
@@ -133,10 +132,6 @@ def _frozen_said(runs: "pl.DataFrame", rows: Sequence[Mapping[str, Any]]) -> lis
             f"{max(moved, default=0.0):.0e}. This {agrees} the claim that feature learning goes on where frozen kernels stall.{few}"
         )
     return lines
-
-
-def _still(row: Mapping[str, Any]) -> bool:
-    return row["mode"] not in ("none", "lazy") and row["frozen at"] == 0
 
 
 def _kernel_said(means: "pl.DataFrame") -> list[str]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.pairing import Estimate
 from orchestrator.study_tables import at_end, by_step
 from workers.errors import ConfigError
 from workers.mode_flow import EPSILONS
@@ -59,11 +60,6 @@ class Trend:
     num_bounds: int
     num_without: int
 
-    @property
-    def sign(self) -> int:
-        """1 or -1 where the interval leaves 0 out, else 0."""
-        return 1 if self.low > 0 else -1 if self.high < 0 else 0
-
 
 def trend(frame: "pl.DataFrame", estimator: str, epsilon: float) -> Trend | None:
     """Of the `reaches` of an estimator at a threshold; None for fewer than three sizes.
@@ -84,11 +80,11 @@ def trend(frame: "pl.DataFrame", estimator: str, epsilon: float) -> Trend | None
     if len(means) < 3:
         return None
     line = stats.linregress(means["num_params"].log10().to_numpy(), means["left"].to_numpy())
-    half = float(stats.t.ppf(0.975, len(means) - 2) * line.stderr)
+    low, high = Estimate(value=float(line.slope), error=float(line.stderr), freedom=len(means) - 2).interval
     return Trend(
         value=float(line.slope),
-        low=float(line.slope) - half,
-        high=float(line.slope) + half,
+        low=low,
+        high=high,
         num_runs=len(own),
         num_bounds=int(own["is_bound"].sum()),
         num_without=len(every) - len(own),

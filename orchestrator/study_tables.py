@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from orchestrator.fit import Fit, Parameter
+    from orchestrator.reaches import Trend
     from orchestrator.results import Results
 
 
@@ -66,7 +67,7 @@ def slope(one: "Fit") -> "Parameter":
     return one.parameters["slope"]
 
 
-def sign(one: "Parameter") -> int:
+def sign(one: "Parameter | Trend") -> int:
     """1 or -1 where the interval leaves 0 out, else 0."""
     return 1 if one.low > 0 else -1 if one.high < 0 else 0
 

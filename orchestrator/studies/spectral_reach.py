@@ -148,8 +148,8 @@ def _reach_said(reaches: "pl.DataFrame", equal: "pl.DataFrame") -> list[str]:
     for frame, where in ((reaches, whole), (equal, at_equal)):
         found = {name: one for name in ESTIMATORS if (one := trend(frame, name, EPSILON)) is not None}
         lines += [f"Reach (epsilon {EPSILON}) {where} {listed([_trend_said(*item) for item in found.items()])}."] if found else []
-        if len({one.sign for one in found.values()}) > 1:
-            ways = listed([f"{name} {_WAYS[one.sign]}" for name, one in found.items()])
+        if len({sign(one) for one in found.values()}) > 1:
+            ways = listed([f"{name} {_WAYS[sign(one)]}" for name, one in found.items()])
             lines.append(f"The trend {where} depends on the estimator: {ways}.")
         if found and where == at_equal:
             lines.append(
@@ -157,7 +157,7 @@ def _reach_said(reaches: "pl.DataFrame", equal: "pl.DataFrame") -> list[str]:
             )
     claimed = trend(reaches, "unbiased", EPSILON)
     if claimed is not None:
-        agrees = {1: "agrees with", -1: "contradicts", 0: "neither shows nor contradicts"}[claimed.sign]
+        agrees = {1: "agrees with", -1: "contradicts", 0: "neither shows nor contradicts"}[sign(claimed)]
         most = claimed.num_bounds > claimed.num_runs / 2
         but = "; but most trainings still learned when they ended, so that this compares bounds" if most else ""
         lines.append(f"By the unbiased estimator this {agrees} the paper's claim that larger models reach further{but}.")
@@ -168,7 +168,7 @@ _WAYS = {1: "up", -1: "down", 0: "unclear"}
 
 
 def _trend_said(estimator: str, found: Trend) -> str:
-    way = {1: "grows", -1: "falls", 0: "has no clear trend"}[found.sign]
+    way = {1: "grows", -1: "falls", 0: "has no clear trend"}[sign(found)]
     bounds = f", {found.num_bounds} of {found.num_runs} runs being lower bounds" if found.num_bounds else ""
     without = f", {found.num_without} more without reach as the position there is not above 0" if found.num_without else ""
     interval = f"{found.value:+.2f} [{found.low:+.2f}, {found.high:+.2f}] a decade of parameters"
