@@ -76,7 +76,7 @@ def contenders(scene: Scene, slices: int, args: argparse.Namespace, stack: conte
 def main() -> int:
     """Measure, print, and fail where a bar is missed."""
     args = options()
-    heading("# Swarms", args.folder, ("torch", "numba"))
+    heading("Swarms", args.folder, ("torch", "numba"))
     bars, rows = Bars(), []
     for name, (scene, slices) in SCENES.items():
         with contextlib.ExitStack() as stack:
@@ -88,7 +88,7 @@ def main() -> int:
             ratio = statistics.median(other / own for other, own in zip(times[who], times[OURS], strict=True))
             rows.append([name, who, f"{rate:.3g}", f"{ratio:.2f} x"])
             if name == FREE and who != OURS:
-                bars.at_least(f"beside {who}, {name}", ratio, RATIO, " x")
+                bars.at_least(f"beside {who}, {name}", ratio, RATIO, "x")
         if name == FREE:
             bars.at_least(f"particle-steps a core-second, {name}", rates[OURS], LEAST, "")
         print(f"{name}: {scene.substeps} substeps in {scene.seconds} s, disc of {scene.disc} um, {share:.0%} of environments by substeps")

@@ -2,11 +2,13 @@
 
 import argparse
 import json
-import math
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from workers.swarm.contacts import CUTOFF
+from workers.swarm.friction import BOLTZMANN, sphere
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,17 +28,18 @@ class Scene:
     @property
     def energy(self) -> float:
         """kT."""
-        return 1.380649e-5 * self.kelvin
+        return BOLTZMANN * self.kelvin
 
     @property
     def friction(self) -> tuple[float, float]:
         """Of translation and of rotation."""
-        return 6 * math.pi * self.viscosity * self.radius, 8 * math.pi * self.viscosity * self.radius**3
+        own = sphere(self.radius, self.viscosity)
+        return own.along, own.rotation
 
     @property
     def sigma(self) -> float:
         """Of WCA, whose cut-off is two radii."""
-        return 2 * self.radius / 2 ** (1 / 6)
+        return 2 * self.radius / CUTOFF
 
     @property
     def step(self) -> float:

@@ -1,7 +1,7 @@
 """What agents see, do and are rewarded for, slice by slice, in all environments of all policies at once."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from workers.swarm import noise
@@ -73,7 +73,7 @@ class Arena:
         """Advance by one slice with actions (P, E, N); their rewards (P, E, N). What agents see then is `seen`."""
         flat = actions.flatten(1)
         forces, torques = (table.gather(1, flat).view(actions.shape) for table in (self.forces_PA, self.torques_PA))
-        before = type(self.state)(self.state.positions, self.state.directors, self.state.rods)
+        before = replace(self.state)
         self.engine.advance(self.state, forces, torques)
         self.seen = self.sensor.observe(self.engine, before, self.state)
         return self.task.reward(self.engine, before, self.state)

@@ -1,6 +1,5 @@
-"""Repulsion by contact (Weeks, Chandler and Andersen): between agents, with walls, and with a rigid rod of beads."""
+"""Repulsion by contact (Weeks, Chandler and Andersen): between agents, and with a rigid rod of beads."""
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -109,8 +108,3 @@ def rod_distance(positions: "Tensor", angles: "Tensor", length: float) -> "Tenso
     along, aside = x * c + y * s, y * c - x * s
     square: Tensor = (along.abs() - 0.5 * length).clamp_(min=0.0).square_() + aside.square_()
     return square.sqrt_()
-
-
-def slender_rod_friction(length: float, thickness: float, viscosity: float) -> float:
-    """Of a rotation about the centre, pi eta L^3 / (3 (ln(L / d) - 0.66)) (Tirado and Garcia de la Torre), in pN um s."""
-    return math.pi * viscosity * length**3 / (3.0 * (math.log(length / thickness) - 0.66))

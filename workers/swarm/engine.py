@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    # positions (D, M, N) -> forces (D, M, N) in pN, or velocities of a fluid in um / s
+    # positions (D, M, N) -> forces (D, M, N) in pN
     Field = Callable[[Tensor], Tensor]
     Some = Callable[[Tensor], Tensor]
 
@@ -110,12 +110,10 @@ class Engine:
         distance = radius * u ** (1.0 / self.num_dimensions)
         positions, directors = (torch.stack([one.cos(), one.sin()]) for one in (angle, facing))
         if self.num_dimensions == 3:
-            positions, directors = _on_sphere(positions, 2.0 * z - 1.0), _on_sphere(directors, 2.0 * self._heights() - 1.0)
+            heights = noise.uniforms(self.keys[noise.STARTS], 1, 1, self.dtype)[0]
+            positions, directors = _on_sphere(positions, 2.0 * z - 1.0), _on_sphere(directors, 2.0 * heights - 1.0)
         rods = None if self.rod is None else torch.full(self.shape[:2], self.rod.start_angle, dtype=self.dtype, device=u.device)
         return State(distance * positions, directors, rods)
-
-    def _heights(self) -> "Tensor":
-        return noise.uniforms(self.keys[noise.STARTS], 1, 1, self.dtype)[0]
 
     def advance(self, state: State, forces: "Tensor", torques: "Tensor") -> None:
         """One slice, in place, with forces and torques (P, E, N) of the agents."""
@@ -125,11 +123,12 @@ class Engine:
         if self.is_round:
             moves = noise.normals(self.keys[noise.MOVES], self.slices, self.num_dimensions, self.dtype)
             moves *= self.move_along * math.sqrt(self.num_substeps)
-            ahead = _trapezoid(directors).mul_(length).add_(moves)
+            whole = moves
         else:
             moves = self._body_noise(self.keys[noise.MOVES], directors)
-            ahead = _trapezoid(directors).mul_(length).add_(moves.sum(0))
-        by_substeps, near = self._by_substeps(state, speed, moves if self.is_round else moves.sum(0))
+            whole = moves.sum(0)
+        ahead = _trapezoid(directors).mul_(length).add_(whole)
+        by_substeps, near = self._by_substeps(state, speed, whole)
         if len(by_substeps):
             # of what is there for all environments, that of these: (..., M, N) of (..., P, E, N)
             def some(values: "Tensor") -> "Tensor":

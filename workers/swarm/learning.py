@@ -1,4 +1,4 @@
-"""Returns, advantages and the losses of policy gradient and of proximal policy optimisation, of many policies at once."""
+"""Returns and the loss of policy gradient, of many policies at once."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -39,14 +39,6 @@ def standardised(values_T: "Tensor", dims: tuple[int, ...] = (0,)) -> "Tensor":
     return centred / (centred.square().mean(dims, keepdim=True).sqrt() + 1e-8)
 
 
-def advantages(rewards_T: "Tensor", values_T: "Tensor", last: "Tensor", discount: float, decay: float) -> "Tensor":
-    """Generalised advantage estimates (Schulman et al. 2016) of values V_t (T, ...), with the value `last` (...) at the end."""
-    import torch
-
-    after = torch.cat([values_T[1:], last[None]])
-    return returns(rewards_T + discount * after - values_T, discount * decay)
-
-
 def policy_gradient(logits: "Tensor", values: "Tensor", actions: "Tensor", targets: "Tensor") -> "Tensor":
     """Of logits (T, P, K, A), values, actions and returns (T, P, K): the sum over policies of means over agents of sums over time.
 
@@ -59,22 +51,3 @@ def policy_gradient(logits: "Tensor", values: "Tensor", actions: "Tensor", targe
     actor = -(log_probabilities * (targets - values.detach())).sum(0).mean(-1)
     critic = huber_loss(values, targets, reduction="none").sum(0).mean(-1)
     return (actor + critic).sum()
-
-
-def proximal(
-    logits: "Tensor", values: "Tensor", actions: "Tensor", old: "Tensor", gains: "Tensor", targets: "Tensor", *, clip: float, entropy: float
-) -> "Tensor":
-    """The clipped surrogate (Schulman et al. 2017), less `entropy` times the policy's, and half of Huber's loss of values to `targets`.
-
-    `old`: log probabilities of the actions when they were taken; all (B, P, K) for samples B of a minibatch. Means over B and K, the sum
-    over policies.
-    """
-    import torch
-    from torch.nn.functional import huber_loss
-
-    logs = torch.log_softmax(logits, -1)
-    ratio = (logs.gather(-1, actions[..., None])[..., 0] - old).exp()
-    surrogate = torch.minimum(ratio * gains, ratio.clamp(1.0 - clip, 1.0 + clip) * gains)
-    spread = -(logs.exp() * logs).sum(-1)
-    critic = huber_loss(values, targets, reduction="none")
-    return (-surrogate - entropy * spread + 0.5 * critic).mean((0, 2)).sum()

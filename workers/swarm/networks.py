@@ -35,11 +35,6 @@ class Networks:
         """Of all layers."""
         return [*self.weights, *self.biases]
 
-    def of_policy(self, number: int) -> "Networks":
-        """That of one policy."""
-        one = slice(number, number + 1)
-        return Networks([value[one].detach().clone() for value in self.weights], [value[one].detach().clone() for value in self.biases])
-
 
 def networks(sizes: "list[int]", seeds_P: "Tensor", stream: int, dtype: "torch.dtype") -> Networks:
     """With normal weights of variance 1 / fan_in, cut off at two deviations (LeCun), and biases of 0, of each policy's own seed."""
