@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from measure import HERE, REPOSITORY, Bars, heading, interleave, parser, scratch, short, spread, table
+from measure import HERE, REPOSITORY, Bars, answer, heading, interleave, parser, scratch, short, spread, table, tell
 
 WORKER = HERE / "ensemble_worker.py"
 ALONE, VMAP, FUSED = "alone", "vmap", "fused"
@@ -85,20 +85,10 @@ class Took:
 def update_time(processes: Processes, steps: int) -> Took:
     """Of warm processes, all told to go at once."""
     for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    times = [json.loads(_answer(process)) for process in processes]
+        tell(process, "go")
+    times = [json.loads(answer(process)) for process in processes]
     wall, processor = (1e3 / steps * max(values) for values in zip(*times, strict=True))
     return Took(wall, processor)
-
-
-def _answer(process: "subprocess.Popen[str]") -> str:
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    if not line:
-        raise RuntimeError(f"a worker ended with {process.wait()}: {' '.join(map(str, process.args))}")  # type: ignore[arg-type]
-    return line
 
 
 def images(folder: Path) -> Path:
@@ -121,7 +111,7 @@ def main() -> int:
     with contextlib.ExitStack() as stack:
         npz = images(stack.enter_context(scratch(args.folder)))
         started = {case: start(case, args, npz, stack) for case in CASES}
-        devices = {_answer(process).strip() for processes in started.values() for process in processes}
+        devices = {answer(process).strip() for processes in started.values() for process in processes}
         cases = {str(case): partial(update_time, processes, args.steps) for case, processes in started.items()}
         found = interleave(cases, args.repetitions)
     medians = {case: statistics.median(took.wall for took in found[str(case)]) for case in CASES}

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from measure import HERE, PEERS, REPOSITORY, Bars, heading, interleave, parser, table
+from measure import HERE, PEERS, REPOSITORY, Bars, answer, heading, interleave, parser, table, tell
 from swarm_scene import Scene
 
 SCENES = {
@@ -40,22 +40,13 @@ class Contender:
             subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
         )
         stack.callback(self.process.kill)
-        self.said = self._read()
-
-    def _read(self) -> object:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"ended with {self.process.wait()}: {self.process.args}")
-        return json.loads(line)
+        self.said = json.loads(answer(self.process))
 
     def go(self) -> float:
         """Seconds of processor."""
-        assert self.process.stdin is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        self.said = self._read()
-        return float(self.said[0])  # type: ignore[index]
+        tell(self.process, "go")
+        self.said = json.loads(answer(self.process))
+        return float(self.said[0])
 
 
 def contenders(scene: Scene, slices: int, args: argparse.Namespace, stack: contextlib.ExitStack) -> dict[str, Contender]:
@@ -82,7 +73,7 @@ def main() -> int:
         with contextlib.ExitStack() as stack:
             found = contenders(scene, slices, args, stack)
             times = interleave({who: partial(Contender.go, one) for who, one in found.items()}, args.repetitions)
-            share = found[OURS].said[1]  # type: ignore[index]
+            share = found[OURS].said[1]
         rates = {who: scene.particle_steps(slices) / statistics.median(values) for who, values in times.items()}
         for who, rate in rates.items():
             ratio = statistics.median(other / own for other, own in zip(times[who], times[OURS], strict=True))

@@ -83,6 +83,22 @@ def run(command: Sequence[str | Path], cwd: Path | None = None, **environment: s
     return Ran(seconds, cpu, ended.stdout)
 
 
+def tell(process: "subprocess.Popen[str]", word: str) -> None:
+    """Give a worker a line of input."""
+    assert process.stdin is not None
+    process.stdin.write(word + "\n")
+    process.stdin.flush()
+
+
+def answer(process: "subprocess.Popen[str]") -> str:
+    """The worker's next line; RuntimeError where it has ended."""
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line:
+        raise RuntimeError(f"a worker ended with {process.wait()}: {' '.join(map(str, process.args))}")  # type: ignore[arg-type]
+    return line
+
+
 def _children_cpu() -> float:
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
