@@ -1,4 +1,4 @@
-"""Returns and the loss of policy gradient, of many policies at once."""
+"""Returns and standardised numbers, of many policies at once, each as if it were alone."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -6,20 +6,33 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-# T slices; P policies; K agents of a policy, of all its environments; A actions
+# T slices; P networks; K agents of a network, of all its environments; I observed numbers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Episode:
-    """What agents saw, did and got: `observations` (T, P, K, I), `actions` and `rewards` (T, P, K), and `last` (P, K, I), seen at its end.
+    """What agents saw, did and got: `observations` (T, P, K, I), `actions` (T, P, K, ...), `rewards` (T, P, K), `last` (P, K, I).
 
-    A reward stands beside the action that caused it.
+    `last` is what is seen at its end. A reward stands beside the action that caused it.
     """
 
     observations: "Tensor"
     actions: "Tensor"
     rewards: "Tensor"
     last: "Tensor"
+
+    @property
+    def num_slices(self) -> int:
+        """T."""
+        return len(self.observations)
+
+    def inputs(self) -> "Tensor":
+        """(P, T K, I): the samples of a network stand together, slice by slice."""
+        return self.observations.transpose(0, 1).flatten(1, 2)
+
+    def by_time(self, values: "Tensor") -> "Tensor":
+        """(T, P, K, ...) of (P, T K, ...), as `inputs` has them."""
+        return values.view(len(values), self.num_slices, -1, *values.shape[2:]).transpose(0, 1)
 
 
 def returns(rewards_T: "Tensor", discount: float, last: "Tensor | None" = None) -> "Tensor":
@@ -33,21 +46,15 @@ def returns(rewards_T: "Tensor", discount: float, last: "Tensor | None" = None) 
     return found
 
 
-def standardised(values_T: "Tensor", dims: tuple[int, ...] = (0,)) -> "Tensor":
-    """Less the mean, over the deviation along `dims`; where all are equal, 0."""
-    centred = values_T - values_T.mean(dims, keepdim=True)
-    return centred / (centred.square().mean(dims, keepdim=True).sqrt() + 1e-8)
+def standardised(values_T: "Tensor") -> "Tensor":
+    """Less the mean, over the deviation along the first axis; where all are equal, 0."""
+    centred = values_T - mean_of_first(values_T)
+    return centred / (mean_of_first(centred.square()).sqrt() + 1e-8)
 
 
-def policy_gradient(logits: "Tensor", values: "Tensor", actions: "Tensor", targets: "Tensor") -> "Tensor":
-    """Of logits (T, P, K, A), values, actions and returns (T, P, K): the sum over policies of means over agents of sums over time.
-
-    -log pi(a_t) (G_t - V_t) with V as it is, and Huber's loss of V to G.
-    """
-    import torch
-    from torch.nn.functional import huber_loss
-
-    log_probabilities = torch.log_softmax(logits, -1).gather(-1, actions[..., None])[..., 0]
-    actor = -(log_probabilities * (targets - values.detach())).sum(0).mean(-1)
-    critic = huber_loss(values, targets, reduction="none").sum(0).mean(-1)
-    return (actor + critic).sum()
+def mean_of_first(values_T: "Tensor") -> "Tensor":
+    """Along the first axis, one after another: a sum over an axis would round by the place of a policy in the batch."""
+    total = values_T[0].clone()
+    for value in values_T[1:]:
+        total += value
+    return total / len(values_T)
