@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from workers.swarm.engine import Engine, State
     from workers.swarm.parts import Controls, SwarmAction, SwarmObservable, SwarmTask
-    from workers.swarm.policies import Policies
+    from workers.swarm.policies import Acting
 
 # P policies; E environments; N agents; I observed numbers; T slices
 
@@ -23,7 +23,8 @@ LATE = "arena.reward"
 class Arena:
     """An engine with agents that see, are rewarded and act; `forces_P` (pN) and `torques_P` (pN um) are those of a share of 1.
 
-    `late_rewards`: a reward is kept beside the next action, not beside the one that caused it, as SwarmRL does.
+    `late_rewards`: a reward is kept beside the next action, not beside the one that caused it, as SwarmRL does. `seen` (P, E, N, I): what
+    agents see at a `state` that something came before.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Arena:
         forces_P: "Sequence[float]",
         torques_P: "Sequence[float]",
         late_rewards: bool = False,
+        seen: "Tensor | None" = None,
     ) -> None:
         import torch
 
@@ -45,7 +47,10 @@ class Arena:
         self.forces, self.torques = (
             torch.tensor(list(values), dtype=torch.float64).to(device, engine.dtype)[:, None, None] for values in (forces_P, torques_P)
         )
-        self.begin(state)
+        if seen is None:
+            self.begin(state)
+        else:
+            self.state, self.before, self.seen = state, state, seen
 
     def begin(self, state: "State") -> None:
         """At a state that comes from no slice before it."""
@@ -68,28 +73,27 @@ class Arena:
             self.state.memory[LATE], rewards = rewards, self.state.memory[LATE]
         return rewards
 
-    def act(self, policies: "Policies", exploration: float = 0.0) -> "Tensor":
+    def act(self, acting: "Acting", exploration: float = 0.0) -> "Tensor":
         """Actions (P, E, N, ...) drawn for what is seen now."""
-        outputs = policies.by_agent(policies.actor(policies.by_network(self.seen)), self.engine.shape[1])
+        outputs = acting.by_agent(acting.actor(acting.by_network(self.seen)), self.engine.shape[1])
         slices, keys = self.engine.slices, self.engine.keys
-        return self.action.explore(
-            self.action.sample(outputs, keys[noise.CHOICES], slices), keys[noise.EXPLORATION], slices, exploration
-        )
+        chosen = self.action.sample(outputs, keys[noise.CHOICES], slices)
+        return self.action.explore(chosen, keys[noise.EXPLORATION], slices, exploration)
 
-    def episode(self, policies: "Policies", num_slices: int, exploration: float = 0.0) -> Episode:
+    def episode(self, acting: "Acting", num_slices: int, exploration: float = 0.0) -> Episode:
         """`num_slices` slices of actions drawn by the actors, without gradients."""
         import torch
 
         observations, actions, rewards = [], [], []
         with torch.no_grad():
             for _ in range(num_slices):
-                observations.append(policies.by_network(self.seen))
-                chosen = self.act(policies, exploration)
-                actions.append(policies.by_network(chosen))
-                rewards.append(policies.by_network(self.step(self.action.controls(chosen))))
+                observations.append(acting.by_network(self.seen))
+                chosen = self.act(acting, exploration)
+                actions.append(acting.by_network(chosen))
+                rewards.append(acting.by_network(self.step(self.action.controls(chosen))))
         return Episode(
             observations=torch.stack(observations),
             actions=torch.stack(actions),
             rewards=torch.stack(rewards),
-            last=policies.by_network(self.seen),
+            last=acting.by_network(self.seen),
         )

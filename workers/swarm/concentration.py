@@ -33,11 +33,14 @@ class Concentration(Settings):
     def at(self, positions: "Tensor") -> "Tensor":
         """The concentration (...) at positions (D, ...)."""
         square = self._square(positions).clamp(min=self.nearest**2)
+        found: Tensor
         if self.decay == "inverse":
-            return self.length * square.rsqrt()
-        if self.decay == "inverse_square":
-            return self.length**2 / square
-        return (-square.sqrt() / self.length).exp()
+            found = self.length * square.rsqrt()
+        elif self.decay == "inverse_square":
+            found = square.reciprocal() * self.length**2
+        else:
+            found = (-square.sqrt() / self.length).exp()
+        return found
 
     def change(self, before: "Tensor", after: "Tensor") -> "Tensor":
         """From one place to the other."""
@@ -45,7 +48,7 @@ class Concentration(Settings):
 
     def _square(self, positions: "Tensor") -> "Tensor":
         """Of the distance, summed axis by axis, so that no number depends on who else is in the batch."""
-        found = None
+        found: Tensor | None = None
         for number, values in enumerate(positions):
             apart = values - self.source[number] if self.source else values
             found = apart.square() if found is None else found + apart.square()

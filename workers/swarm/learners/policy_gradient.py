@@ -45,4 +45,4 @@ class PolicyGradient(Learner):
         # of all policies: each weight has the gradient of its own policy's share
         ((actor + critic).sum() / targets.shape[-1]).backward()
         policies.optimizer.step()
-        return {"entropy": learning.mean_of_first(entropy.detach()).mean(-1)}
+        return {"entropy": learning.mean_of_first(entropy.detach()).contiguous().mean(-1)}

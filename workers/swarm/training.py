@@ -1,0 +1,145 @@
+"""Training runs of policies that go on as one batch: each has its own rows, file and checkpoints, as if it were alone."""
+
+import json
+import math
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from workers.ensembles.starts import common_starts
+from workers.errors import Diverged
+from workers.pauses import pause
+from workers.seeds import role_seed
+from workers.swarm.policies import new_policies
+from workers.swarm.runs import Run, joined, numbered
+from workers.swarm.world import arena_of, distances, inner_mean, kept
+from workers.workload import Row
+from workers.workloads.swarm_train import POLICY
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from workers.context import Context
+    from workers.swarm.learning import Episode
+    from workers.workloads.swarm_train import SwarmTrain
+
+# P policies; E environments; N agents; G networks of a policy
+
+Event = tuple[int, "Row | Diverged | None"]
+LEARNED, TALLY = "policy.", "tally."
+
+
+def train_many(members: "Sequence[tuple[SwarmTrain, Context]]") -> Iterator[Event]:
+    """(number of a member, a row of it, or None at its end, or why it diverged); members of equally many substeps go on as one."""
+    alike: dict[int, list[Run]] = defaultdict(list)
+    for run in numbered(members):
+        alike[run.settings.world().num_substeps()].append(run)
+    for _, group in sorted(alike.items()):
+        for start in common_starts(group):
+            yield from _Together([run for run in group if run.started_at == start]).run()
+
+
+class _Together:
+    """Policies of one batch, all after the same number of episodes. `tallies`: sums (P,) by name since the last rows."""
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self.runs, self.gone = list(runs), set[int]()
+        self.settings, self.context = runs[0].settings, runs[0].context
+        self.episode = max(0, runs[0].started_at)
+        self.tallies: dict[str, Tensor] = {}
+        self.arena = arena_of([run.settings.world() for run in runs], self.context.device, runs if self.episode else ())
+        seeds = [weight_seed(run.settings) for run in runs]
+        self.policies = new_policies(seeds, self.arena, self.settings.learner, self.settings.network, self.settings.num_groups)
+        if self.episode:
+            self.policies.restore([run.tensors(LEARNED) for run in runs])
+            names = runs[0].tensors(TALLY)
+            self.tallies = {name: joined(runs, TALLY, name) for name in names}
+        self.checkpointed = self.reported = time.monotonic()
+
+    def run(self) -> Iterator[Event]:
+        """To the last episode."""
+        evaluated, last = self.settings.evaluated(), self.settings.num_steps
+        for episode in range(self.episode + 1, last + 1):
+            self._play(episode)
+            if episode in evaluated:
+                yield from self._rows(episode)
+            if episode < last:
+                pause(self, episode, [run.context for run in self._going()])
+        for run in self._going():
+            self._save(run)
+            yield run.number, None
+
+    def _going(self) -> list[Run]:
+        return [run for run in self.runs if run.number not in self.gone]
+
+    # -- episodes ---------------------------------------------------------------------------------------------------------------
+
+    def _play(self, episode: int) -> None:
+        """One, and what is learned of it."""
+        settings, self.arena.task = self.settings, self.settings.task_at(episode)
+        if settings.reset_every and (episode - 1) % settings.reset_every == 0 and episode > 1:
+            self.arena.begin(self.arena.engine.start(settings.start_radius))
+        played = self.arena.episode(self.policies.acting, settings.slices_per_episode, settings.curriculum.exploration_at(episode))
+        said = settings.learner.learn(self.policies, settings.action, played)
+        self._tally("mean_return", _of_policies(played, len(self.runs)))
+        self._tally("mean_distance", inner_mean(distances(self.arena.state).flatten(1)))
+        for name, values in said.items():
+            self._tally(name, inner_mean(values.view(len(self.runs), -1)))
+        self._tally("count", self.tallies["mean_return"].new_ones(len(self.runs)))
+        self.episode = episode
+
+    def _tally(self, name: str, values: "Tensor") -> None:
+        """Add, in double precision."""
+        values = values.double()
+        self.tallies[name] = self.tallies[name] + values if name in self.tallies else values
+
+    def _rows(self, episode: int) -> Iterator[Event]:
+        """Means since the last rows; a policy whose numbers are none is over, and the others do not notice."""
+        counts = self.tallies.pop("count")
+        found = {name: (values / counts).tolist() for name, values in self.tallies.items()}
+        self.tallies = {}
+        for place, run in enumerate(self.runs):
+            if run.number in self.gone:
+                continue
+            for name, values in found.items():
+                yield run.number, Row(step=episode, name=name, value=values[place])
+            if not math.isfinite(sum(values[place] for values in found.values())):
+                self.gone.add(run.number)
+                yield run.number, Diverged(f"the policy's numbers are none at episode {episode}; try a smaller learner.learning_rate")
+
+    # -- what is kept -----------------------------------------------------------------------------------------------------------
+
+    def checkpoint(self, step: int) -> None:
+        """Of each policy, as it would write it alone."""
+        for place, run in enumerate(self.runs):
+            if run.number not in self.gone:
+                run.context.checkpoint(step, self._tensors(place), slices=self.arena.engine.slices)
+        self.checkpointed = time.monotonic()
+
+    def _tensors(self, place: int) -> "dict[str, Tensor]":
+        return {
+            **kept(self.arena, place),
+            **{f"{LEARNED}{name}": value for name, value in self.policies.tensors(place).items()},
+            **{f"{TALLY}{name}": values[place] for name, values in self.tallies.items()},
+        }
+
+    def _save(self, run: Run) -> None:
+        """The policy's file."""
+        from safetensors.torch import save_file
+
+        weights = self.policies.weights(self.runs.index(run))
+        facts = {"settings": json.dumps(run.settings.to_plain()), "workload": "swarm_train", "version": str(run.settings.version)}
+        with run.context.file(POLICY) as path:
+            save_file({name: value.cpu().contiguous() for name, value in weights.items()}, path, metadata=facts)
+
+
+def weight_seed(settings: "SwarmTrain") -> int:
+    """Of networks."""
+    return role_seed(settings.seed, "init", settings.seed_init)
+
+
+def _of_policies(played: "Episode", num_policies: int) -> "Tensor":
+    """The mean return (P,) of an episode over a policy's agents, in double precision."""
+    rewards = played.rewards.double().transpose(0, 1).reshape(num_policies, -1)
+    return inner_mean(rewards) * played.num_slices
