@@ -1,4 +1,4 @@
-"""The field of a point source, which agents smell."""
+"""Fields that fall with the distance from what they come from: a point source, which agents smell, or other particles."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -7,16 +7,51 @@ from workers.errors import ConfigError
 from workers.settings import Settings, setting
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
 # D dimensions, first
+
+DECAYS = ("inverse", "inverse_square", "exponential")
+
+
+def decayed(square: "Tensor", decay: str, length: float, nearest: float) -> "Tensor":
+    """Of squared distances (um^2), element by element; nearer than `nearest` (um) it is as there."""
+    square = square.clamp(min=nearest**2)
+    if decay == "inverse":
+        return length * square.rsqrt()
+    if decay == "inverse_square":
+        return length**2 / square
+    return (-square.sqrt() / length).exp()
+
+
+def dot(first: "Sequence[Tensor] | Tensor", second: "Sequence[Tensor] | Tensor") -> "Tensor":
+    """Products (...) of vectors (D, ...), summed axis by axis, so that no number depends on who else is in the batch."""
+    found = first[0] * second[0]
+    for one, other in zip(first[1:], second[1:], strict=True):
+        found = found + one * other
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decay(Settings):
+    """How what comes from a particle falls with its distance d (um): as `Concentration` does from its source."""
+
+    decay: str = setting("inverse", choices=DECAYS)
+    length: float = setting(1000.0, above=0, unit="um")
+    nearest: float = setting(1e-3, above=0, unit="um", help="nearer than this it is as there")
+
+    def of(self, square: "Tensor") -> "Tensor":
+        """(...) of squared distances (...) in um^2."""
+        return decayed(square, self.decay, self.length, self.nearest)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Concentration(Settings):
     """c(d) at a distance d (um) of a source: of `decay` inverse length / d, inverse_square (length / d)^2, exponential exp(-d / length)."""
 
-    decay: str = setting("inverse", choices=("inverse", "inverse_square", "exponential"))
+    decay: str = setting("inverse", choices=DECAYS)
     length: float = setting(1000.0, above=0, unit="um")
     source: tuple[float, ...] = setting((), help="um from the middle; empty: in the middle")
     nearest: float = setting(1e-3, above=0, unit="um", help="nearer than this the field is as there")
@@ -32,15 +67,7 @@ class Concentration(Settings):
 
     def at(self, positions: "Tensor") -> "Tensor":
         """The concentration (...) at positions (D, ...)."""
-        square = self._square(positions).clamp(min=self.nearest**2)
-        found: Tensor
-        if self.decay == "inverse":
-            found = self.length * square.rsqrt()
-        elif self.decay == "inverse_square":
-            found = square.reciprocal() * self.length**2
-        else:
-            found = (-square.sqrt() / self.length).exp()
-        return found
+        return decayed(self._square(positions), self.decay, self.length, self.nearest)
 
     def change(self, before: "Tensor", after: "Tensor") -> "Tensor":
         """From one place to the other."""
@@ -48,9 +75,5 @@ class Concentration(Settings):
 
     def _square(self, positions: "Tensor") -> "Tensor":
         """Of the distance, summed axis by axis, so that no number depends on who else is in the batch."""
-        found: Tensor | None = None
-        for number, values in enumerate(positions):
-            apart = values - self.source[number] if self.source else values
-            found = apart.square() if found is None else found + apart.square()
-        assert found is not None
-        return found
+        apart = [values - self.source[number] if self.source else values for number, values in enumerate(positions)]
+        return dot(apart, apart)

@@ -3,7 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from workers.ensembles.groups import without
 from workers.ensembles.starts import common_starts
@@ -20,41 +20,60 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from workers.context import Context
-    from workers.swarm.parts import Controls
+    from workers.swarm.parts import ClassicalAgent, Controls
+    from workers.workloads.swarm_classical import SwarmClassical
     from workers.workloads.swarm_deploy import SwarmDeploy
+    from workers.workloads.swarm_train import SwarmTrain
 
 # P policies
 
 
 def deploy_many(members: "Sequence[tuple[SwarmDeploy, Context]]") -> Iterator[Event]:
     """(number of a member, a row of it, or None at its end); those whose robots and networks are alike act as one batch."""
+    for runs in _batches(members):
+        yield from _deployed(runs)
+
+
+def follow_many(members: "Sequence[tuple[SwarmClassical, Context]]") -> Iterator[Event]:
+    """The same of swarms that follow a rule."""
+    for runs in _batches(members):
+        agent: ClassicalAgent = runs[0].settings.agent
+        arena = _arena(runs)
+
+        def act(arena: Arena, agent: "ClassicalAgent" = agent) -> "Controls":
+            return agent.controls(arena.engine, arena.before, arena.state)
+
+        yield from Deployed("swarm_classical", runs, arena, act).run()
+        yield from ((run.number, None) for run in runs)
+
+
+def _batches(members: "Sequence[tuple[Any, Context]]") -> Iterator[list[Run]]:
+    """Of equally many substeps, equal but for what may differ in a batch, and at one step."""
     alike: dict[str, list[Run]] = defaultdict(list)
     for run in numbered(members):
-        alike[_kind(run.settings)].append(run)
+        own = getattr(run.settings, "train", run.settings)
+        alike[json.dumps([run.settings.world().num_substeps(), without(own.to_plain(), AXES)], sort_keys=True)].append(run)
     for _, group in sorted(alike.items()):
         for start in common_starts(group):
-            yield from _deployed([run for run in group if run.started_at == start])
+            yield [run for run in group if run.started_at == start]
 
 
-def _kind(settings: "SwarmDeploy") -> str:
-    return json.dumps([settings.world().num_substeps(), without(settings.train.to_plain(), AXES)], sort_keys=True)
+def _arena(runs: list[Run]) -> Arena:
+    return arena_of([run.settings.world() for run in runs], runs[0].context.device, runs if runs[0].started_at >= 0 else ())
 
 
 def _deployed(runs: list[Run]) -> Iterator[Event]:
     from safetensors.torch import load_file
 
     files = [run.context.input("train").file(POLICY) for run in runs]
-    first: SwarmDeploy = runs[0].settings
-    actors = actors_of([load_file(path) for path in files], first.train.network.activation, runs[0].context.device)
-    acting = Acting(actors, first.train.num_groups)
-    begun = runs if runs[0].started_at >= 0 else ()
-    arena = arena_of([run.settings.world() for run in runs], runs[0].context.device, begun)
+    train: SwarmTrain = runs[0].settings.train
+    acting = Acting(actors_of([load_file(path) for path in files], train.network.activation, runs[0].context.device), train.num_groups)
+    arena = _arena(runs)
 
     def act(arena: Arena) -> "Controls":
         return arena.action.controls(arena.act(acting))
 
-    deployed = Deployed("swarm_deploy", runs, arena, act)
-    yield from deployed.run()
+    yield from Deployed("swarm_deploy", runs, arena, act).run()
     for place, run in enumerate(runs):
         if arena.seen.shape[-1] == 1 and arena.action.names:
             yield run.number, _policy(run.settings, acting, place, arena)

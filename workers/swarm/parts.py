@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from workers.errors import ConfigError
 from workers.settings import Plugin
 
 if TYPE_CHECKING:
@@ -31,7 +32,30 @@ class Controls:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SwarmObservable(Plugin):
+class SwarmPart(Plugin):
+    """What depends on where agents are, and so on the world that they live in."""
+
+    @property
+    def dimensions(self) -> tuple[int, ...]:
+        """In how many it works."""
+        return 2, 3
+
+    @property
+    def needs_rod(self) -> bool:
+        """Whether it works only where there is a rod."""
+        return False
+
+    def require(self, num_dimensions: int, *, rod: bool) -> None:
+        """Raise ConfigError unless it works in so many dimensions, with or without a `rod`."""
+        if num_dimensions not in self.dimensions:
+            allowed = " or ".join(map(str, self.dimensions))
+            raise ConfigError(f"{self.plugin_name()} works in {allowed} dimensions, got {num_dimensions}; choose another, or a plane")
+        if self.needs_rod and not rod:
+            raise ConfigError(f"{self.plugin_name()} needs a rod, and this swarm has none; give it one, or choose what does without")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwarmObservable(SwarmPart):
     """What an agent sees. A policy's agents see alike whoever else is in the batch: nothing is taken over the axis P."""
 
     group: ClassVar[str] = "swarm.observables"
@@ -39,13 +63,14 @@ class SwarmObservable(Plugin):
     def observe(self, engine: "Engine", before: "State", after: "State") -> "Tensor":
         """Numbers (P, E, N, I) of the state `after` a slice, and of that before it; both are one at the very beginning.
 
-        What it has to remember for longer stands in `after.memory` by a name of its own, as tensors (P, ...); checkpoints keep it.
+        What it has to remember for longer stands in `after.memory` by a name of its own, as tensors (P, ...); checkpoints keep it. It is
+        made from `before.memory`, so that two parts of one kind, with one name, do not remember a slice twice.
         """
         raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
-class SwarmTask(Plugin):
+class SwarmTask(SwarmPart):
     """What an agent is rewarded for."""
 
     group: ClassVar[str] = "swarm.tasks"
@@ -89,13 +114,13 @@ class SwarmAction(Plugin):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassicalAgent(Plugin):
+class ClassicalAgent(SwarmPart):
     """An agent that follows a rule and learns nothing."""
 
     group: ClassVar[str] = "swarm.agents"
 
     def controls(self, engine: "Engine", before: "State", after: "State") -> Controls:
-        """What each agent does in the next slice."""
+        """What each agent does in the next slice; memory as in `SwarmObservable.observe`."""
         raise NotImplementedError
 
 

@@ -1,6 +1,5 @@
 """The physics of a swarm as settings: fluid, temperature, robots, time; checked on the login node, where nothing heavy is imported."""
 
-import itertools
 import math
 from dataclasses import dataclass
 from typing import ClassVar
@@ -118,4 +117,7 @@ class Timing(Settings):
 
 def _round_up(count: int) -> int:
     """To 10, 20, 50, 100 and so on."""
-    return next(number for exponent in itertools.count(1) for one in (1, 2, 5) if (number := one * 10**exponent) >= count)
+    scale = 10
+    while scale < count:
+        scale *= 10
+    return next((number for number in (scale // 5, scale // 2) if number >= max(count, 10)), scale)

@@ -44,14 +44,10 @@ class World:
     def check(self) -> None:
         """ConfigError where parts do not fit the physics, or substeps do not resolve it."""
         for name, part in (("task", self.task), ("observable", self.observable)):
-            own = f"{name}={part.plugin_name()}"
-            if getattr(part, "needs_rod", False) and not self.physics.rod_length:
-                raise ConfigError(f"{own} needs a rod, and physics.rod_length is 0; give its length in um, such as physics.rod_length=100")
-            allowed = getattr(part, "dimensions", (2, 3))
-            if self.physics.num_dimensions not in allowed:
-                raise ConfigError(
-                    f"{own} works in {' or '.join(map(str, allowed))} dimensions, got physics.num_dimensions={self.physics.num_dimensions}"
-                )
+            try:
+                part.require(self.physics.num_dimensions, rod=self.physics.rod_length > 0.0)
+            except ConfigError as error:
+                raise ConfigError(f"{name}: {error} (physics.num_dimensions, physics.rod_length in um)") from None
         self.num_substeps()
 
     def num_substeps(self) -> int:

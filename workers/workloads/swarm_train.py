@@ -1,7 +1,5 @@
 """Trains the policy of a swarm of micro-robots by reinforcement learning."""
 
-import dataclasses
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -9,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from workers.errors import ConfigError, Diverged
 from workers.seeds import role_seed
 from workers.swarm.actions.discrete import Discrete
+from workers.swarm.batched import Batched
 from workers.swarm.curriculum import Curriculum
 from workers.swarm.learners.policy_gradient import PolicyGradient
 from workers.swarm.networks import Architecture
@@ -17,18 +16,16 @@ from workers.swarm.parts import Learner, SwarmAction, SwarmObservable, SwarmTask
 from workers.swarm.physics import Physics, Robots, Timing
 from workers.swarm.tasks.gradient_sensing import GradientSensing
 from workers.swarm.world import AXES, World
-from workers.workload import Resources, Row, Rows, Workload, setting
+from workers.workload import Row, Rows, setting
 
 if TYPE_CHECKING:
     from workers.context import Context
 
-# of one core: particle-steps a second in a large ensemble, and seconds of a slice whatever is in it
-STEPS_PER_SECOND, SLICE_SECONDS = 3e6, 2e-3
 POLICY = "policy.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SwarmTrain(Workload):
+class SwarmTrain(Batched):
     """A policy of robots that see by `observable`, act by `action` and are rewarded by `task`, trained by `learner` in episodes.
 
     On one thread of a CPU a policy is bitwise the same whoever trains beside it. The robots are not put back between episodes unless
@@ -37,7 +34,6 @@ class SwarmTrain(Workload):
 
     version: ClassVar[int] = 1
     ensemble_axes: ClassVar[frozenset[str]] = AXES
-    ensemble_size: ClassVar[int] = 256
 
     physics: Physics = Physics()
     robots: Robots = Robots()
@@ -48,7 +44,7 @@ class SwarmTrain(Workload):
     action: SwarmAction = Discrete()
     learner: Learner = PolicyGradient()
     network: Architecture = Architecture()
-    curriculum: Curriculum = Curriculum()
+    curriculum: Curriculum = Curriculum(episodes=(20, 20))
     slices_per_episode: int = setting(20, low=1)
     num_environments: int = setting(1, low=1, help="of one policy, which learns of all of them at once")
     num_groups: int = setting(1, low=1, help="of agents, in the order of their numbers, each with networks of its own; 1: all share one")
@@ -60,8 +56,6 @@ class SwarmTrain(Workload):
     seed_init: int | None = setting(None, low=0, help="of the weights; null: from seed")
     seed_noise: int | None = setting(None, low=0, help="of starts, noise and choices; null: from seed")
     num_evaluations: int = setting(20, low=1, help="times, evenly spaced, with rows; the last episode always")
-    ensemble: bool = setting(True, identity=False, help="trained with others that differ in seeds, temperature and robots")
-    checkpoint_every_seconds: float = setting(120.0, above=0, identity=False, unit="s")
 
     def check(self) -> None:
         """Groups are equally large; substeps resolve what happens in them."""
@@ -90,23 +84,9 @@ class SwarmTrain(Workload):
             late_rewards=self.late_rewards,
         )
 
-    def resources(self) -> Resources:
-        """One core."""
-        return self.adapted(Resources(memory_gib=2.0))
-
-    def adapted(self, resources: Resources) -> Resources:
-        """Time for a whole ensemble of such policies, up to 20, 40, 80 ... minutes."""
-        minutes = self.seconds_on(resources) * (self.ensemble_size if self.ensemble else 1) / 60
-        return dataclasses.replace(resources, walltime_minutes=20.0 * 2 ** max(0, math.ceil(math.log2(minutes / 4))))
-
-    def estimated_seconds(self) -> float:
-        """On a core of a CPU."""
-        return self.seconds_on(Resources())
-
-    def seconds_on(self, resources: Resources) -> float:
-        """A policy's share in an ensemble of 16, or alone."""
-        slices, agents = self.num_steps * self.slices_per_episode, self.num_environments * self.robots.num_agents
-        return particle_seconds(slices, agents * self.world().num_substeps(), ensemble=self.ensemble, gpus=resources.gpus)
+    def num_slices(self) -> int:
+        """Of all episodes."""
+        return self.num_steps * self.slices_per_episode
 
     def evaluated(self) -> frozenset[int]:
         """Episodes after which there are rows."""
@@ -118,26 +98,13 @@ class SwarmTrain(Workload):
         is_last = self.curriculum.phase_of(episode) == len(self.curriculum.episodes) - 1
         return self.task if is_last or self.lead_task is None else self.lead_task
 
-    def run(self, context: "Context") -> Iterator[Row | Rows]:
-        """Rows by episode, means since the row before over agents: `mean_return` of an episode, `mean_distance` (um) from the origin.
-
-        And what the learner says, such as `entropy` of the actions.
-        """
-        for _, found in self.run_many([(self, context)]):
-            if isinstance(found, Diverged):
-                raise found
-            if found is not None:
-                yield found
-
     @classmethod
     def run_many(cls, members: "Sequence[tuple[SwarmTrain, Context]]") -> "Iterator[tuple[int, Row | Rows | Diverged | None]]":
-        """The rows of each member, by its number, and None at its end, or why it diverged."""
+        """Rows of each member, by its number, by episode, means since the row before over agents: `mean_return` of an episode,
+
+        `mean_distance` (um) from the origin, and what the learner says, such as `entropy` of the actions. None at its end, or why it
+        diverged.
+        """
         from workers.swarm.training import train_many
 
         return train_many(members)
-
-
-def particle_seconds(num_slices: int, steps_per_slice: int, *, ensemble: bool, gpus: int) -> float:
-    """Of one policy, in an ensemble of 16 or alone; a GPU, of which nothing was measured: 30 times as fast in its steps."""
-    rate = STEPS_PER_SECOND * (30 if gpus else 1)
-    return 0.3 + num_slices * (steps_per_slice / rate + SLICE_SECONDS / (16 if ensemble else 1))
