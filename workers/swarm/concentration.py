@@ -26,6 +26,11 @@ def decayed(square: "Tensor", decay: str, length: float, nearest: float) -> "Ten
     return (-square.sqrt() / length).exp()
 
 
+def beyond(positions: "Tensor", place: tuple[float, ...]) -> "list[Tensor]":
+    """Vectors, D tensors (...), from a place to positions (D, ...); coordinates that it lacks are 0, so () is the middle."""
+    return [values - place[number] if number < len(place) else values for number, values in enumerate(positions)]
+
+
 def dot(first: "Sequence[Tensor] | Tensor", second: "Sequence[Tensor] | Tensor") -> "Tensor":
     """Products (...) of vectors (D, ...), summed axis by axis, so that no number depends on who else is in the batch."""
     found = first[0] * second[0]
@@ -53,7 +58,9 @@ class Concentration(Settings):
 
     decay: str = setting("inverse", choices=DECAYS)
     length: float = setting(1000.0, above=0, unit="um")
-    source: tuple[float, ...] = setting((), help="um from the middle; empty: in the middle")
+    source: tuple[float, ...] = setting(
+        (), unit="um", help="from the middle; empty: in the middle; without a third coordinate: in its plane"
+    )
     nearest: float = setting(1e-3, above=0, unit="um", help="nearer than this the field is as there")
 
     def check(self) -> None:
@@ -75,5 +82,5 @@ class Concentration(Settings):
 
     def _square(self, positions: "Tensor") -> "Tensor":
         """Of the distance, summed axis by axis, so that no number depends on who else is in the batch."""
-        apart = [values - self.source[number] if self.source else values for number, values in enumerate(positions)]
+        apart = beyond(positions, self.source)
         return dot(apart, apart)

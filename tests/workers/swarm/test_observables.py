@@ -130,6 +130,16 @@ def test_the_field_of_a_source_falls_as_what_comes_from_a_particle(decay: str):
     assert Decay(decay=decay).of(torch.zeros(1)).isfinite().all()
 
 
+def test_a_source_without_a_third_coordinate_is_in_the_plane():
+    positions = torch.tensor([[5.0], [0.0], [4.0]])
+    assert (
+        Concentration(source=(2.0, 0.0)).distance(positions).item()
+        == Concentration(source=(2.0, 0.0, 0.0)).distance(positions).item()
+        == 5.0
+    )
+    assert Concentration().distance(positions[:2]).item() == 5.0
+
+
 def test_a_position_is_measured_in_lengths_from_the_middle():
     one, where = engine(agents=2, box=100.0), state([[30, -40], [500, 0]], [[1, 0], [0, 1]])
     assert Position(length=10.0).observe(one, where, where)[0, 0].tolist() == [[3, -4], [50, 0]]

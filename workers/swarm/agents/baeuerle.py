@@ -22,7 +22,8 @@ class Baeuerle(ClassicalAgent):
     Of the others in its vision cone within `reach` an agent takes the mean position; `deviation` to its left and to its right are the two
     directions it may take. It takes that nearer to the mean director of itself and of the others in its cone within `orientation_reach`
     (the left one, if both are as near), and has the torque sin(angle from its director to there) times `torque`. Where it sees nobody
-    within one of the two, it has no torque, and `alone` times the force: SwarmRL has 0, and the paper does not say.
+    within `reach` it has no torque, and `alone` times the force: SwarmRL has 0, and the paper does not say. SwarmRL does the same where it
+    sees nobody within `orientation_reach`; here its own director is the mean then.
     """
 
     deviation: float = setting(0.0, low=0, high=math.pi, unit="rad")
@@ -49,7 +50,7 @@ class Baeuerle(ClassicalAgent):
         wanted = self._wanted(sight.mean_of_seen(apart, near), self._facing(after, facing))
         x, y = after.directors
         turn = x * wanted[1] - y * wanted[0]
-        sees = near.any(-1) & facing.any(-1)
+        sees = near.any(-1)
         force = torch.where(sees, self.force, self.alone)
         return Controls(force=force.to(engine.dtype), torque=torch.where(sees, self.torque * turn, 0.0))
 

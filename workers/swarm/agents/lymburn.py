@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from workers.errors import ConfigError
 from workers.swarm import sight
-from workers.swarm.concentration import dot
+from workers.swarm.concentration import beyond, dot
 from workers.swarm.parts import ClassicalAgent, Controls
 from workers.workload import setting
 
@@ -41,8 +41,8 @@ class Lymburn(ClassicalAgent):
     predation: float = setting(0.0, low=0, unit="1/s", help="K_p; 0: there is no predator")
     length: float = setting(10.0, above=0, unit="um", help="l")
     reach: float | None = setting(None, above=0, unit="um", help="within which others align and repel; null: any distance")
-    home: tuple[float, ...] = setting((), help="um from the middle; empty: in the middle")
-    predator: tuple[float, ...] = setting((), help="where it starts, um from the middle; empty: in the middle")
+    home: tuple[float, ...] = setting((), unit="um", help="from the middle; empty: in the middle")
+    predator: tuple[float, ...] = setting((), unit="um", help="where it starts, from the middle; empty: in the middle")
     predator_period: float | None = setting(None, above=0, unit="s", help="of its circle about the middle, in the plane; null: it stays")
     predator_reach: float | None = setting(None, above=0, unit="um", help="within which it is fled from; null: any distance")
     fastest: float = setting(1.0, above=0, help="share of the force of the swim speed")
@@ -68,20 +68,22 @@ class Lymburn(ClassicalAgent):
 
     def _force(self, engine: "Engine", state: "State", velocities: "Tensor") -> "Tensor":
         """(D, P, E, N), per second."""
+        import torch
+
         apart = sight.to_agents(engine, state)
         seen = sight.in_sight(engine, state, apart, math.pi, self.reach)
         others = ((velocities[..., None, :] - velocities[..., :, None]) * seen).sum(-1)
         away = -(self._away(apart) * seen).sum(-1)
         size = dot(velocities, velocities).sqrt()
-        home = self._to(self.home, state.positions) / self.length
-        found = self.alignment * others + self.repulsion * away + self.homing * home - self.friction * (size - 1.0) * velocities
+        home = torch.stack(beyond(state.positions, self.home)) / self.length
+        found = self.alignment * others + self.repulsion * away - self.homing * home - self.friction * (size - 1.0) * velocities
         if self.predation == 0.0:
             return found
-        predator = self._to(self._where(engine.slices * engine.slice_seconds), state.positions)
+        predator = torch.stack(beyond(state.positions, self._where(engine.slices * engine.slice_seconds)))
         flight = self._away(predator)
         if self.predator_reach is not None:
             flight = flight * (dot(predator, predator) <= self.predator_reach**2)
-        return found - self.predation * flight
+        return found + self.predation * flight
 
     def _away(self, apart: "Tensor") -> "Tensor":
         """l r / |r|^2 of vectors (D, ...)."""
@@ -94,9 +96,3 @@ class Lymburn(ClassicalAgent):
         angle = 2.0 * math.pi * math.fmod(seconds, self.predator_period) / self.predator_period
         x, y, *rest = self.predator
         return (x * math.cos(angle) - y * math.sin(angle), y * math.cos(angle) + x * math.sin(angle), *rest)
-
-    def _to(self, place: tuple[float, ...], positions: "Tensor") -> "Tensor":
-        """Vectors (D, P, E, N) to it."""
-        import torch
-
-        return torch.stack([(place[number] if place else 0.0) - values for number, values in enumerate(positions)])
