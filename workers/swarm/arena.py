@@ -23,8 +23,8 @@ LATE = "arena.reward"
 class Arena:
     """An engine with agents that see, are rewarded and act; `forces_P` (pN) and `torques_P` (pN um) are those of a share of 1.
 
-    `late_rewards`: a reward is kept beside the next action, not beside the one that caused it, as SwarmRL does. `seen` (P, E, N, I): what
-    agents see at a `state` that something came before.
+    `late_rewards`: a reward is kept beside the next action, not beside the one that caused it, as SwarmRL does. `last`: of a `state` that
+    something came before, the state before it, and what agents see (P, E, N, I).
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Arena:
         forces_P: "Sequence[float]",
         torques_P: "Sequence[float]",
         late_rewards: bool = False,
-        seen: "Tensor | None" = None,
+        last: "tuple[State, Tensor] | None" = None,
     ) -> None:
         import torch
 
@@ -47,10 +47,10 @@ class Arena:
         self.forces, self.torques = (
             torch.tensor(list(values), dtype=torch.float64).to(device, engine.dtype)[:, None, None] for values in (forces_P, torques_P)
         )
-        if seen is None:
+        if last is None:
             self.begin(state)
         else:
-            self.state, self.before, self.seen = state, state, seen
+            self.state, (self.before, self.seen) = state, last
 
     def begin(self, state: "State") -> None:
         """At a state that comes from no slice before it."""

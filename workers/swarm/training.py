@@ -97,7 +97,7 @@ class _Together:
     def _rows(self, episode: int) -> Iterator[Event]:
         """Means since the last rows; a policy whose numbers are none is over, and the others do not notice."""
         counts = self.tallies.pop("count")
-        found = {name: (values / counts).tolist() for name, values in self.tallies.items()}
+        found = {name: (values / counts).tolist() for name, values in sorted(self.tallies.items())}
         self.tallies = {}
         for place, run in enumerate(self.runs):
             if run.number in self.gone:
@@ -129,7 +129,8 @@ class _Together:
         from safetensors.torch import save_file
 
         weights = self.policies.weights(self.runs.index(run))
-        facts = {"settings": json.dumps(run.settings.to_plain()), "workload": "swarm_train", "version": str(run.settings.version)}
+        # one entry: the order of several is another in every file
+        facts = {"swarm_train": json.dumps({"version": run.settings.version, "settings": run.settings.to_plain()})}
         with run.context.file(POLICY) as path:
             save_file({name: value.cpu().contiguous() for name, value in weights.items()}, path, metadata=facts)
 

@@ -22,7 +22,7 @@ AXES = frozenset(
     "seed seed_init seed_noise physics.temperature_kelvin physics.viscosity physics.contact_kelvin robots.shape robots.aspect "
     "robots.radius robots.speed robots.speed_body_lengths robots.turn_rate robots.force_viscosity".split()
 )
-STATE, SEEN = "state.", "seen"
+STATE, BEFORE, SEEN = "state.", "before.", "seen"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,9 +78,9 @@ def arena_of(worlds: Sequence[World], device: str, runs: "Sequence[Run]" = ()) -
     engine, first = _engine(worlds, device), worlds[0]
     if runs and runs[0].kept is not None:
         engine.slices = runs[0].kept.meta["slices"]
-        state, seen = joined_state(runs, device), joined(runs, SEEN)
+        state, last = joined_state(runs, STATE, device), (joined_state(runs, BEFORE, device), joined(runs, SEEN))
     else:
-        state, seen = engine.start(first.start_radius), None
+        state, last = engine.start(first.start_radius), None
     etas = [world.physics.eta() for world in worlds]
     return Arena(
         engine,
@@ -91,7 +91,7 @@ def arena_of(worlds: Sequence[World], device: str, runs: "Sequence[Run]" = ()) -
         forces_P=[world.robots.force(eta) for world, eta in zip(worlds, etas, strict=True)],
         torques_P=[world.robots.torque(eta) for world, eta in zip(worlds, etas, strict=True)],
         late_rewards=first.late_rewards,
-        seen=seen,
+        last=last,
     )
 
 
@@ -124,25 +124,28 @@ _MEMORY = "memory."
 
 
 def kept(arena: "Arena", policy: int) -> "dict[str, Tensor]":
-    """Of one policy: its state, and what its agents see."""
+    """Of one policy: its state, that of a slice before, and what its agents see."""
+    return {**_tensors(arena.state, STATE, policy), **_tensors(arena.before, BEFORE, policy), SEEN: arena.seen[policy]}
+
+
+def _tensors(state: "State", prefix: str, policy: int) -> "dict[str, Tensor]":
     from dataclasses import fields
 
-    state = arena.state
-    found = {f"{STATE}{_MEMORY}{name}": values[policy] for name, values in state.memory.items()}
+    found = {f"{prefix}{_MEMORY}{name}": values[policy] for name, values in state.memory.items()}
     for field in fields(state):
         values: Any = getattr(state, field.name)
         if field.name != "memory" and values is not None:
-            found[f"{STATE}{field.name}"] = values.select(_AXIS.get(field.name, 1), policy)
-    return {**found, SEEN: arena.seen[policy]}
+            found[f"{prefix}{field.name}"] = values.select(_AXIS.get(field.name, 1), policy)
+    return found
 
 
-def joined_state(runs: "Sequence[Run]", device: str) -> "State":
+def joined_state(runs: "Sequence[Run]", prefix: str, device: str) -> "State":
     """The state of all, of what `kept` gave of each."""
     import torch
 
     from workers.swarm.engine import State
 
-    own = [run.tensors(STATE) for run in runs]
+    own = [run.tensors(prefix) for run in runs]
     whole: dict[str, Any] = {"memory": {}}
     for name in own[0]:
         plain = name.removeprefix(_MEMORY)

@@ -205,7 +205,7 @@ def test_the_policy_file_says_how_it_was_trained(tmp_path: Path):
 
     commit = committed(tmp_path, train())
     with safe_open(taskdir.payload_path(tmp_path, commit, POLICY), "pt") as file:
-        assert '"radius": 2.5' in file.metadata()["settings"]
+        assert '"radius": 2.5' in file.metadata()["swarm_train"]
         assert file.get_tensor("actor.weight0").shape == (1, 1, 128)
 
 
