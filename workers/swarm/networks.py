@@ -35,14 +35,21 @@ class Networks:
 
     def __call__(self, inputs: "Tensor") -> "Tensor":
         """Outputs (P, B, A) of inputs (P, B, I)."""
+        if len(inputs) > 1:
+            return self._outputs(inputs, self.weights, self.biases)
+        # a batch of one is multiplied by another kernel, which rounds otherwise; the second one's gradients are zeros
+        weights, biases = ([tensor.expand(2, -1, -1) for tensor in tensors] for tensors in (self.weights, self.biases))
+        return self._outputs(inputs.expand(2, -1, -1), weights, biases)[:1]
+
+    def _outputs(self, inputs: "Tensor", weights: "list[Tensor]", biases: "list[Tensor]") -> "Tensor":
         import torch
 
         values, act = inputs, activation(self.activation)
         # as a product, so that biases get gradients by a product: sums over an axis round by their place in memory
         ones = inputs.new_ones(inputs.shape[0], inputs.shape[1], 1)
-        for number, (weights, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            values = torch.baddbmm(torch.bmm(ones, bias), values, weights)
-            if number < len(self.weights) - 1:
+        for number, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+            values = torch.baddbmm(torch.bmm(ones, bias), values, weight)
+            if number < len(weights) - 1:
                 values = act(values)
         return values
 

@@ -130,10 +130,6 @@ class Learner(Plugin):
 
     group: ClassVar[str] = "swarm.learners"
 
-    def optimizer(self, parameters: "list[Tensor]") -> "torch.optim.Optimizer":
-        """One that treats each weight by itself."""
-        raise NotImplementedError
-
     def extra(self, seeds_P: "Tensor", num_inputs: int, dtype: "torch.dtype") -> "dict[str, Networks]":
         """Further networks, of each network's own seed, which are kept with its weights."""
         return {}

@@ -1,23 +1,24 @@
 """Policies that learn: actors, critics and the state of their optimiser, and which agents share a network."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from workers.swarm import noise
+from workers.swarm.adam import Adam
 from workers.swarm.networks import Architecture, Networks, networks
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from workers.swarm.arena import Arena
+    from workers.swarm.curiosity import Curiosity
     from workers.swarm.parts import Learner
 
 # P policies of G groups of agents each, so P G networks; E environments; N agents; K = E N / G agents of a network; I inputs; A outputs
 
-# what tells the critic's seed from the actor's, and a group's from another's
-CRITIC, GROUP = 2**32, 2**40
+# what tells seeds of one network apart, and a group's from another's
+CRITIC, LEARNING, GROUP = 2**32, 2**33, 2**40
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,61 +43,64 @@ class Acting:
 
 @dataclass(slots=True)
 class Policies:
-    """Actors that learn, with a critic each; the optimiser treats each weight by itself, so policies do not meet.
+    """`actor` and `critic` of each group of agents of each policy; the optimiser treats each network by itself, so policies do not meet.
 
-    `keys` (P G, 1): of random numbers of a learner's own. `extra`: further networks of a learner, by name.
+    `keys` (P G, 1): of random numbers of a learner's own. `updates` (P G,): how often each network has learned. `extra`: further networks,
+    by name. `memory`: whatever else is kept with the weights, (P G, ...) by name.
     """
 
-    acting: Acting
+    actor: Networks
     critic: Networks
-    optimizer: "torch.optim.Optimizer"
+    num_groups: int
     keys: "Tensor"
-    extra: "dict[str, Networks]"
-
-    @property
-    def actor(self) -> Networks:
-        """Of all."""
-        return self.acting.actor
-
-    @property
-    def num_groups(self) -> int:
-        """G."""
-        return self.acting.num_groups
+    updates: "Tensor"
+    optimizer: Adam = field(default_factory=Adam)
+    extra: "dict[str, Networks]" = field(default_factory=dict)
+    memory: "dict[str, Tensor]" = field(default_factory=dict)
 
     def parameters(self) -> "list[Tensor]":
-        """Of actor, critic and what a learner trains beside."""
-        return [tensor for one in (self.actor, self.critic, *self.extra.values()) for tensor in one.parameters()]
+        """Of actor and critic."""
+        return [*self.actor.parameters(), *self.critic.parameters()]
+
+    @property
+    def acting(self) -> Acting:
+        """The actors alone."""
+        return Acting(self.actor, self.num_groups)
 
     def weights(self, policy: int) -> "dict[str, Tensor]":
-        """Of one policy's networks, by name."""
+        """Of one policy's networks, (G, ...) by name."""
         part = self._part(policy)
         return {name: tensor.detach()[part] for name, tensor in self._named().items()}
 
     def tensors(self, policy: int) -> "dict[str, Tensor]":
-        """What is kept of one policy: weights, and the optimiser's means of gradients, by name."""
-        part, found = self._part(policy), self.weights(policy)
+        """What is kept of one policy, (G, ...) by name: weights, the optimiser's means, and what else its learner goes on from."""
+        part = self._part(policy)
+        found = {name: tensor.detach()[part] for name, tensor in (self._named() | self._remembered()).items()}
         for name, tensor in self._named().items():
             for key, value in self.optimizer.state.get(tensor, {}).items():
-                found[f"{name}.{key}"] = value[part] if value.dim() else value
+                found[f"{name}.{key}"] = value[part]
         return found
 
     def restore(self, kept: "Sequence[Mapping[str, Tensor]]") -> None:
-        """Put back what `tensors` gave of each policy, all after equally many updates."""
+        """Put back what `tensors` gave of each policy."""
         import torch
 
-        for name, tensor in self._named().items():
-            with torch.no_grad():
+        with torch.no_grad():
+            for name, tensor in (self._named() | self._remembered()).items():
                 tensor.copy_(torch.cat([one[name] for one in kept]))
-            state = {}
-            for key in (full.removeprefix(f"{name}.") for full in kept[0] if full.startswith(f"{name}.")):
-                parts = [one[f"{name}.{key}"] for one in kept]
-                joined = torch.cat(parts) if parts[0].dim() else parts[0].clone()
-                state[key] = joined.to(tensor.device) if joined.dim() else joined
-            if state:
-                self.optimizer.state[tensor] = state
+        for name, tensor in self._named().items():
+            self.optimizer.state.pop(tensor, None)
+            keys = sorted({full.removeprefix(f"{name}.") for one in kept for full in one if full.startswith(f"{name}.")})
+            if keys:
+                self.optimizer.state[tensor] = {
+                    key: torch.cat([one[f"{name}.{key}"] for one in kept]).to(tensor.device, copy=True) for key in keys
+                }
 
     def _part(self, policy: int) -> slice:
         return slice(policy * self.num_groups, (policy + 1) * self.num_groups)
+
+    def _remembered(self) -> "dict[str, Tensor]":
+        return {"updates": self.updates, **self.memory}
 
     def _named(self) -> "dict[str, Tensor]":
         named = {"actor": self.actor, "critic": self.critic, **self.extra}
@@ -108,19 +112,7 @@ class Policies:
         }
 
 
-def new_policies(seeds: "Sequence[int]", arena: "Arena", learner: "Learner", architecture: Architecture, num_groups: int = 1) -> Policies:
-    """Of each policy's own seed, for what is seen and done in an arena."""
-    device, dtype, num_inputs = arena.seen.device, arena.engine.dtype, arena.seen.shape[-1]
-    seeds_P = network_seeds(seeds, num_groups, str(device))
-    actor = new_networks(seeds_P, num_inputs, arena.action.num_outputs, architecture, dtype)
-    critic = new_networks(seeds_P + CRITIC, num_inputs, 1, architecture, dtype)
-    extra = learner.extra(seeds_P, num_inputs, dtype)
-    parameters = [tensor for one in (actor, critic, *extra.values()) for tensor in one.parameters() if tensor.requires_grad]
-    keys = noise.particle_keys(seeds_P, 1, 1, noise.CHOICES)[:, 0]
-    return Policies(Acting(actor, num_groups), critic, learner.optimizer(parameters), keys, extra)
-
-
-def network_seeds(seeds: "Sequence[int]", num_groups: int, device: str) -> "Tensor":
+def policy_seeds(seeds: "Sequence[int]", num_groups: int, device: str) -> "Tensor":
     """One for each network (P G,)."""
     import torch
 
@@ -128,7 +120,38 @@ def network_seeds(seeds: "Sequence[int]", num_groups: int, device: str) -> "Tens
     return torch.tensor(found, dtype=torch.int64, device=device)
 
 
-def new_networks(seeds_P: "Tensor", num_inputs: int, num_outputs: int, architecture: Architecture, dtype: "torch.dtype") -> Networks:
-    """Of weights by each network's seed."""
+def new_policies(
+    learner: "Learner",
+    seeds: "Sequence[int]",
+    num_inputs: int,
+    num_outputs: int,
+    architecture: Architecture,
+    *,
+    num_groups: int = 1,
+    curiosity: "Curiosity | None" = None,
+    dtype: "torch.dtype | None" = None,
+    device: str = "cpu",
+) -> Policies:
+    """Untrained ones, of each policy's own seed."""
+    import torch
+
+    dtype, seeds_P = dtype or torch.float32, policy_seeds(seeds, num_groups, device)
+    found = Policies(
+        actor=new_networks(seeds_P, num_inputs, num_outputs, architecture, dtype),
+        critic=new_networks(seeds_P, num_inputs, 1, architecture, dtype, CRITIC),
+        num_groups=num_groups,
+        keys=noise.particle_keys(seeds_P + LEARNING, 1, 1, noise.CHOICES)[:, 0],
+        updates=torch.zeros(len(seeds_P), dtype=torch.int64, device=device),
+        extra=learner.extra(seeds_P, num_inputs, dtype),
+    )
+    if curiosity is not None and curiosity.weight:
+        curiosity.begin(found, seeds_P, num_inputs, dtype)
+    return found
+
+
+def new_networks(
+    seeds_P: "Tensor", num_inputs: int, num_outputs: int, architecture: Architecture, dtype: "torch.dtype", offset: int = 0
+) -> Networks:
+    """Of weights by each network's seed, and `offset`, which tells those of one seed apart."""
     sizes = [num_inputs, *architecture.hidden, num_outputs]
-    return networks(sizes, seeds_P, noise.WEIGHTS, dtype, architecture.activation)
+    return networks(sizes, seeds_P + offset, noise.WEIGHTS, dtype, architecture.activation)

@@ -50,7 +50,17 @@ class _Together:
         self.tallies: dict[str, Tensor] = {}
         self.arena = arena_of([run.settings.world() for run in runs], self.context.device, runs if self.episode else ())
         seeds = [weight_seed(run.settings) for run in runs]
-        self.policies = new_policies(seeds, self.arena, self.settings.learner, self.settings.network, self.settings.num_groups)
+        self.policies = new_policies(
+            self.settings.learner,
+            seeds,
+            self.arena.seen.shape[-1],
+            self.settings.action.num_outputs,
+            self.settings.network,
+            num_groups=self.settings.num_groups,
+            curiosity=self.settings.curiosity,
+            dtype=self.arena.engine.dtype,
+            device=self.context.device,
+        )
         if self.episode:
             self.policies.restore([run.tensors(LEARNED) for run in runs])
             names = runs[0].tensors(TALLY)
@@ -80,9 +90,12 @@ class _Together:
         settings, self.arena.task = self.settings, self.settings.task_at(episode)
         if settings.reset_every and (episode - 1) % settings.reset_every == 0 and episode > 1:
             self.arena.begin(self.arena.engine.start(settings.start_radius))
-        played = self.arena.episode(self.policies.acting, settings.slices_per_episode, settings.curriculum.exploration_at(episode))
-        said = settings.learner.learn(self.policies, settings.action, played)
+        played = self.arena.episode(self.policies.acting, settings.slices_per_episode, settings.curriculum.exploration_at(episode - 1))
         self._tally("mean_return", _of_policies(played, len(self.runs)))
+        if settings.curiosity.weight:
+            played, new = settings.curiosity.rewarded(self.policies, played)
+            self._tally("mean_curiosity", inner_mean(new.view(len(self.runs), -1)))
+        said = settings.learner.learn(self.policies, settings.action, played)
         self._tally("mean_distance", inner_mean(distances(self.arena.state).flatten(1)))
         for name, values in said.items():
             self._tally(name, inner_mean(values.view(len(self.runs), -1)))

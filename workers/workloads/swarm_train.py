@@ -8,6 +8,7 @@ from workers.errors import ConfigError, Diverged
 from workers.seeds import role_seed
 from workers.swarm.actions.discrete import Discrete
 from workers.swarm.batched import Batched
+from workers.swarm.curiosity import Curiosity
 from workers.swarm.curriculum import Curriculum
 from workers.swarm.learners.policy_gradient import PolicyGradient
 from workers.swarm.networks import Architecture
@@ -44,6 +45,7 @@ class SwarmTrain(Batched):
     action: SwarmAction = Discrete()
     learner: Learner = PolicyGradient()
     network: Architecture = Architecture()
+    curiosity: Curiosity = Curiosity()
     curriculum: Curriculum = Curriculum(episodes=(20, 20))
     slices_per_episode: int = setting(20, low=1)
     num_environments: int = setting(1, low=1, help="of one policy, which learns of all of them at once")
@@ -95,7 +97,7 @@ class SwarmTrain(Batched):
 
     def task_at(self, episode: int) -> SwarmTask:
         """What is rewarded in an episode, counted from 1."""
-        is_last = self.curriculum.phase_of(episode) == len(self.curriculum.episodes) - 1
+        is_last = self.curriculum.phase_of(episode - 1) == self.curriculum.num_phases - 1
         return self.task if is_last or self.lead_task is None else self.lead_task
 
     @classmethod

@@ -33,7 +33,7 @@ def test_one_policy_alone_is_the_same_in_a_batch_of_64():
     runs = []
     for seeds in (list(range(64)), [40]):
         one = arena(seeds)
-        policies = new_policies(seeds, one, learner, Architecture())
+        policies = new_policies(learner, seeds, 1, 4, Architecture())
         for _ in range(3):
             learner.learn(policies, one.action, one.episode(policies.acting, 20, exploration=0.2))
         runs.append((one, policies))
@@ -53,7 +53,7 @@ def test_what_is_seen_is_the_change_of_the_field_and_the_reward_where_it_rises()
 
 def test_late_rewards_are_those_of_the_action_before():
     early, late = arena([3]), arena([3], late_rewards=True)
-    policies = new_policies([3], early, PolicyGradient(), Architecture())
+    policies = new_policies(PolicyGradient(), [3], 1, 4, Architecture())
     told = [one.episode(policies.acting, 8).rewards for one in (early, late)]
     assert torch.equal(told[1][1:], told[0][:-1])
     assert told[1][0].eq(0).all()

@@ -25,6 +25,10 @@ class Discrete(SwarmAction):
     forces: tuple[float, ...] = setting((0.0, 1.0, 0.0, 0.0), help="of each action, shares of the force of the swim speed")
     torques: tuple[float, ...] = setting((1.0, 0.0, -1.0, 0.0), help="of each action, shares of the torque of the turn rate")
 
+    exploration: str = setting(
+        "own", choices=("own", "shared"), help="own: each agent that explores draws its action; shared: those of a slice do the same one"
+    )
+
     def check(self) -> None:
         """One share of each for every action."""
         if len(self.forces) != len(self.torques) or len(self.forces) < 2:
@@ -50,12 +54,17 @@ class Discrete(SwarmAction):
         return (outputs - (-u.log()).log()).argmax(-1)
 
     def explore(self, actions: "Tensor", keys: "Tensor", step: int, probability: float) -> "Tensor":
-        """Every action is as likely."""
+        """Every action is as likely; which agents explore, each draws for itself.
+
+        With `shared` exploration the agents (..., N) of an environment that explore do what its first agent has drawn (SwarmRL in 2023).
+        """
         import torch
 
         if probability == 0.0:
             return actions
         u, v = noise.uniforms(keys, step, 2, torch.float32)
+        if self.exploration == "shared":
+            v = v[..., :1].expand_as(u)
         return torch.where(u < probability, (v * self.num_outputs).long().clamp_(max=self.num_outputs - 1), actions)
 
     def log_probability(self, outputs: "Tensor", actions: "Tensor") -> "tuple[Tensor, Tensor]":

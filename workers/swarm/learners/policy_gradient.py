@@ -9,7 +9,6 @@ from workers.swarm.parts import Learner, SwarmAction
 from workers.workload import setting
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from workers.swarm.policies import Policies
@@ -25,14 +24,9 @@ class PolicyGradient(Learner):
     discount: float = setting(0.99, low=0.0, high=1.0)
     learning_rate: float = setting(1e-3, above=0, help="of Adam")
 
-    def optimizer(self, parameters: "list[Tensor]") -> "torch.optim.Optimizer":
-        """Adam."""
-        import torch
-
-        return torch.optim.Adam(parameters, lr=self.learning_rate, fused=True)
-
     def learn(self, policies: "Policies", action: SwarmAction, episode: learning.Episode) -> "Mapping[str, Tensor]":
         """One update."""
+        import torch
         from torch.nn.functional import huber_loss
 
         inputs = episode.inputs()
@@ -41,8 +35,8 @@ class PolicyGradient(Learner):
         logs, entropy = action.log_probability(episode.by_time(policies.actor(inputs)), episode.actions)
         actor = -(logs * (targets - values.detach()))
         critic = huber_loss(values, targets, reduction="none")
-        policies.optimizer.zero_grad(set_to_none=True)
         # of all policies: each weight has the gradient of its own policy's share
-        ((actor + critic).sum() / targets.shape[-1]).backward()
-        policies.optimizer.step()
-        return {"entropy": learning.mean_of_first(entropy.detach()).contiguous().mean(-1)}
+        loss, weights = (actor + critic).sum() / targets.shape[-1], policies.parameters()
+        policies.optimizer.step(weights, torch.autograd.grad(loss, weights), self.learning_rate)
+        policies.updates += 1
+        return {"entropy": learning.mean_of_first(entropy.detach()).mean(-1)}
