@@ -1,5 +1,6 @@
 """Policies that drive agents over a socket: a simulated rig in another process, and rigs that fail in every way."""
 
+import contextlib
 import json
 import re
 import signal
@@ -73,10 +74,11 @@ def scripted() -> Iterator[Callable[..., str]]:
         sockets.append(listener)
 
         def run() -> None:
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                return
+            # the other side may hang up at any time
+            with contextlib.suppress(OSError):
+                talk(listener.accept()[0])
+
+        def talk(connection: socket.socket) -> None:
             sockets.append(connection)
             with connection.makefile("rb") as lines:
                 for answer, line in zip(answers, lines):
