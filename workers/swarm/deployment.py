@@ -102,6 +102,7 @@ class Deployed:
         seconds = self.arena.engine.slice_seconds * self.plan.slices_per_frame
         for name, value in scores(self.plan, noted, seconds).items():
             yield Row(step=self.plan.num_slices, name=name, value=value)
+        yield Row(step=self.plan.num_slices, name="coarse_dt", value=float(run.settings.world().is_coarse()))
         yield Rows(table=f"{self.workload}.frames", columns=_frames(noted, seconds))
         if self.with_positions:
             yield Rows(table=f"{self.workload}.positions", columns=_positions(noted, sorted(self.with_positions)))

@@ -33,6 +33,11 @@ class Keeping(Settings):
         if self.goal_stops and self.goal is None:
             raise ConfigError("goal must be a number where goal_stops is true, got null")
 
+    @property
+    def is_active(self) -> bool:
+        """Whether there is any rule."""
+        return bool(self.every or self.best or self.decline or self.goal is not None)
+
     def begin(self) -> State:
         """Of a policy before its first episode; plain values, which a checkpoint keeps as they are."""
         return {"recent": [], "best": None, "best_at": None, "highest": None, "declined": False, "reached": False, "kept": []}

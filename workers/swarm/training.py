@@ -13,6 +13,7 @@ from workers.pauses import pause
 from workers.seeds import role_seed
 from workers.swarm.policies import new_policies
 from workers.swarm.runs import Run, joined, numbered
+from workers.swarm.shelf import Shelf
 from workers.swarm.world import arena_of, distances, inner_mean, kept
 from workers.workload import Row
 from workers.workloads.swarm_train import POLICY
@@ -65,42 +66,70 @@ class _Together:
             self.policies.restore([run.tensors(LEARNED) for run in runs])
             names = runs[0].tensors(TALLY)
             self.tallies = {name: joined(runs, TALLY, name) for name in names}
+        self.shelves = {run.number: Shelf(run.settings.keeping) for run in runs if run.settings.keeping.is_active}
+        for run in runs if self.episode else ():
+            if run.number in self.shelves:
+                self.shelves[run.number].restore(run)
         self.checkpointed = self.reported = time.monotonic()
 
     def run(self) -> Iterator[Event]:
         """To the last episode."""
         evaluated, last = self.settings.evaluated(), self.settings.num_steps
         for episode in range(self.episode + 1, last + 1):
-            self._play(episode)
+            returns = self._play(episode)
+            yield from self._shelve(episode, returns)
             if episode in evaluated:
                 yield from self._rows(episode)
+            if not self._going():
+                return
             if episode < last:
                 pause(self, episode, [run.context for run in self._going()])
         for run in self._going():
-            self._save(run)
-            yield run.number, None
+            yield from self._finish(run)
 
     def _going(self) -> list[Run]:
         return [run for run in self.runs if run.number not in self.gone]
 
     # -- episodes ---------------------------------------------------------------------------------------------------------------
 
-    def _play(self, episode: int) -> None:
-        """One, and what is learned of it."""
+    def _play(self, episode: int) -> "Tensor":
+        """One, and what is learned of it; its mean returns (P,)."""
         settings, self.arena.task = self.settings, self.settings.task_at(episode)
         if settings.reset_every and (episode - 1) % settings.reset_every == 0 and episode > 1:
             self.arena.begin(self.arena.engine.start(settings.start_radius))
         played = self.arena.episode(self.policies.acting, settings.slices_per_episode, settings.curriculum.exploration_at(episode - 1))
-        self._tally("mean_return", _of_policies(played, len(self.runs)))
+        returns = _of_policies(played, len(self.runs))
+        self._tally("mean_return", returns)
         if settings.curiosity.weight:
             played, new = settings.curiosity.rewarded(self.policies, played)
             self._tally("mean_curiosity", inner_mean(new.view(len(self.runs), -1)))
         said = settings.learner.learn(self.policies, settings.action, played)
         self._tally("mean_distance", inner_mean(distances(self.arena.state).flatten(1)))
         for name, values in said.items():
-            self._tally(name, inner_mean(values.view(len(self.runs), -1)))
+            self._tally(name, inner_mean(values.double().view(len(self.runs), -1)))
         self._tally("count", self.tallies["mean_return"].new_ones(len(self.runs)))
         self.episode = episode
+        return returns
+
+    def _shelve(self, episode: int, returns: "Tensor") -> Iterator[Event]:
+        """Keep policies where their rules say so; those that have reached their goal are done."""
+        found = returns.tolist() if self.shelves else []
+        for place, run in enumerate(self.runs):
+            if run.number in self.gone or run.number not in self.shelves:
+                continue
+            if self.shelves[run.number].look(episode, found[place], self.policies, place):
+                yield from self._finish(run)
+
+    def _finish(self, run: Run) -> Iterator[Event]:
+        """The last rows, and the files."""
+        self._save(POLICY, run, self.policies.weights(self.runs.index(run)))
+        if shelf := self.shelves.get(run.number):
+            for episode, weights in sorted(shelf.weights.items()):
+                self._save(f"policy-{episode}.safetensors", run, weights, kept_for=shelf.reasons()[episode])
+        yield run.number, Row(step=self.episode, name="num_episodes", value=self.episode)
+        yield run.number, Row(step=self.episode, name="coarse_dt", value=float(run.settings.world().is_coarse()))
+        self.gone.add(run.number)
+        yield run.number, None
 
     def _tally(self, name: str, values: "Tensor") -> None:
         """Add, in double precision."""
@@ -127,7 +156,9 @@ class _Together:
         """Of each policy, as it would write it alone."""
         for place, run in enumerate(self.runs):
             if run.number not in self.gone:
-                run.context.checkpoint(step, self._tensors(place), slices=self.arena.engine.slices)
+                shelf = self.shelves.get(run.number)
+                meta = {"slices": self.arena.engine.slices} | ({"shelf": shelf.state} if shelf else {})
+                run.context.checkpoint(step, self._tensors(place) | (shelf.tensors() if shelf else {}), **meta)
         self.checkpointed = time.monotonic()
 
     def _tensors(self, place: int) -> "dict[str, Tensor]":
@@ -137,15 +168,14 @@ class _Together:
             **{f"{TALLY}{name}": values[place] for name, values in self.tallies.items()},
         }
 
-    def _save(self, run: Run) -> None:
-        """The policy's file."""
+    def _save(self, name: str, run: Run, weights: "dict[str, Tensor]", **facts: str) -> None:
+        """A policy's file."""
         from safetensors.torch import save_file
 
-        weights = self.policies.weights(self.runs.index(run))
         # one entry: the order of several is another in every file
-        facts = {"swarm_train": json.dumps({"version": run.settings.version, "settings": run.settings.to_plain()})}
-        with run.context.file(POLICY) as path:
-            save_file({name: value.cpu().contiguous() for name, value in weights.items()}, path, metadata=facts)
+        header = {"version": run.settings.version, "settings": run.settings.to_plain(), "episode": self.episode, **facts}
+        with run.context.file(name) as path:
+            save_file({key: value.cpu().contiguous() for key, value in weights.items()}, path, metadata={"swarm_train": json.dumps(header)})
 
 
 def weight_seed(settings: "SwarmTrain") -> int:

@@ -10,6 +10,7 @@ from workers.swarm.actions.discrete import Discrete
 from workers.swarm.batched import Batched
 from workers.swarm.curiosity import Curiosity
 from workers.swarm.curriculum import Curriculum
+from workers.swarm.keeping import Keeping
 from workers.swarm.learners.policy_gradient import PolicyGradient
 from workers.swarm.networks import Architecture
 from workers.swarm.observables.concentration_field import ConcentrationField
@@ -30,7 +31,8 @@ class SwarmTrain(Batched):
     """A policy of robots that see by `observable`, act by `action` and are rewarded by `task`, trained by `learner` in episodes.
 
     On one thread of a CPU a policy is bitwise the same whoever trains beside it. The robots are not put back between episodes unless
-    `reset_every` says so. File: `policy.safetensors`, weights by name, with the settings in its header.
+    `reset_every` says so. Files: `policy.safetensors`, weights by name, with the settings in its header; and
+    `policy-<episode>.safetensors` where `keeping` says so.
     """
 
     version: ClassVar[int] = 1
@@ -47,6 +49,7 @@ class SwarmTrain(Batched):
     network: Architecture = Architecture()
     curiosity: Curiosity = Curiosity()
     curriculum: Curriculum = Curriculum(episodes=(20, 20))
+    keeping: Keeping = Keeping()
     slices_per_episode: int = setting(20, low=1)
     num_environments: int = setting(1, low=1, help="of one policy, which learns of all of them at once")
     num_groups: int = setting(1, low=1, help="of agents, in the order of their numbers, each with networks of its own; 1: all share one")

@@ -14,7 +14,10 @@ from workers.context import Context
 from workers.errors import ConfigError
 from workers.execute import execute_many
 from workers.swarm.agents.run_and_tumble import RunAndTumble
+from workers.swarm.curiosity import Curiosity
 from workers.swarm.curriculum import Curriculum
+from workers.swarm.keeping import Keeping
+from workers.swarm.learners.ppo import Ppo
 from workers.swarm.observables.vision_cones import VisionCones
 from workers.swarm.physics import Physics, Robots, Timing
 from workers.swarm.scoring import Deployment
@@ -213,6 +216,41 @@ def test_rows_are_means_since_the_rows_before(tmp_path: Path):
     every, few = (scalars(committed(tmp_path, train(num_evaluations=count))) for count in (7, 1))
     mean = sum(every["mean_return", episode] for episode in range(1, 8)) / 7
     assert few["mean_return", 7] == pytest.approx(mean, rel=1e-12)
+
+
+KEEPING = Keeping(every=2, num_kept=2, window=2, goal=-1e9, goal_stops=True)
+
+
+@pytest.mark.parametrize("keeping", [dataclasses.replace(KEEPING, goal_stops=False), KEEPING], ids=["all", "goal"])
+def test_policies_are_kept_by_rules_also_where_the_training_was_stopped(keeping: Keeping, tmp_path: Path):
+    member = train(keeping=keeping)
+    commit = committed(tmp_path / "whole", member)
+    names = sorted(payload.name for payload in commit.files)
+    if keeping.goal_stops:
+        assert names == ["policy-2.safetensors", POLICY]
+        assert last(commit)["num_episodes"] == 2
+        return
+    assert names == ["policy-2.safetensors", "policy-4.safetensors", "policy-6.safetensors", POLICY]
+    attempt(tmp_path / "parts", member, "first", stop=StopAfter(5))
+    assert attempt(tmp_path / "parts", member, "second").outcome == "completed"
+    assert found(tmp_path / "parts", member) == found(tmp_path / "whole", member)
+
+
+def test_a_policy_that_reached_its_goal_leaves_the_others_alone(tmp_path: Path):
+    members = [train(seed=0, keeping=dataclasses.replace(KEEPING, goal=0.1)), train(seed=1, keeping=dataclasses.replace(KEEPING, goal=0.1))]
+    assert set(together(tmp_path / "batch", list(members)).values()) == {"completed"}
+    for one in members:
+        committed(tmp_path / "alone", one)
+        assert found(tmp_path / "batch", one) == found(tmp_path / "alone", one)
+
+
+def test_curiosity_and_ppo_are_learned_by_in_a_training_and_survive_a_stop(tmp_path: Path):
+    member = train(learner=Ppo(num_epochs=2, num_minibatches=2), curiosity=Curiosity(weight=0.5))
+    commit = committed(tmp_path / "whole", member)
+    assert last(commit)["mean_curiosity"] > 0
+    attempt(tmp_path / "parts", member, "first", stop=StopAfter(4))
+    assert attempt(tmp_path / "parts", member, "second").outcome == "completed"
+    assert found(tmp_path / "parts", member) == found(tmp_path / "whole", member)
 
 
 def test_a_context_is_what_a_notebook_needs(tmp_path: Path):
