@@ -72,7 +72,6 @@ class World:
 
 def arena_of(worlds: Sequence[World], device: str, runs: "Sequence[Run]" = ()) -> "Arena":
     """Of worlds that differ in `AXES` alone; `runs`: whose checkpoints it goes on from, none where it begins."""
-    from workers.swarm.arena import Arena
     from workers.swarm.runs import joined
 
     engine, first = _engine(worlds, device), worlds[0]
@@ -81,7 +80,14 @@ def arena_of(worlds: Sequence[World], device: str, runs: "Sequence[Run]" = ()) -
         state, last = joined_state(runs, STATE, device), (joined_state(runs, BEFORE, device), joined(runs, SEEN))
     else:
         state, last = engine.start(first.start_radius), None
-    etas = [world.physics.eta() for world in worlds]
+    return arena_on(engine, state, worlds, last)
+
+
+def arena_on(engine: "Engine", state: "State", worlds: Sequence[World], last: "tuple[State, Tensor] | None" = None) -> "Arena":
+    """With an engine that is there; `last` as of an Arena."""
+    from workers.swarm.arena import Arena
+
+    first, etas = worlds[0], [world.physics.eta() for world in worlds]
     return Arena(
         engine,
         state,

@@ -1,0 +1,181 @@
+"""A trained policy by itself: from its file, to robots that act by it in simulation or in an experiment."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from workers.errors import ConfigError, Garbled
+from workers.workloads.swarm_deploy import SwarmDeploy
+from workers.workloads.swarm_train import SwarmTrain
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from workers.swarm.arena import Arena
+    from workers.swarm.engine import Engine
+    from workers.swarm.world import World
+
+    Array = np.ndarray[Any, Any]
+
+# F frames; N agents; D dimensions
+
+HEADER = "swarm_train"
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Rollout:
+    """What robots did: seconds (F,), positions (F, N, D) in um and directors, angles of the rod (F,), rewards (F, N) since the frame before.
+
+    `world`: where. The first frame is that before anything happens.
+    """
+
+    world: "World"
+    slices_per_frame: int
+    seconds: "Array"
+    positions: "Array"
+    directors: "Array"
+    rewards: "Array"
+    rod_angles: "Array | None" = None
+
+    @property
+    def distances(self) -> "Array":
+        """From the origin (F, N), in um."""
+        import numpy as np
+
+        return cast("Array", np.linalg.norm(self.positions, axis=-1))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """As H5MD (`.h5md`, `.h5`) or as a table (`.parquet`), with units; ConfigError for other names."""
+        from workers.swarm import trajectory
+
+        target = Path(path)
+        if target.suffix in (".h5md", ".h5"):
+            self._write(target)
+        elif target.suffix == ".parquet":
+            whole = target.with_suffix(".parquet.h5md")
+            try:
+                self._write(whole)
+                trajectory.read(whole).to_parquet(target)
+            finally:
+                whole.unlink(missing_ok=True)
+        else:
+            raise ConfigError(f"a trajectory is saved as .h5md, .h5 or .parquet, got {target.name!r}")
+
+    def _write(self, path: Path) -> None:
+        from workers.swarm.trajectory import TrajectoryWriter
+
+        physics, robots = self.world.physics, self.world.robots
+        with TrajectoryWriter(
+            path,
+            num_agents=self.positions.shape[1],
+            num_dimensions=self.positions.shape[2],
+            radius=robots.radius,
+            frame_seconds=self.slices_per_frame * self.world.timing.slice_seconds,
+            box=physics.box_length,
+            rod=physics.rod(),
+            settings={"physics": physics.to_plain(), "robots": robots.to_plain(), "timing": self.world.timing.to_plain()},
+        ) as writer:
+            for frame, seconds in enumerate(self.seconds.tolist()):
+                angle = None if self.rod_angles is None else float(self.rod_angles[frame])
+                step = frame * self.slices_per_frame
+                writer.append(step, seconds, self.positions[frame], self.directors[frame], angle, rewards=self.rewards[frame])
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Policy:
+    """Weights by name, as they were after an `episode` of the training `train`."""
+
+    train: SwarmTrain
+    weights: "Mapping[str, Tensor]"
+    episode: int
+
+    def deploy(
+        self,
+        *,
+        num_slices: int = 1000,
+        slices_per_frame: int = 1,
+        temperature_kelvin: float | None = None,
+        num_agents: int | None = None,
+        start_radius: float = 100.0,
+        seed: int = 0,
+        rig: str = "",
+        device: str = "cpu",
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> Rollout:
+        """Robots that act by it, without exploring or learning; temperature and number as in the training where they are not given.
+
+        `rig`: the address of an experiment (docs/rig.md), whose robots stand where they stand. ConfigError for settings that do not fit.
+        """
+        import torch
+
+        from workers.swarm.deploying import actors_of
+        from workers.swarm.policies import Acting
+
+        for name, value in (("num_slices", num_slices), ("slices_per_frame", slices_per_frame)):
+            if value < 1:
+                raise ConfigError(f"{name} must be at least 1, got {value}")
+        deploy = SwarmDeploy(train=self.train, temperature_kelvin=temperature_kelvin, num_agents=num_agents, seed=seed)
+        world = dataclasses.replace(deploy.world(), start_radius=start_radius)
+        acting = Acting(actors_of([dict(self.weights)], self.train.network.activation, device), self.train.num_groups)
+        noted: dict[str, list[Tensor]] = {}
+        with torch.no_grad(), _arena(world, rig, device) as arena:
+            reward = torch.zeros_like(arena.state.positions[0, 0, 0])
+            _note(noted, arena, reward)
+            for number in range(1, num_slices + 1):
+                reward = reward + arena.step(arena.action.controls(arena.act(acting)))[0, 0]
+                if number % slices_per_frame == 0:
+                    _note(noted, arena, reward)
+                    reward = torch.zeros_like(reward)
+                progress(number, num_slices)
+        found = {name: torch.stack(values).numpy() for name, values in noted.items()}
+        seconds = torch.arange(len(found["positions"]), dtype=torch.float64) * (slices_per_frame * world.timing.slice_seconds)
+        return Rollout(world=world, slices_per_frame=slices_per_frame, seconds=seconds.numpy(), **found)
+
+
+def load_policy(path: str | os.PathLike[str]) -> Policy:
+    """The policy of a file that `swarm_train` saved; ConfigError where there is none, Garbled where it is another's."""
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file():
+        raise ConfigError(f"no file {path}; give the path of a policy.safetensors that a task of swarm_train saved")
+    try:
+        with safe_open(path, "pt") as file:
+            header = json.loads((file.metadata() or {})[HEADER])
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise Garbled(f"{path} is no policy of swarm_train: {error}") from None
+    if header["version"] != SwarmTrain.version:
+        raise ConfigError(
+            f"{path} is of version {header['version']} of swarm_train, and this code is of {SwarmTrain.version}; train it again"
+        )
+    return Policy(train=SwarmTrain.from_plain(header["settings"]), weights=weights, episode=header["episode"])
+
+
+@contextmanager
+def _arena(world: "World", rig: str, device: str) -> "Iterator[Arena]":
+    """Of one policy, in simulation or on a rig."""
+    from workers.swarm.world import arena_of, arena_on
+
+    if not rig:
+        yield arena_of([world], device)
+        return
+    from workers.swarm.rig import RigEngine
+
+    with RigEngine(rig, slice_seconds=world.timing.slice_seconds, seed=world.seed) as engine:
+        # it has all that an arena asks of an engine
+        yield arena_on(cast("Engine", engine), engine.start(), [world])
+
+
+def _note(noted: "dict[str, list[Tensor]]", arena: "Arena", reward: "Tensor") -> None:
+    state = arena.state
+    found = {"positions": state.positions[:, 0, 0].T, "directors": state.directors[:, 0, 0].T, "rewards": reward}
+    if state.rods is not None:
+        found["rod_angles"] = state.rods[0, 0]
+    for name, values in found.items():
+        noted.setdefault(name, []).append(values.cpu().clone())
