@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 # P networks; B samples of each; I inputs; H hidden units; A outputs
 
+# of which each gives 0 for 0
 ACTIVATIONS = ("relu", "leaky_relu", "tanh")
 
 
@@ -43,19 +44,28 @@ class Networks:
 
     def _outputs(self, inputs: "Tensor", weights: "list[Tensor]", biases: "list[Tensor]") -> "Tensor":
         import torch
+        from torch.nn.functional import pad
 
         values, act = inputs, activation(self.activation)
         # as a product, so that biases get gradients by a product: sums over an axis round by their place in memory
         ones = inputs.new_ones(inputs.shape[0], inputs.shape[1], 1)
         for number, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+            more_in, more_out = values.shape[-1] - weight.shape[-2], added_units(weight.shape[-1])
+            if more_in or more_out:
+                weight, bias = pad(weight, (0, more_out, 0, more_in)), pad(bias, (0, more_out))
             values = torch.baddbmm(torch.bmm(ones, bias), values, weight)
             if number < len(weights) - 1:
                 values = act(values)
-        return values
+        return values[..., : weights[-1].shape[-1]]
 
     def parameters(self) -> "list[Tensor]":
         """Of all layers."""
         return [*self.weights, *self.biases]
+
+
+def added_units(width: int) -> int:
+    """Units that stay 0, beside those of a layer: MKL's products of other widths than these round by where matrices lie in memory."""
+    return 0 if width <= 4 else -width % 4
 
 
 def activation(name: str) -> "Callable[[Tensor], Tensor]":

@@ -15,7 +15,7 @@ from workers.swarm.curiosity import Curiosity
 from workers.swarm.learners.policy_gradient import PolicyGradient
 from workers.swarm.learners.ppo import Ppo
 from workers.swarm.learning import Episode, advantages, minibatches, returns, shortened, standardised_samples, taken
-from workers.swarm.networks import Architecture
+from workers.swarm.networks import ACTIVATIONS, Architecture, networks
 from workers.swarm.parts import Learner
 from workers.swarm.policies import Policies, new_policies, policy_seeds
 
@@ -27,7 +27,7 @@ LEARNERS = {
     "ppo": Ppo(num_epochs=1, num_minibatches=3, max_kl=0.01, max_gradient_norm=0.5, weight_decay=0.01, actor_learning_rate=1e-3),
     "ppo_full": Ppo(num_epochs=2, as_swarmrl=True),
 }
-SIZES = [(1, 1, (128, 128)), (10, 1, (128, 128)), (5, 10, (2, 128, 128)), (5, 10, (128, 128, 128, 128))]
+SIZES = [(1, 1, (128, 128)), (10, 1, (128, 128)), (5, 10, (2, 128, 128)), (5, 10, (128, 128, 128, 128)), (3, 5, (33, 17))]
 
 
 def new(learner: Learner, seeds: list[int], num_inputs: int = 3, hidden: tuple[int, ...] = (128, 128), **further) -> Policies:
@@ -244,6 +244,21 @@ def test_a_checkpoint_goes_on_as_if_nothing_had_been(name):
         found, own = again.tensors(policy), alone.tensors(0)
         assert found.keys() == own.keys()
         assert [key for key in own if not torch.equal(found[key], own[key])] == []
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_units_that_are_added_to_layers_change_nothing(activation):
+    nets = networks([7, 33, 2, 5], torch.tensor([1, 2, 3]), noise.WEIGHTS, torch.float64, activation)
+    for number, bias in enumerate(nets.biases):
+        bias.data.copy_(values(*bias.shape, seed=number))
+    inputs = expected = values(3, 6, 7, seed=9)
+    for number, (weight, bias) in enumerate(zip(nets.weights, nets.biases)):
+        expected = expected @ weight + bias
+        expected = getattr(torch.nn.functional, activation)(expected) if number < 2 else expected
+    found = nets(inputs)
+    assert torch.allclose(found, expected, rtol=1e-12, atol=1e-12)
+    own, other = (torch.autograd.grad(one.square().sum(), nets.parameters()) for one in (found, expected))
+    assert all(torch.allclose(one, two, rtol=1e-10, atol=1e-10) for one, two in zip(own, other))
 
 
 @pytest.mark.parametrize(
