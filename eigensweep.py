@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         tick,
     )
     from workers.context import Context
+    from workers.swarm.saved import load_policy
     from workers.workload import Data, Model, Optimizer, Resources, Row, Rows, Workload, setting
 
 __version__ = "0.1.0"
@@ -43,6 +44,7 @@ _HOMES = {
     "envelope": "orchestrator.envelope",
     **dict.fromkeys(("Data", "Model", "Optimizer", "Resources", "Row", "Rows", "Workload", "setting"), "workers.workload"),
     "Context": "workers.context",
+    "load_policy": "workers.swarm.saved",
 }
 __all__ = [*_HOMES, "__version__"]
 

@@ -11,7 +11,19 @@ from workers.errors import ConfigError, EigensweepError, UnknownName, nearest
 
 _WITH_VALUE = (
     *("--root", "--config-dir", "--out", "--reason", "--every", "--cfg", "--by"),
-    *("--folder", "--tasks", "--task-seconds", "--kill", "--oom", "--preempt", "--power-cuts", "--driver-kill-seconds", "--seed"),
+    *(
+        "--save",
+        "--rig",
+        "--folder",
+        "--tasks",
+        "--task-seconds",
+        "--kill",
+        "--oom",
+        "--preempt",
+        "--power-cuts",
+        "--driver-kill-seconds",
+        "--seed",
+    ),
 )
 
 

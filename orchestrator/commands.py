@@ -325,6 +325,19 @@ def study(call: Call) -> int:
     return max(map(_verdict, found.sweeps.values()), default=0)
 
 
+def deploy(call: Call) -> int:
+    """Let robots act by a policy."""
+    from orchestrator import deploy as deploying
+    from orchestrator.show_progress import bar
+
+    with bar("slices", quiet=call.flags.quiet) as progress:
+        found = deploying.deploy(
+            call.words.names, call.words.settings, root=call.root, save=call.flags.save, rig=call.flags.rig, progress=progress
+        )
+    call.emit(found)
+    return 0
+
+
 def retract(call: Call) -> int:
     """Take results back, after showing which and asking."""
     from orchestrator import verbs
@@ -459,6 +472,7 @@ COMMANDS: dict[str, Callable[[Call], int]] = {
     "cost": cost,
     "report": report,
     "study": study,
+    "deploy": deploy,
     "retract": retract,
     "tick": tick,
     "gc": gc,

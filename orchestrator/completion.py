@@ -70,6 +70,8 @@ def _names(kind: str, before: list[str], parsed: argparse.Namespace) -> list[str
         return list(names())
     if kind == "NAME|FILE":
         return [*_quietly(lambda: _names("NAME", before, parsed)), *(path.name for path in _tables(Path()))]
+    if kind == "POLICY|NAME":
+        return [*_quietly(lambda: _names("NAME", before, parsed)), *(path.name for path in sorted(Path().glob("*.safetensors")))]
     if kind not in ("NAME", "KEY"):
         return []
     store = Store.open(Path(parsed.root) if parsed.root else None)
@@ -92,6 +94,10 @@ def _settings(prefix: str, parsed: argparse.Namespace) -> Iterable[str]:
     from orchestrator import compose, names
 
     name, equals, _ = prefix.partition("=")
+    if parsed.verb == "deploy":
+        from orchestrator import deploy
+
+        return [] if equals else [f"{one}=" for one in deploy.names()]
     if parsed.verb == "fit":
         return _of_fit(name, parsed) if equals else _names_of_fit(parsed)
     given, dirs = _given(parsed), [Path(folder) for folder in getattr(parsed, "config_dir", None) or []]

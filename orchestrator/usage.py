@@ -52,6 +52,10 @@ FLAGS: dict[str, dict[str, Any]] = {
     "--by": dict(metavar="NAME", action="append", default=[], help="an axis, workload, cause or kind; may be given again; else all axes"),
     "--out": dict(metavar="DIR", help="where a report and tables of fits go; a report of a sweep otherwise to its folder in the store"),
     "--page": dict(action="store_true", help="submit nothing; write the page from what there is"),
+    "--save": dict(
+        metavar="FILE", action="append", default=[], help="H5MD (.h5md), a table (.parquet), an animation (.html, .gif); may be given again"
+    ),
+    "--rig": dict(metavar="ADDRESS", default="", help="of an experiment that moves the robots: host:port, or listen:port (docs/rig.md)"),
     "--folder": dict(metavar="DIR", help="where the trial's stores go, seen by all nodes; else STORE-chaos beside the store"),
     "--tasks": dict(metavar="N", type=int, default=500, help="tasks of the trial's own sweep (500)"),
     "--task-seconds": dict(metavar="LOW-HIGH", default="1-8", help="how long its tasks take (1-8)"),
@@ -172,6 +176,17 @@ VERBS: dict[str, Verb] = {
             "eigensweep study data_selection size=small",
             "eigensweep study spectral_reach size=paper site=my_cluster --dry-run",
             "eigensweep study spectral_reach size=paper --page",
+        ),
+    ),
+    "deploy": Verb(
+        summary="let robots act by a trained policy, in simulation or in an experiment, and save what they did",
+        names=("POLICY|NAME", "[KEY]"),
+        settings="[KEY=VALUE ...]",
+        flags=("--save", "--rig", "--json"),
+        examples=(
+            "eigensweep deploy policy.safetensors num_slices=3000 --save swarm.html --save swarm.h5md",
+            "eigensweep deploy chemotaxis k3f9 temperature_kelvin=350 num_agents=20 seed=1",
+            "eigensweep deploy policy.safetensors num_slices=600 --rig lab-pc:5555 --save run7.h5md",
         ),
     ),
     "retract": Verb(

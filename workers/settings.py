@@ -142,7 +142,7 @@ def _coerce(value: Any, type_: Any, optional: bool, path: str) -> Any:
         if isinstance(value, list | tuple):
             (element, _) = typing.get_args(type_)
             new = tuple(_coerce(one, element, False, f"{path}[{i}]") for i, one in enumerate(value))
-            return value if new == value and isinstance(value, tuple) else new
+            return value if isinstance(value, tuple) and all(one is own for one, own in zip(new, value, strict=True)) else new
         good = False
     elif typing.get_origin(type_) is dict:
         if isinstance(value, Mapping):

@@ -76,9 +76,14 @@ class Robots(Settings):
             wanted = "above 1" if self.shape == "prolate" else "below 1"
             raise ConfigError(f"aspect must be {wanted} for shape={self.shape}, got {self.aspect}")
 
+    @property
+    def axis_ratio(self) -> float:
+        """Of the axis along the swim direction to those across."""
+        return self.aspect or ASPECTS[self.shape]
+
     def friction(self, viscosity: float) -> Friction:
         """In a fluid."""
-        return spheroid(self.radius, self.aspect or ASPECTS[self.shape], viscosity)
+        return spheroid(self.radius, self.axis_ratio, viscosity)
 
     def swim_speed(self) -> float:
         """um / s."""

@@ -30,9 +30,9 @@ HEADER = "swarm_train"
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Rollout:
-    """What robots did: seconds (F,), positions (F, N, D) in um and directors, angles of the rod (F,), rewards (F, N) since the frame before.
+    """What robots did in a `world`: seconds (F,), positions (F, N, D) in um and directors, angles of the rod (F,), rewards (F, N).
 
-    `world`: where. The first frame is that before anything happens.
+    Rewards are those since the frame before; the first frame is that before anything happens.
     """
 
     world: "World"

@@ -1,0 +1,138 @@
+"""Lets robots act by a saved policy in this process, and writes what they did as trajectories and animations."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.overrides import parse
+from workers.errors import ConfigError, UnknownName, nearest
+from workers.settings import _coerce
+
+if TYPE_CHECKING:
+    from workers.swarm.saved import Policy, Rollout
+
+FILE = "policy.safetensors"
+TRAJECTORIES, ANIMATIONS = (".h5md", ".h5", ".parquet"), (".html", ".gif")
+_TYPES = dict(num_slices=int, slices_per_frame=int, temperature_kelvin=float, num_agents=int, start_radius=float, seed=int, device=str)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployed:
+    """How the robots did: seconds, distances from the source (um) at the end, reward of an agent, turns of a rod; and what was saved."""
+
+    policy: str
+    num_agents: int
+    temperature_kelvin: float
+    seconds: float
+    mean_distance: float
+    largest_distance: float
+    mean_reward: float
+    revolutions: float | None = None
+    files: list[str] = field(default_factory=list)
+
+
+def names() -> list[str]:
+    """Settings of a deployment."""
+    return list(_TYPES)
+
+
+def deploy(
+    words: Sequence[str],
+    settings: Sequence[str] = (),
+    *,
+    root: Path | None = None,
+    save: Sequence[str] = (),
+    rig: str = "",
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Deployed:
+    """`words`: a policy's file, or a sweep and the first letters of a key; ConfigError for files of other names before anything runs."""
+    from workers.swarm.saved import load_policy
+
+    targets = [Path(one) for one in save]
+    for target in targets:
+        if target.suffix not in (*TRAJECTORIES, *ANIMATIONS):
+            raise ConfigError(f"--save takes {', '.join((*TRAJECTORIES, *ANIMATIONS))} files, got {target.name!r}")
+        target.parent.mkdir(parents=True, exist_ok=True)
+    path = policy_file(words, root)
+    policy = load_policy(path)
+    rollout = policy.deploy(rig=rig, progress=progress, **_options(settings))
+    for target in targets:
+        _save(rollout, policy, target)
+    return _summary(str(path), rollout, targets)
+
+
+def policy_file(words: Sequence[str], root: Path | None) -> Path:
+    """Of a file's name, or of a sweep's task: its own, or its training's."""
+    if len(words) == 1:
+        return Path(words[0])
+    from orchestrator.results import load
+
+    task = load(words[0], root, mixed_code=True).task(key=words[1])
+    if FILE not in task.file_names and "train" in task.commit.inputs:
+        task = task.input("train")
+    return task.file(FILE)
+
+
+def _options(settings: Sequence[str]) -> dict[str, Any]:
+    """In their types; UnknownName, and ConfigError for values that are none."""
+    found: dict[str, Any] = {}
+    for word in parse(settings):
+        if word.key not in _TYPES:
+            raise UnknownName(f"no setting {word.key!r} of deploy{nearest(word.key, _TYPES)} There are {', '.join(_TYPES)}")
+        found[word.key] = _coerce(word.value, _TYPES[word.key], word.key == "temperature_kelvin", word.key)
+    return found
+
+
+def _save(rollout: "Rollout", policy: "Policy", target: Path) -> None:
+    if target.suffix in TRAJECTORIES:
+        rollout.save(target)
+        return
+    from orchestrator.swarm import animation
+
+    physics, robots = rollout.world.physics, rollout.world.robots
+    options: Mapping[str, Any] = dict(
+        radius=robots.radius, aspect=robots.axis_ratio, rod_length=physics.rod_length or 100.0, title=f"{robots.num_agents} robots"
+    )
+    positions, frames = _tables(rollout)
+    if target.suffix == ".html":
+        animation.animation(positions, frames, target, **options)
+    else:
+        animation.gif(animation.scene(positions, frames, most_frames=200, **options), target)
+
+
+def _tables(rollout: "Rollout") -> tuple[Any, Any]:
+    """As the tables `positions` and `frames` of a task are."""
+    import numpy as np
+    import polars as pl
+
+    num_frames, num_agents = rollout.positions.shape[:2]
+    frame = np.arange(num_frames)
+    angle = np.arctan2(rollout.directors[..., 1], rollout.directors[..., 0])
+    columns = {"x": rollout.positions[..., 0], "y": rollout.positions[..., 1], "angle": angle}
+    positions = pl.DataFrame(
+        {
+            "frame": np.repeat(frame, num_agents),
+            "agent": np.tile(np.arange(num_agents), num_frames),
+            **{name: values.astype(np.float64).ravel() for name, values in columns.items()},
+        }
+    )
+    rods = np.full(num_frames, np.nan) if rollout.rod_angles is None else rollout.rod_angles.astype(np.float64)
+    return positions, pl.DataFrame({"frame": frame, "seconds": rollout.seconds, "rod_angle": rods})
+
+
+def _summary(policy: str, rollout: "Rollout", files: Sequence[Path]) -> Deployed:
+    import math
+
+    distances, angles = rollout.distances, rollout.rod_angles
+    return Deployed(
+        policy=policy,
+        num_agents=distances.shape[1],
+        temperature_kelvin=rollout.world.physics.temperature_kelvin,
+        seconds=float(rollout.seconds[-1]),
+        mean_distance=float(distances[-1].mean()),
+        largest_distance=float(distances[-1].max()),
+        mean_reward=float(rollout.rewards.sum(0).mean()),
+        revolutions=None if angles is None else float(angles[-1] - angles[0]) / (2.0 * math.pi),
+        files=[str(path) for path in files],
+    )
