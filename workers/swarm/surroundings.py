@@ -1,0 +1,262 @@
+"""All that moves agents besides themselves: one another, a rod, walls, and fields; where it acts at all, and how strongly."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from workers.errors import ConfigError
+from workers.swarm import flow, gay_berne, walls
+from workers.swarm.contacts import CUTOFF, Pairs, Rod, rod_distance, rod_forces, strength
+from workers.swarm.field import Field
+from workers.swarm.friction import semi_axes
+from workers.swarm.sums import dot, squared
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from workers.swarm.engine import Body
+
+# P policies, E environments, N agents; D dimensions; M environments that move by substeps; K pairs
+# R = 1 torque or rate about z in a plane, 3 in space
+
+CONTACTS = ("wca", "gay_berne")
+# of a radius: agents are thought to come at least so far in a slice, so that those that are pushed are seldom looked for anew
+PUSHED = 0.2
+
+
+@dataclass(slots=True)
+class Motion:
+    """How far agents are moved (D, M, N) by forces and flows in a time, and turned (R, M, N), and rods (M,); None: not at all."""
+
+    moved: "Tensor"
+    turned: "Tensor | None" = None
+    rods: "Tensor | None" = None
+
+
+class Chosen:
+    """Takes of what there is for all environments (..., P, E, N) that of M `numbers` of them, of all policies in a row; None: all."""
+
+    def __init__(self, numbers: "Tensor | None", shape: tuple[int, int, int]) -> None:
+        self.numbers, self.shape = numbers, shape
+
+    def __call__(self, values: "Tensor") -> "Tensor":
+        """(..., M, N), and (M, 1) of what is one for a policy (P, 1, 1), or (1, 1) where there is one policy."""
+        if values.shape[-2] < self.shape[1]:
+            if len(values) == 1 and values.dim() == 3:
+                return values[0]
+            values = values.expand(*values.shape[:-3], *self.shape[:2], values.shape[-1])
+        rows = values.flatten(-3, -2)
+        return rows if self.numbers is None else rows[..., self.numbers, :]
+
+
+class Surroundings:
+    """Contacts, walls and fields of agents of `bodies`, each as one tensor over policies (P, 1, 1)."""
+
+    def __init__(
+        self,
+        bodies: "Sequence[Body]",
+        num_agents: int,
+        *,
+        num_dimensions: int,
+        box: float | None,
+        rod: Rod | None,
+        walls_given: "Sequence[walls.Wall]",
+        fields: Sequence[Field],
+        contact: str,
+        per_policy: "Callable[[Sequence[float]], Tensor]",
+    ) -> None:
+        import torch
+
+        self.fields = tuple(field for field in fields if _acts(field, num_dimensions))
+        _check(bodies, num_dimensions, rod, self.fields, contact)
+        self.rod, self.contact, self.num_rates = rod, contact, 1 if num_dimensions == 2 else 3
+        self.along, self.across, self.rotation = (
+            per_policy([getattr(body.friction, name) for body in bodies]) for name in ("along", "across", "rotation")
+        )
+        self.is_round = all(body.is_round for body in bodies)
+        self.radius, self.depth = per_policy([body.radius for body in bodies]), per_policy([body.depth for body in bodies])
+        self.elongations = per_policy([flow.elongation(body.aspect) for body in bodies])
+        axes = [semi_axes(body.radius, body.aspect) for body in bodies]
+        self.chi = flow.elongation(bodies[0].aspect)
+        self.width = per_policy([2.0 * across / CUTOFF for across, _ in axes])
+        self.extent = per_policy([max(pair) for pair in axes]) if contact == "gay_berne" else self.radius
+        device, dtype = str(self.radius.device), self.radius.dtype
+        self.pairs = Pairs(num_agents, box, device, dtype)
+        self.walls = walls.made(walls_given, num_dimensions, device, dtype) if walls_given else None
+        # whether directors turn otherwise than by their own noise and torque
+        self.turns = contact == "gay_berne" or any(_flows(field, num_dimensions) for field in self.fields)
+        self.levers = None if rod is None else torch.tensor(rod.levers(), dtype=dtype, device=device)
+
+    def near(self, positions: "Tensor", rods: "Tensor | None", rod_turns: "Tensor | None", reach: "Tensor") -> "tuple[Tensor, Tensor]":
+        """Which environments (P, E) a contact may act in, and which pairs (P, E, pairs) may meet, where agents go as far as `reach`.
+
+        Positions (D, P, E, N), `reach` (P, E, N) of the middle of an agent; `rod_turns` (P, E) of rods by themselves.
+        """
+        ends = reach + self.extent
+        pairs = self.pairs.near(positions, ends)
+        forced = pairs.any(-1)
+        if self.rod is not None and rods is not None and rod_turns is not None:
+            # pushed, the rod turns by less than an agent moves at its tip
+            margin = 2.0 * ends.amax(-1) + rod_turns.abs() * (0.5 * self.rod.length) + self.rod.bead_radius
+            forced |= rod_distance(positions, rods, self.rod.length).amin(-1) < margin
+        if self.walls is not None:
+            forced |= (self.walls.distance(positions) < reach + self.radius).any(-1)
+        return forced, pairs
+
+    def overlaps(self, positions: "Tensor", directors: "Tensor", rods: "Tensor | None", policies: "Tensor") -> "tuple[Tensor, Tensor]":
+        """Which pairs (M, pairs) repel each other, and which agents (M, N) touch a rod or a wall or are hidden by one from the origin.
+
+        For positions and directors (D, M, N) of agents in environments of `policies` (M,), with rods (M,).
+        """
+        import torch
+
+        apart, radius = self.pairs.apart(positions), self.radius[policies, 0]
+        if self.contact == "gay_berne":
+            first, second = directors[..., self.pairs.first], directors[..., self.pairs.second]
+            pairs = squared(apart) < gay_berne.touching(apart, first, second, self.width[policies, 0], self.chi).square()
+        else:
+            pairs = squared(apart) < (2.0 * radius).square()
+        others = torch.zeros_like(positions[0], dtype=torch.bool)
+        if self.rod is not None and rods is not None:
+            others |= rod_distance(positions, rods, self.rod.length) < radius + self.rod.bead_radius
+        if self.walls is not None:
+            others |= (self.walls.distance(positions) < radius) | self.walls.hides(positions)
+        return pairs, others
+
+
+class Around:
+    """The surroundings of M environments for the time of a slice, and what they do in `seconds` of it.
+
+    For positions (D, M, N) at its beginning, the pairs `near` (M, pairs) that may meet, and `reach` (M, N), how far agents are thought to go.
+    """
+
+    def __init__(
+        self, all_: Surroundings, positions: "Tensor", near: "Tensor", reach: "Tensor", chosen: Chosen, seconds: float = 1.0
+    ) -> None:
+        self.all, self.seconds = all_, seconds
+        self.across = seconds / chosen(all_.across)
+        self.extra = None if all_.is_round else seconds / chosen(all_.along) - self.across
+        self.radius, self.depth = chosen(all_.radius), chosen(all_.depth)
+        self.of_walls = (self.radius / CUTOFF).square(), self.depth
+        if all_.rod is not None:
+            self.of_rod = ((self.radius + all_.rod.bead_radius) / CUTOFF).square(), self.depth
+        if all_.turns:
+            self.rotation, self.elongations = seconds / chosen(all_.rotation), chosen(all_.elongations)
+        sigmas = chosen(all_.width) if all_.contact == "gay_berne" else (2.0 * self.radius / CUTOFF).square()
+        self.sigmas_M, self.depth_M = sigmas.expand(len(near), 1)[:, 0], self.depth.expand(len(near), 1)[:, 0]
+        self.ends, self.farthest = reach + chosen(all_.extent), reach * (1.0 / math.sqrt(len(positions)))
+        self._list(positions, near)
+
+    def follow(self, positions: "Tensor") -> None:
+        """Look anew for pairs that may meet, where an agent has been pushed further than it was thought to go."""
+        if bool(((positions - self.listed_at).abs_() > self.farthest).any()):
+            self._list(positions, self.all.pairs.near(positions, self.ends))
+
+    def _list(self, positions: "Tensor", near: "Tensor") -> None:
+        self.listed_at = positions
+        listed, num_agents = self.all.pairs.listed(near), self.all.pairs.num_agents
+        environments, size = listed.agents // num_agents, near.shape[0] * num_agents
+        self.num_pairs = len(environments)
+        self.places = listed.rows(len(positions), size)
+        self.of_pairs = self.sigmas_M[environments], self.depth_M[environments]
+        self.turning_places = listed.rows(self.all.num_rates, size) if self.all.contact == "gay_berne" else self.places
+
+    def motion(self, positions: "Tensor", directors: "Tensor", rods: "Tensor | None") -> Motion:
+        """Of agents at `positions` with `directors` (D, M, N) and rods (M,)."""
+        forces, torques, rod_torques = self._contacts(positions, directors, rods)
+        for field in self.all.fields:
+            if (pushed := field.force(positions)) is not None:
+                forces = pushed if forces is None else forces + pushed
+        moved = _zeros(positions) if forces is None else self._mobile(forces, directors)
+        turned = None if torques is None else torques * self.rotation
+        if (fluid := flow.carried(self.all.fields, positions)) is not None:
+            moved = moved + fluid[0] * self.seconds
+            own = flow.turning(fluid[1], directors, self.elongations) * self.seconds
+            turned = own if turned is None else turned + own
+        rods_turned = None if rod_torques is None or self.all.rod is None else rod_torques * (self.seconds / self.all.rod.friction)
+        return Motion(moved, turned, rods_turned)
+
+    def _mobile(self, forces: "Tensor", directors: "Tensor") -> "Tensor":
+        """How far forces move agents, with unlike friction along the directors and across them."""
+        found = self.across * forces
+        return found if self.extra is None else found.add_(self.extra * dot(forces, directors) * directors)
+
+    def _contacts(
+        self, positions: "Tensor", directors: "Tensor", rods: "Tensor | None"
+    ) -> "tuple[Tensor | None, Tensor | None, Tensor | None]":
+        """Forces (D, M, N) and torques (R, M, N) on agents, and torques (M,) on rods; None where there are none."""
+        forces, torques, rod_torques = None, None, None
+        if self.num_pairs:
+            forces, torques = self._pairs(positions, directors)
+        if self.all.rod is not None and self.all.levers is not None and rods is not None:
+            pushed, rod_torques = rod_forces(positions, rods, self.all.levers, *self.of_rod)
+            forces = pushed if forces is None else forces + pushed
+        if self.all.walls is not None:
+            pushed = self.all.walls.forces(positions, *self.of_walls)
+            forces = pushed if forces is None else forces + pushed
+        return forces, torques, rod_torques
+
+    def _pairs(self, positions: "Tensor", directors: "Tensor") -> "tuple[Tensor, Tensor | None]":
+        import torch
+
+        agents, partners = self.places
+        apart = self.all.pairs.images(_at(positions, agents) - _at(positions, partners))
+        if self.all.contact == "wca":
+            pushes = (apart * strength(squared(apart), *self.of_pairs)).view(-1)
+            forces = torch.zeros_like(positions)
+            forces.view(-1).index_add_(0, agents, pushes).index_add_(0, partners, pushes, alpha=-1)
+            return forces, None
+        pushes, *turns = gay_berne.forces(apart, _at(directors, agents), _at(directors, partners), *self.of_pairs, self.all.chi)
+        forces, torques = torch.zeros_like(positions), torch.zeros_like(positions[: self.all.num_rates])
+        for number, own in enumerate((pushes, -pushes)):
+            forces.view(-1).index_add_(0, self.places[number], own.reshape(-1))
+            torques.view(-1).index_add_(0, self.turning_places[number], turns[number].reshape(-1))
+        return forces, torques
+
+
+def _at(values: "Tensor", places: "Tensor") -> "Tensor":
+    """Of values (D, M, N) those (D, K) at `places` (D K,)."""
+    return values.reshape(-1).index_select(0, places).view(len(values), -1)
+
+
+def _acts(field: Field, num_dimensions: int) -> bool:
+    """Whether a field does anything."""
+    return field.force(_origin(num_dimensions)) is not None or _flows(field, num_dimensions)
+
+
+def _flows(field: Field, num_dimensions: int) -> bool:
+    return flow.carried([field], _origin(num_dimensions)) is not None
+
+
+def _origin(num_dimensions: int) -> "Tensor":
+    import torch
+
+    return torch.zeros(num_dimensions, 1, 1)
+
+
+def _zeros(like: "Tensor") -> "Tensor":
+    import torch
+
+    return torch.zeros_like(like)
+
+
+def _check(bodies: "Sequence[Body]", num_dimensions: int, rod: Rod | None, fields: Sequence[Field], contact: str) -> None:
+    """ConfigError for what does not go together."""
+    if num_dimensions not in (2, 3):
+        raise ConfigError(f"num_dimensions must be 2 or 3, got {num_dimensions}")
+    if contact not in CONTACTS:
+        raise ConfigError(f"contact must be one of {', '.join(CONTACTS)}, got {contact!r}")
+    if rod is not None and num_dimensions == 3:
+        raise ConfigError("a rod turns in a plane; take num_dimensions=2, or no rod")
+    if len({body.is_round for body in bodies}) > 1:
+        raise ConfigError(
+            "an engine holds spheres or spheroids, got policies of both: a policy's numbers would depend on who else is there; "
+            "take an engine for each"
+        )
+    flat = [body for body in bodies if not body.is_round and body.aspect == 1.0]
+    if flat and (contact == "gay_berne" or fields):
+        raise ConfigError(f"{flat[0]} has the friction of a spheroid, so that its aspect must be given too; Body(..., aspect=...)")
+    aspects = sorted({body.aspect for body in bodies})
+    if contact == "gay_berne" and len(aspects) > 1:
+        raise ConfigError(f"contact=gay_berne needs one aspect ratio for all, got {', '.join(map(str, aspects))}; take an engine for each")
