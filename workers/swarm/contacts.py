@@ -19,11 +19,22 @@ DEEPEST = 0.6
 
 def strength(square: "Tensor", sigma2: "Tensor", depth: "Tensor") -> "Tensor":
     """The repulsive force over the distance, for squared distances and squared s; energies in pN um give pN / um."""
+    return strength_of(square, *of_pairs(sigma2, depth))
+
+
+def of_pairs(sigma2: "Tensor", depth: "Tensor") -> "tuple[Tensor, Tensor, Tensor, Tensor]":
+    """What `strength_of` wants to know of pairs that stay the same."""
+    return sigma2, DEEPEST**2 * sigma2, CUTOFF**2 * sigma2, 24.0 / sigma2 * depth
+
+
+def strength_of(square: "Tensor", sigma2: "Tensor", least: "Tensor", end: "Tensor", factor: "Tensor") -> "Tensor":
+    """The same as `strength`."""
     import torch
 
-    inverse = sigma2 / torch.maximum(square, DEEPEST**2 * sigma2)
-    sixth = inverse * inverse * inverse
-    return torch.where(square < CUTOFF**2 * sigma2, (24.0 / sigma2) * depth * inverse * sixth * (2.0 * sixth - 1.0), 0.0)
+    inverse = sigma2 / torch.maximum(square, least)
+    sixth = (inverse * inverse).mul_(inverse)
+    rise = (2.0 * sixth).sub_(1.0)
+    return torch.where(square < end, inverse.mul_(sixth).mul_(rise).mul_(factor), 0.0)
 
 
 @dataclass(frozen=True, slots=True)

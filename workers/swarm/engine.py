@@ -118,16 +118,18 @@ class Engine:
             self.bodies,
             num_agents,
             num_dimensions=num_dimensions,
+            seconds=self.step_seconds if dynamics == "overdamped" else 1.0,
             box=box,
             rod=rod,
             walls_given=walls,
-            fields=fields,
+            acting=fields,
             contact=contact,
             per_policy=self.per_policy,
         )
-        around = self.surroundings
-        self.along, self.across, self.rotation, self.radius = around.along, around.across, around.rotation, around.radius
-        self.is_round = around.is_round
+        self.along, self.across, self.rotation = (
+            self.per_policy([getattr(body.friction, name) for body in self.bodies]) for name in ("along", "across", "rotation")
+        )
+        self.radius, self.is_round = self.surroundings.radius, self.surroundings.is_round
         keys = torch.tensor(list(seeds), dtype=torch.int64, device=device)
         self.keys = {stream: noise.particle_keys(keys, num_environments, num_agents, stream) for stream in noise.STREAMS}
         self.shape = (len(self.bodies), num_environments, num_agents)

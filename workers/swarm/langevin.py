@@ -153,7 +153,8 @@ class Langevin:
         if state.velocities is None or state.spins is None:
             begun = self.begun(state)
             state.velocities, state.spins = begun.velocities, begun.spins
-        assert state.velocities is not None and state.spins is not None
+        assert state.velocities is not None
+        assert state.spins is not None
         every = Chosen(None, self.engine.shape)
         start, velocities, spins = every(state.positions), every(state.velocities), every(state.spins)
         reach = speed.abs() * self.engine.slice_seconds + self.way + squared(state.velocities).sqrt_() * self.coast

@@ -61,7 +61,7 @@ class Overdamped:
         if len(numbers):
             chosen = Chosen(numbers, engine.shape)
             start, own_rods = chosen(state.positions), None if rods is None else rods.of(chosen)
-            around = Around(self.surroundings, start, near.flatten(0, 1)[numbers], chosen(reach), chosen, engine.step_seconds)
+            around = Around(self.surroundings, start, near.flatten(0, 1)[numbers], chosen(reach), chosen)
             diffusion = chosen(moves)
             if engine.is_round:
                 diffusion = self._bridge(chosen(engine.keys[noise.BRIDGES]), chosen(self.move_along), diffusion)
@@ -88,7 +88,7 @@ class Overdamped:
         # fields push agents further than that, and then they are looked for anew
         reach = speed.abs() * engine.slice_seconds + 2.0 * self.wander
         near = self.surroundings.near(state.positions, *_of(rods), reach)[1].flatten(0, 1)
-        around = Around(self.surroundings, start, near, every(reach), every, engine.step_seconds)
+        around = Around(self.surroundings, start, near, every(reach), every)
         own_rods = None if rods is None else rods.of(every)
         if self.surroundings.turns:
             heading = Heading(every(state.directors))

@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 # P policies, E environments, N agents; D dimensions; M environments that are not done
 
 MAX_TRIES = 2000
+# tries after which all agents of an environment are drawn anew: those that stood well may have left no place
+ANEW = 100
 
 
 def drawn(engine: "Engine", radius: float) -> "State":
-    """Uniform in a disc (in space a ball) about the origin, with directors anywhere; those that overlap anew, by the numbers of their keys."""
+    """Uniform in a disc (in space a ball) about the origin, with directors anywhere; those that overlap are drawn anew."""
     import torch
 
     rods = _rods(engine)
@@ -33,7 +35,8 @@ def drawn(engine: "Engine", radius: float) -> "State":
         if not len(left):
             break
         if number == MAX_TRIES:
-            raise _no_room(engine, radius, left, bad)
+            raise _no_room(engine, radius, int(left[0]), int(bad[0].sum()))
+        bad = bad | (number % ANEW == 0)
         for values, new in zip((positions, directors), _draw(engine, keys[left], number, radius)):
             values[:, left] = torch.where(bad, new, values[:, left])
     return _state(engine, positions.view(-1, *engine.shape), directors.view(-1, *engine.shape))
@@ -127,13 +130,12 @@ def _where(engine: "Engine", environment: int) -> str:
     return f"of environment {environment % engine.shape[1]} of policy {environment // engine.shape[1]}"
 
 
-def _no_room(engine: "Engine", radius: float, left: "Tensor", bad: "Tensor") -> ConfigError:
-    """For environments in which agents still overlap."""
-    policy = int(left[0]) // engine.shape[1]
-    own, num, power = engine.bodies[policy].radius, engine.shape[2], engine.num_dimensions
+def _no_room(engine: "Engine", radius: float, environment: int, num_bad: int) -> ConfigError:
+    """For an environment in which so many agents still overlap."""
+    own, num, power = engine.bodies[environment // engine.shape[1]].radius, engine.shape[2], engine.num_dimensions
     share = num * (own / radius) ** power if radius > 0.0 else math.inf
     return ConfigError(
-        f"no room for {num} agents of radius {own:g} um within {radius:g} um: after {MAX_TRIES} tries {int(bad[0].sum())} of them still "
-        f"overlap others, the rod or a wall {_where(engine, int(left[0]))}; agents fill {share:.0%} of it, and above about "
-        f"{'45' if power == 2 else '30'}% chance finds no places: take fewer or smaller agents or a larger radius"
+        f"no room for {num} agents of radius {own:g} um within {radius:g} um: after {MAX_TRIES} tries {num_bad} of them still "
+        f"overlap others, the rod or a wall {_where(engine, environment)}; agents fill {share:.0%} of it, and where they fill more than "
+        f"about {'40' if power == 2 else '25'}% chance finds no places: take fewer or smaller agents or a larger radius"
     )

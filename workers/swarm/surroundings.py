@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from workers.errors import ConfigError
 from workers.swarm import flow, gay_berne, walls
-from workers.swarm.contacts import CUTOFF, Pairs, Rod, rod_distance, rod_forces, strength
+from workers.swarm.contacts import CUTOFF, Pairs, Rod, of_pairs, rod_distance, rod_forces, strength_of
 from workers.swarm.field import Field
 from workers.swarm.friction import semi_axes
 from workers.swarm.sums import dot, squared
@@ -50,8 +50,30 @@ class Chosen:
         return rows if self.numbers is None else rows[..., self.numbers, :]
 
 
+@dataclass(frozen=True, slots=True)
+class Mobility:
+    """How contacts act on agents, each over policies (P, 1, 1) or environments (M, 1), and how far that moves them in a time.
+
+    `across`, `extra` (what there is more of along the director) and `rotation`: of a force and a torque. `sigma`: of pairs, squared for
+    WCA. `depth`: of the potentials. `elongation`: of Jeffery's equation.
+    """
+
+    across: "Tensor"
+    extra: "Tensor"
+    rotation: "Tensor"
+    sigma: "Tensor"
+    rod_sigma2: "Tensor"
+    wall_sigma2: "Tensor"
+    depth: "Tensor"
+    elongation: "Tensor"
+
+    def of(self, chosen: Chosen) -> "Mobility":
+        """That of some environments."""
+        return Mobility(*(chosen(getattr(self, one.name)) for one in fields(self)))
+
+
 class Surroundings:
-    """Contacts, walls and fields of agents of `bodies`, each as one tensor over policies (P, 1, 1)."""
+    """Contacts, walls and fields of agents of `bodies`, and how they move these in `seconds`."""
 
     def __init__(
         self,
@@ -59,28 +81,38 @@ class Surroundings:
         num_agents: int,
         *,
         num_dimensions: int,
+        seconds: float,
         box: float | None,
         rod: Rod | None,
         walls_given: "Sequence[walls.Wall]",
-        fields: Sequence[Field],
+        acting: Sequence[Field],
         contact: str,
         per_policy: "Callable[[Sequence[float]], Tensor]",
     ) -> None:
         import torch
 
-        self.fields = tuple(field for field in fields if _acts(field, num_dimensions))
+        self.fields = tuple(field for field in acting if _acts(field, num_dimensions))
         _check(bodies, num_dimensions, rod, self.fields, contact)
         self.rod, self.contact, self.num_rates = rod, contact, 1 if num_dimensions == 2 else 3
-        self.along, self.across, self.rotation = (
-            per_policy([getattr(body.friction, name) for body in bodies]) for name in ("along", "across", "rotation")
-        )
+        self.seconds = seconds
         self.is_round = all(body.is_round for body in bodies)
-        self.radius, self.depth = per_policy([body.radius for body in bodies]), per_policy([body.depth for body in bodies])
-        self.elongations = per_policy([flow.elongation(body.aspect) for body in bodies])
+        self.radius = per_policy([body.radius for body in bodies])
         axes = [semi_axes(body.radius, body.aspect) for body in bodies]
         self.chi = flow.elongation(bodies[0].aspect)
+        # of Gay and Berne, the length of the potential itself
         self.width = per_policy([2.0 * across / CUTOFF for across, _ in axes])
         self.extent = per_policy([max(pair) for pair in axes]) if contact == "gay_berne" else self.radius
+        bead = 0.0 if rod is None else rod.bead_radius
+        self.mobility = Mobility(
+            across=per_policy([seconds / body.friction.across for body in bodies]),
+            extra=per_policy([seconds / body.friction.along - seconds / body.friction.across for body in bodies]),
+            rotation=per_policy([seconds / body.friction.rotation for body in bodies]),
+            sigma=self.width if contact == "gay_berne" else per_policy([(2.0 * body.radius / CUTOFF) ** 2 for body in bodies]),
+            rod_sigma2=per_policy([((body.radius + bead) / CUTOFF) ** 2 for body in bodies]),
+            wall_sigma2=per_policy([(body.radius / CUTOFF) ** 2 for body in bodies]),
+            depth=per_policy([body.depth for body in bodies]),
+            elongation=per_policy([flow.elongation(body.aspect) for body in bodies]),
+        )
         device, dtype = str(self.radius.device), self.radius.dtype
         self.pairs = Pairs(num_agents, box, device, dtype)
         self.walls = walls.made(walls_given, num_dimensions, device, dtype) if walls_given else None
@@ -126,25 +158,13 @@ class Surroundings:
 
 
 class Around:
-    """The surroundings of M environments for the time of a slice, and what they do in `seconds` of it.
+    """The surroundings of M environments for the time of a slice.
 
-    For positions (D, M, N) at its beginning, the pairs `near` (M, pairs) that may meet, and `reach` (M, N), how far agents are thought to go.
+    For positions (D, M, N) at its beginning, the pairs `near` (M, pairs) that may meet, and `reach` (M, N), how far agents go.
     """
 
-    def __init__(
-        self, all_: Surroundings, positions: "Tensor", near: "Tensor", reach: "Tensor", chosen: Chosen, seconds: float = 1.0
-    ) -> None:
-        self.all, self.seconds = all_, seconds
-        self.across = seconds / chosen(all_.across)
-        self.extra = None if all_.is_round else seconds / chosen(all_.along) - self.across
-        self.radius, self.depth = chosen(all_.radius), chosen(all_.depth)
-        self.of_walls = (self.radius / CUTOFF).square(), self.depth
-        if all_.rod is not None:
-            self.of_rod = ((self.radius + all_.rod.bead_radius) / CUTOFF).square(), self.depth
-        if all_.turns:
-            self.rotation, self.elongations = seconds / chosen(all_.rotation), chosen(all_.elongations)
-        sigmas = chosen(all_.width) if all_.contact == "gay_berne" else (2.0 * self.radius / CUTOFF).square()
-        self.sigmas_M, self.depth_M = sigmas.expand(len(near), 1)[:, 0], self.depth.expand(len(near), 1)[:, 0]
+    def __init__(self, all_: Surroundings, positions: "Tensor", near: "Tensor", reach: "Tensor", chosen: Chosen) -> None:
+        self.all, self.mobility = all_, all_.mobility.of(chosen)
         self.ends, self.farthest = reach + chosen(all_.extent), reach * (1.0 / math.sqrt(len(positions)))
         self._list(positions, near)
 
@@ -159,7 +179,9 @@ class Around:
         environments, size = listed.agents // num_agents, near.shape[0] * num_agents
         self.num_pairs = len(environments)
         self.places = listed.rows(len(positions), size)
-        self.of_pairs = self.sigmas_M[environments], self.depth_M[environments]
+        own = self.mobility
+        sigma, depth = _of_environments(own.sigma, environments), _of_environments(own.depth, environments)
+        self.of_pairs: tuple[Tensor, ...] = of_pairs(sigma, depth) if self.all.contact == "wca" else (sigma, depth)
         self.turning_places = listed.rows(self.all.num_rates, size) if self.all.contact == "gay_berne" else self.places
 
     def motion(self, positions: "Tensor", directors: "Tensor", rods: "Tensor | None") -> Motion:
@@ -169,31 +191,31 @@ class Around:
             if (pushed := field.force(positions)) is not None:
                 forces = pushed if forces is None else forces + pushed
         moved = _zeros(positions) if forces is None else self._mobile(forces, directors)
-        turned = None if torques is None else torques * self.rotation
+        turned = None if torques is None else torques * self.mobility.rotation
         if (fluid := flow.carried(self.all.fields, positions)) is not None:
-            moved = moved + fluid[0] * self.seconds
-            own = flow.turning(fluid[1], directors, self.elongations) * self.seconds
+            moved = moved + fluid[0] * self.all.seconds
+            own = flow.turning(fluid[1], directors, self.mobility.elongation) * self.all.seconds
             turned = own if turned is None else turned + own
-        rods_turned = None if rod_torques is None or self.all.rod is None else rod_torques * (self.seconds / self.all.rod.friction)
+        rods_turned = None if rod_torques is None or self.all.rod is None else rod_torques * (self.all.seconds / self.all.rod.friction)
         return Motion(moved, turned, rods_turned)
 
     def _mobile(self, forces: "Tensor", directors: "Tensor") -> "Tensor":
         """How far forces move agents, with unlike friction along the directors and across them."""
-        found = self.across * forces
-        return found if self.extra is None else found.add_(self.extra * dot(forces, directors) * directors)
+        found = self.mobility.across * forces
+        return found if self.all.is_round else found.add_(self.mobility.extra * dot(forces, directors) * directors)
 
     def _contacts(
         self, positions: "Tensor", directors: "Tensor", rods: "Tensor | None"
     ) -> "tuple[Tensor | None, Tensor | None, Tensor | None]":
         """Forces (D, M, N) and torques (R, M, N) on agents, and torques (M,) on rods; None where there are none."""
-        forces, torques, rod_torques = None, None, None
+        forces, torques, rod_torques, own = None, None, None, self.mobility
         if self.num_pairs:
             forces, torques = self._pairs(positions, directors)
         if self.all.rod is not None and self.all.levers is not None and rods is not None:
-            pushed, rod_torques = rod_forces(positions, rods, self.all.levers, *self.of_rod)
+            pushed, rod_torques = rod_forces(positions, rods, self.all.levers, own.rod_sigma2, own.depth)
             forces = pushed if forces is None else forces + pushed
         if self.all.walls is not None:
-            pushed = self.all.walls.forces(positions, *self.of_walls)
+            pushed = self.all.walls.forces(positions, own.wall_sigma2, own.depth)
             forces = pushed if forces is None else forces + pushed
         return forces, torques, rod_torques
 
@@ -203,16 +225,22 @@ class Around:
         agents, partners = self.places
         apart = self.all.pairs.images(_at(positions, agents) - _at(positions, partners))
         if self.all.contact == "wca":
-            pushes = (apart * strength(squared(apart), *self.of_pairs)).view(-1)
+            pushes = (apart * strength_of(squared(apart), *self.of_pairs)).view(-1)
             forces = torch.zeros_like(positions)
             forces.view(-1).index_add_(0, agents, pushes).index_add_(0, partners, pushes, alpha=-1)
             return forces, None
-        pushes, *turns = gay_berne.forces(apart, _at(directors, agents), _at(directors, partners), *self.of_pairs, self.all.chi)
+        facing, (sigma, depth, *_) = (_at(directors, agents), _at(directors, partners)), self.of_pairs
+        pushes, *turns = gay_berne.forces(apart, *facing, sigma, depth, self.all.chi)
         forces, torques = torch.zeros_like(positions), torch.zeros_like(positions[: self.all.num_rates])
         for number, own in enumerate((pushes, -pushes)):
             forces.view(-1).index_add_(0, self.places[number], own.reshape(-1))
             torques.view(-1).index_add_(0, self.turning_places[number], turns[number].reshape(-1))
         return forces, torques
+
+
+def _of_environments(values: "Tensor", environments: "Tensor") -> "Tensor":
+    """Of values (M, 1), or (1, 1) for all, those (K,) of environments (K,)."""
+    return values[0] if len(values) == 1 else values[environments, 0]
 
 
 def _at(values: "Tensor", places: "Tensor") -> "Tensor":
@@ -241,7 +269,7 @@ def _zeros(like: "Tensor") -> "Tensor":
     return torch.zeros_like(like)
 
 
-def _check(bodies: "Sequence[Body]", num_dimensions: int, rod: Rod | None, fields: Sequence[Field], contact: str) -> None:
+def _check(bodies: "Sequence[Body]", num_dimensions: int, rod: Rod | None, acting: Sequence[Field], contact: str) -> None:
     """ConfigError for what does not go together."""
     if num_dimensions not in (2, 3):
         raise ConfigError(f"num_dimensions must be 2 or 3, got {num_dimensions}")
@@ -255,7 +283,7 @@ def _check(bodies: "Sequence[Body]", num_dimensions: int, rod: Rod | None, field
             "take an engine for each"
         )
     flat = [body for body in bodies if not body.is_round and body.aspect == 1.0]
-    if flat and (contact == "gay_berne" or fields):
+    if flat and (contact == "gay_berne" or acting):
         raise ConfigError(f"{flat[0]} has the friction of a spheroid, so that its aspect must be given too; Body(..., aspect=...)")
     aspects = sorted({body.aspect for body in bodies})
     if contact == "gay_berne" and len(aspects) > 1:
