@@ -70,7 +70,7 @@ class Pairs:
         """Which pairs (..., pairs) of agents at `positions` (D, ..., N) are nearer than the sum of how far each reaches (..., N)."""
         square = self.apart(positions).square_()
         for values in square[1:]:
-            square[0] += values
+            square[0].add_(values)
         return square[0] < (reach @ self.sums).square_()
 
     def apart(self, positions: "Tensor") -> "Tensor":

@@ -184,7 +184,7 @@ class Langevin:
             motion = around.motion(start + moving.ahead, moving.heading.directors, moving.rods)
             motion.moved = motion.moved + speed * moving.heading.directors
             motion.turned = moving.spins.new_zeros(moving.spins.shape) if motion.turned is None else motion.turned
-            motion.turned[-1] += rate
+            motion.turned[-1].add_(rate)
             return motion
 
         def by_axes(formula: "Formula", facing: "Tensor", *vectors: "Tensor") -> "Tensor":

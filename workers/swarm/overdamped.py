@@ -39,7 +39,7 @@ class Overdamped:
     def advance(self, state: "State", speed: "Tensor", rate: "Tensor", rod_turns: "Tensor | None") -> int:
         """One slice, in place, at speeds and rates of turning (P, E, N), of rods (P, E) by themselves; environments moved by substeps."""
         turns = self.engine.by_dimension(self.engine.keys[noise.TURNS], self.surroundings.num_rates).mul_(self.turn)
-        turns[:, -1] += rate * self.engine.step_seconds
+        turns[:, -1].add_(rate * self.engine.step_seconds)
         rods = None
         if state.rods is not None and rod_turns is not None:
             rods = _Rods(state.rods, rod_turns, self.engine.num_substeps)

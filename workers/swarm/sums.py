@@ -14,7 +14,7 @@ def total(values: "Tensor") -> "Tensor":
         half = count // 2
         folded = values[:half] + values[half : 2 * half]
         if count % 2:
-            folded[0] += values[-1]
+            folded[0].add_(values[-1])
         values = folded
     return values[0]
 

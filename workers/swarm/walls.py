@@ -135,7 +135,7 @@ class _Planes:
         found = torch.zeros_like(positions)
         for one in self.planes:
             apart = positions[one.axis] - one.position
-            found[one.axis] += apart * strength(apart.square(), sigma2, depth)
+            found[one.axis].add_(apart * strength(apart.square(), sigma2, depth))
         return found
 
     def hides(self, positions: "Tensor") -> "Tensor":

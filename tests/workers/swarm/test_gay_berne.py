@@ -116,11 +116,9 @@ def test_hot_needles_have_the_correlation_of_boltzmann():
     expected = ((weights * cosine).sum() / weights.sum()).item()
     values = torch.stack(found).mean(0).double()
     error = values.std().item() / math.sqrt(len(values))
-    print("HOT", values.mean().item(), expected, error)
-    assert expected > 0.15
-    # of cosines, whose scale is 1
-    assert error < 0.01
-    assert abs(values.mean().item() - expected) < 3 * error + 2e-3
+    assert expected > 0.5
+    assert error < 0.01 * expected
+    assert abs(values.mean().item() - expected) < 3 * error
 
 
 def test_what_does_not_go_together_is_refused():

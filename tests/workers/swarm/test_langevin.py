@@ -124,7 +124,7 @@ def test_two_substeps_are_one_of_twice_the_length(g: float):
 
 def test_two_that_push_each_other_come_to_rest_where_contact_balances_the_force():
     force = 0.05
-    one = engine(1, agents=2, kelvin=0.0, mass=None, slice_seconds=0.02, num_substeps=400)
+    one = engine(1, agents=2, kelvin=0.0, mass=None, slice_seconds=0.02, num_substeps=100)
     state = one.start_at(torch.tensor([[0.0, 1.2], [0.0, 0.0]]), torch.tensor([[1.0, -1.0], [0.0, 0.0]]))
     full = torch.full(one.shape, force, dtype=one.dtype)
     for _ in range(60):
