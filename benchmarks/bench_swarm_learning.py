@@ -1,4 +1,4 @@
-"""Particle-steps a core-second of the full learning loop: act, move, be rewarded, learn; beside the engine alone and one policy at a time."""
+"""Particle-steps a core-second of the whole learning loop, beside one policy at a time and the engine alone."""
 
 import statistics
 import sys

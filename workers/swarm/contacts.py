@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from workers.swarm.sums import squared, total
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-# D dimensions, first; M environments; N agents; B beads
+# D dimensions, first; M environments; N agents; K pairs; B beads
 
 # the potential 4 eps ((s/r)^12 - (s/r)^6) + eps ends at 2^(1/6) s, which is the sum of the two radii
 CUTOFF = 2.0 ** (1.0 / 6.0)
@@ -17,11 +19,37 @@ DEEPEST = 0.6
 
 def strength(square: "Tensor", sigma2: "Tensor", depth: "Tensor") -> "Tensor":
     """The repulsive force over the distance, for squared distances and squared s; energies in pN um give pN / um."""
+    return strength_of(square, *of_pairs(sigma2, depth))
+
+
+def of_pairs(sigma2: "Tensor", depth: "Tensor") -> "tuple[Tensor, Tensor, Tensor, Tensor]":
+    """What `strength_of` wants to know of pairs that stay the same."""
+    return sigma2, DEEPEST**2 * sigma2, CUTOFF**2 * sigma2, 24.0 / sigma2 * depth
+
+
+def strength_of(square: "Tensor", sigma2: "Tensor", least: "Tensor", end: "Tensor", factor: "Tensor") -> "Tensor":
+    """The same as `strength`."""
     import torch
 
-    inverse = sigma2 / torch.maximum(square, DEEPEST**2 * sigma2)
-    sixth = inverse * inverse * inverse
-    return torch.where(square < CUTOFF**2 * sigma2, (24.0 / sigma2) * depth * inverse * sixth * (2.0 * sixth - 1.0), 0.0)
+    inverse = sigma2 / torch.maximum(square, least)
+    sixth = (inverse * inverse).mul_(inverse)
+    rise = (2.0 * sixth).sub_(1.0)
+    return torch.where(square < end, inverse.mul_(sixth).mul_(rise).mul_(factor), 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """Pairs in M environments: the numbers (K,) of `agents` and of their `partners` among M N in a row."""
+
+    agents: "Tensor"
+    partners: "Tensor"
+
+    def rows(self, num_rows: int, size: int) -> "tuple[Tensor, Tensor]":
+        """The same numbers (num_rows K,) in a tensor of so many rows of `size`."""
+        import torch
+
+        shifts = torch.arange(num_rows, device=self.agents.device)[:, None] * size
+        return (self.agents + shifts).flatten(), (self.partners + shifts).flatten()
 
 
 class Pairs:
@@ -40,28 +68,25 @@ class Pairs:
 
     def near(self, positions: "Tensor", reach: "Tensor") -> "Tensor":
         """Which pairs (..., pairs) of agents at `positions` (D, ..., N) are nearer than the sum of how far each reaches (..., N)."""
-        return self._images(positions @ self.signs).square_().sum(0) < (reach @ self.sums).square_()
+        square = self.apart(positions).square_()
+        for values in square[1:]:
+            square[0].add_(values)
+        return square[0] < (reach @ self.sums).square_()
 
-    def listed(self, near: "Tensor") -> "tuple[Tensor, Tensor]":
-        """Of `near` (M, pairs), the numbers of the agents (K,) and of their partners among M N in a row."""
+    def apart(self, positions: "Tensor") -> "Tensor":
+        """From the second to the first of each pair (D, ..., pairs), for positions (D, ..., N)."""
+        return self.images(positions @ self.signs)
+
+    def listed(self, near: "Tensor") -> Listed:
+        """Of `near` (M, pairs)."""
         import torch
 
         environment, number = torch.nonzero(near, as_tuple=True)
-        return environment * self.num_agents + self.first[number], environment * self.num_agents + self.second[number]
+        return Listed(environment * self.num_agents + self.first[number], environment * self.num_agents + self.second[number])
 
-    def forces(self, positions: "Tensor", listed: "tuple[Tensor, Tensor]", sigma2: "Tensor", depth: "Tensor") -> "Tensor":
-        """On agents at `positions` (D, M N) by their `listed` partners, for sigma2 and depth (K,)."""
-        import torch
-
-        first, second = listed
-        apart = self._images(positions.index_select(1, first) - positions.index_select(1, second))
-        pushes = apart * strength(apart.square().sum(0), sigma2, depth)
-        found = torch.zeros_like(positions)
-        return found.index_add_(1, first, pushes).index_add_(1, second, pushes, alpha=-1)
-
-    def _images(self, apart: "Tensor") -> "Tensor":
+    def images(self, apart: "Tensor") -> "Tensor":
         """By the nearest images in a periodic box."""
-        return apart if self.box is None else apart.sub_((apart / self.box).round_(), alpha=self.box)
+        return apart if self.box is None else apart.sub_((apart / self.box).round_().mul_(self.box))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,17 +113,21 @@ class Rod:
         return energy / self.friction
 
 
-def rod_forces(positions: "Tensor", angles: "Tensor", levers: "Tensor", sigma2: "Tensor", depth: "Tensor") -> "tuple[Tensor, Tensor]":
-    """On the agents (D, M, N), and the torque (M,) on rods at `angles` (M,) about the origin, with beads at `levers` (B,)."""
+def rod_apart(positions: "Tensor", angles: "Tensor", levers: "Tensor") -> "Tensor":
+    """From beads to agents (D, B, M, N), for positions (D, M, N), rods at `angles` (M,) about the origin and beads at `levers` (B,)."""
     import torch
 
-    direction = torch.stack([angles.cos(), angles.sin()])
-    beads = direction[..., None] * levers
-    apart = positions[..., None] - beads[:, :, None, :]
-    pushes = apart * strength(apart.square().sum(0), sigma2[..., None], depth[..., None])
-    on_beads = -pushes.sum(2)
-    torque = (levers * (direction[0][:, None] * on_beads[1] - direction[1][:, None] * on_beads[0])).sum(-1)
-    return pushes.sum(-1), torque
+    beads = torch.stack([angles.cos(), angles.sin()])[:, None, :, None] * levers[:, None, None]
+    return positions[:, None] - beads
+
+
+def rod_forces(positions: "Tensor", angles: "Tensor", levers: "Tensor", sigma2: "Tensor", depth: "Tensor") -> "tuple[Tensor, Tensor]":
+    """On the agents (D, M, N), and the torque (M,) on rods at `angles` (M,); sigma2 and depth (M, 1)."""
+    apart = rod_apart(positions, angles, levers)
+    x, y = apart * strength(squared(apart), sigma2, depth)
+    aside = x * angles.sin()[:, None] - y * angles.cos()[:, None]
+    torque = total(total(aside * levers[:, None, None]).movedim(-1, 0))
+    return _both(total(x), total(y)), torque
 
 
 def rod_distance(positions: "Tensor", angles: "Tensor", length: float) -> "Tensor":
@@ -108,3 +137,9 @@ def rod_distance(positions: "Tensor", angles: "Tensor", length: float) -> "Tenso
     along, aside = x * c + y * s, y * c - x * s
     square: Tensor = (along.abs() - 0.5 * length).clamp_(min=0.0).square_() + aside.square_()
     return square.sqrt_()
+
+
+def _both(x: "Tensor", y: "Tensor") -> "Tensor":
+    import torch
+
+    return torch.stack([x, y])

@@ -47,6 +47,11 @@ class Curriculum(Settings):
         """Of all phases together."""
         return sum(self.episodes)
 
+    @property
+    def changes_temperature(self) -> bool:
+        """Whether it is not the physics' own all the time."""
+        return bool(self.temperatures or self.temperature_range)
+
     def phase_of(self, episode: int) -> int:
         """The phase, from 0, of an episode, from 0."""
         if not 0 <= episode < self.num_episodes:

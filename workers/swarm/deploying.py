@@ -52,7 +52,7 @@ def _batches(members: "Sequence[tuple[Any, Context]]") -> Iterator[list[Run]]:
     alike: dict[str, list[Run]] = defaultdict(list)
     for run in numbered(members):
         own = getattr(run.settings, "train", run.settings)
-        alike[json.dumps([run.settings.world().num_substeps(), without(own.to_plain(), AXES)], sort_keys=True)].append(run)
+        alike[json.dumps([run.settings.world().kind(), without(own.to_plain(), AXES)], sort_keys=True)].append(run)
     for _, group in sorted(alike.items()):
         for start in common_starts(group):
             yield [run for run in group if run.started_at == start]

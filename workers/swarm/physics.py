@@ -7,9 +7,14 @@ from typing import ClassVar
 from workers.errors import ConfigError
 from workers.settings import Settings, setting
 from workers.swarm.contacts import Rod
+from workers.swarm.field import Field
+from workers.swarm.fields.none import Nothing
 from workers.swarm.friction import Friction, spheroid, water_viscosity
+from workers.swarm.resolution import Resolution, check_substeps, needed_substeps
+from workers.swarm.walls import Segment, Wall, cuboid, rectangle
 
 ASPECTS = {"sphere": 1.0, "prolate": 3.0, "oblate": 1.0 / 3.0}
+MAX_SUBSTEPS, COARSE = 10_000, 20
 # where the temperature gives contacts no energy (D15)
 FREEZING = 273.15
 
@@ -24,14 +29,45 @@ class Physics(Settings):
         None, above=0.0, unit="K", help="depth of contacts (WCA) over Boltzmann's constant; null: the temperature, 273.15 K at 0 K"
     )
     num_dimensions: int = setting(2, choices=(2, 3))
+    dynamics: str = setting("overdamped", choices=("overdamped", "langevin"), help="langevin: robots have inertia")
+    contact: str = setting("wca", choices=("wca", "gay_berne"), help="of robots with each other; gay_berne: of spheroids, with torques")
+    field: Field = Nothing()
+    walls: tuple[float, ...] = setting((), above=0.0, unit="um", help="lengths of a box of walls about the origin, in each dimension")
+    wall_segments: tuple[float, ...] = setting((), unit="um", help="further walls in a plane, each by x, y of both its ends")
     box_length: float | None = setting(1000.0, above=0.0, unit="um", help="of a box that is periodic for contacts; null: there is none")
     rod_length: float = setting(0.0, low=0.0, unit="um", help="of a rod that turns about the origin; 0: there is none")
     rod_beads: int = setting(59, low=2)
     rod_friction: float = setting(690.2407326, above=0.0, unit="pN um s", help="of its turning")
 
     def check(self) -> None:
-        """Water has a viscosity where it is water."""
+        """Water has a viscosity where it is water; walls have ends, and no images."""
         self.eta()
+        if self.walls and len(self.walls) != self.num_dimensions:
+            raise ConfigError(f"walls must have a length in each of {self.num_dimensions} dimensions, got {list(self.walls)}")
+        if self.wall_segments and (self.num_dimensions == 3 or len(self.wall_segments) % 4):
+            raise ConfigError(
+                f"wall_segments must be x, y of two ends for each wall, in a plane, got {len(self.wall_segments)} numbers in "
+                f"{self.num_dimensions} dimensions"
+            )
+        if self.has_walls and self.box_length is not None and (self.walls and max(self.walls) > self.box_length):
+            raise ConfigError(
+                f"walls must lie in the periodic box of box_length={self.box_length}, got {list(self.walls)}; give box_length=null"
+            )
+        if self.rod_length and self.num_dimensions == 3:
+            raise ConfigError("rod_length must be 0 in 3 dimensions: a rod turns in a plane; give num_dimensions=2")
+
+    @property
+    def has_walls(self) -> bool:
+        """Whether there are any."""
+        return bool(self.walls or self.wall_segments)
+
+    def all_walls(self) -> tuple[Wall, ...]:
+        """The box and the segments."""
+        ends = self.wall_segments
+        segments = tuple(Segment((ends[i], ends[i + 1]), (ends[i + 2], ends[i + 3])) for i in range(0, len(ends), 4))
+        if not self.walls:
+            return segments
+        return (*cuboid(*self.walls), *segments) if self.num_dimensions == 3 else (*rectangle(*self.walls), *segments)
 
     def eta(self) -> float:
         """The viscosity (Pa s)."""
@@ -42,7 +78,7 @@ class Physics(Settings):
         except ConfigError as error:
             raise ConfigError(f"viscosity: {error}") from None
 
-    def contact(self) -> float:
+    def contact_depth(self) -> float:
         """Depth of contacts (K)."""
         return self.contact_kelvin or self.temperature_kelvin or FREEZING
 
@@ -63,6 +99,7 @@ class Robots(Settings):
     radius: float = setting(2.14, above=0.0, unit="um", help="of the sphere of the same volume")
     speed: float = setting(1.1268, low=0.0, unit="um/s", help="of swimming")
     speed_body_lengths: float | None = setting(None, low=0.0, unit="1/s", help="in place of speed: in units of 2 radius")
+    mass: float | None = setting(None, above=0.0, unit="pN s^2/um", help="for dynamics=langevin; null: of a ball of water")
     turn_rate: float = setting(10.572, low=0.0, unit="deg/s", help="of turning")
     force_viscosity: float | None = setting(
         None, above=0.0, unit="Pa s", help="at which the forces give these rates, whatever the fluid's is; null: at the fluid's"
@@ -106,14 +143,44 @@ class Timing(Settings):
     num_substeps: int | None = setting(None, low=1, help="of a slice; null: 10, 20, 50, 100 ... as turns by diffusion and contacts need")
     allow_coarse_dt: bool = setting(False, help="run substeps too long for diffusion or contacts, as the authors did; rows are marked")
 
-    def substeps(self, physics: Physics, robots: Robots) -> int:
-        """Of a slice, as given, or as many as are needed, in a few numbers, so that many policies make one batch."""
-        return self.num_substeps or _round_up(self.needed(physics, robots))
+    def resolution(self, physics: Physics, robots: Robots) -> Resolution:
+        """What sets the substeps."""
+        return Resolution(
+            friction=robots.friction(physics.eta()),
+            temperature=physics.temperature_kelvin,
+            radius=robots.radius,
+            speed=robots.swim_speed(),
+            contact_temperature=physics.contact_depth(),
+            walls=physics.has_walls or physics.rod_length > 0.0,
+            aspect=robots.axis_ratio,
+            gay_berne=physics.contact == "gay_berne",
+        )
 
-    def needed(self, physics: Physics, robots: Robots) -> int:
-        """D_r dt <= 0.1 (D15), no more than a tenth of the radius on the way."""
-        rotation = robots.friction(physics.eta()).diffusion(physics.temperature_kelvin)[2]
-        return max(1, math.ceil(self.slice_seconds * max(rotation / 0.1, robots.swim_speed() / (0.1 * robots.radius))))
+    def needed(self, physics: Physics, robots: Robots, *, contacts: bool = True) -> int:
+        """The fewest substeps that resolve turns by diffusion (D15) and contacts, or turns alone."""
+        return needed_substeps(self.resolution(physics, robots), self.slice_seconds, contacts=contacts)
+
+    def substeps(self, physics: Physics, robots: Robots) -> int:
+        """Of a slice, as given, or as many as are needed, in a few numbers, so that many policies make one batch.
+
+        With `allow_coarse_dt` contacts are resolved no further than COARSE substeps do.
+        """
+        if self.num_substeps is not None:
+            return self.num_substeps
+        needed = self.needed(physics, robots)
+        if self.allow_coarse_dt:
+            return _round_up(max(self.needed(physics, robots, contacts=False), min(needed, COARSE)))
+        if needed > MAX_SUBSTEPS:
+            raise ConfigError(
+                f"contacts of robots of radius {robots.radius:g} um need {needed:,} substeps in a slice of {self.slice_seconds:g} s, more "
+                f"than {MAX_SUBSTEPS:,}; take larger robots or shorter slices, or timing.allow_coarse_dt=true, which resolves turns alone"
+            )
+        return _round_up(needed)
+
+    def check_for(self, physics: Physics, robots: Robots) -> None:
+        """ConfigError where substeps do not resolve what happens in them, unless that is allowed."""
+        resolution, count = self.resolution(physics, robots), self.substeps(physics, robots)
+        check_substeps(resolution, self.slice_seconds, count, allow_coarse_dt=self.allow_coarse_dt)
 
     def is_coarse(self, physics: Physics, robots: Robots) -> bool:
         """Whether there are fewer than are needed."""

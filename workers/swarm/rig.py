@@ -49,7 +49,8 @@ class RigEngine:
         self.radius = torch.full((1, 1, 1), radius, dtype=torch.float64).to(self.dtype)
         seeds = torch.tensor([seed], dtype=torch.int64)
         self.keys = {stream: noise.particle_keys(seeds, 1, num_agents, stream) for stream in noise.STREAMS}
-        self.slices = 0
+        self.box, self.slices = None, 0
+        self.levers = None if self.rod is None else torch.tensor(self.rod.levers(), dtype=self.dtype)
         self.seconds = -math.inf
         self.ids: list[int] = []
         self.tracked = torch.zeros(num_agents, dtype=torch.bool)

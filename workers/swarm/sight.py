@@ -21,7 +21,7 @@ SPECIES = (AGENTS, ROD)
 def to_agents(engine: "Engine", state: "State") -> "Tensor":
     """Vectors (D, P, E, N, N) in um from each agent to every agent (last), itself too; to the nearest image in a periodic box."""
     found = state.positions[..., None, :] - state.positions[..., :, None]
-    box = engine.pairs.box
+    box = engine.box
     return found if box is None else found - box * (found / box).round()
 
 
@@ -30,6 +30,7 @@ def to_beads(engine: "Engine", state: "State") -> "Tensor":
     import torch
 
     assert state.rods is not None
+    assert engine.levers is not None
     beads = torch.stack([state.rods.cos(), state.rods.sin()])[..., None] * engine.levers
     return beads[..., None, :] - state.positions[..., None]
 

@@ -33,9 +33,9 @@ LEARNED, TALLY = "policy.", "tally."
 
 def train_many(members: "Sequence[tuple[SwarmTrain, Context]]") -> Iterator[Event]:
     """(number of a member, a row of it, or None at its end, or why it diverged); members of equally many substeps go on as one."""
-    alike: dict[int, list[Run]] = defaultdict(list)
+    alike: dict[tuple[int, bool], list[Run]] = defaultdict(list)
     for run in numbered(members):
-        alike[run.settings.world().num_substeps()].append(run)
+        alike[run.settings.world().kind()].append(run)
     for _, group in sorted(alike.items()):
         for start in common_starts(group):
             yield from _Together([run for run in group if run.started_at == start]).run()
@@ -95,6 +95,9 @@ class _Together:
     def _play(self, episode: int) -> "Tensor":
         """One, and what is learned of it; its mean returns (P,)."""
         settings, self.arena.task = self.settings, self.settings.task_at(episode)
+        if settings.curriculum.changes_temperature:
+            own = [(run.settings.world().seed, run.settings.physics.temperature_kelvin) for run in self.runs]
+            self.arena.engine.set_temperatures([settings.curriculum.temperature_at(episode - 1, *one) for one in own])
         if settings.reset_every and (episode - 1) % settings.reset_every == 0 and episode > 1:
             self.arena.begin(self.arena.engine.start(settings.start_radius))
         played = self.arena.episode(self.policies.acting, settings.slices_per_episode, settings.curriculum.exploration_at(episode - 1))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from workers.errors import ConfigError
+from workers.swarm.fields.none import Nothing
 from workers.swarm.parts import SwarmAction, SwarmObservable, SwarmTask
 from workers.swarm.physics import Physics, Robots, Timing
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 # settings in which the policies of one batch may differ
 AXES = frozenset(
     "seed seed_init seed_noise physics.temperature_kelvin physics.viscosity physics.contact_kelvin robots.shape robots.aspect "
-    "robots.radius robots.speed robots.speed_body_lengths robots.turn_rate robots.force_viscosity".split()
+    "robots.mass robots.radius robots.speed robots.speed_body_lengths robots.turn_rate robots.force_viscosity".split()
 )
 STATE, BEFORE, SEEN = "state.", "before.", "seen"
 
@@ -48,7 +49,11 @@ class World:
                 part.require(self.physics.num_dimensions, rod=self.physics.rod_length > 0.0)
             except ConfigError as error:
                 raise ConfigError(f"{name}: {error} (physics.num_dimensions, physics.rod_length in um)") from None
-        self.num_substeps()
+        self.timing.check_for(self.physics, self.robots)
+
+    def kind(self) -> tuple[int, bool]:
+        """What the policies of one batch share besides the settings that they have in common."""
+        return self.num_substeps(), self.robots.axis_ratio == 1.0
 
     def num_substeps(self) -> int:
         """Of a slice, as given, or as many as are needed."""
@@ -58,15 +63,17 @@ class World:
         """Whether substeps are longer than what happens in them allows."""
         return self.timing.is_coarse(self.physics, self.robots)
 
-    def body(self, kelvin: float | None = None) -> "Body":
-        """Of its robots, at a temperature, or the physics' own."""
+    def body(self) -> "Body":
+        """Of its robots."""
         from workers.swarm.engine import Body
 
         return Body(
             radius=self.robots.radius,
             friction=self.robots.friction(self.physics.eta()),
-            temperature=self.physics.temperature_kelvin if kelvin is None else kelvin,
-            contact_temperature=self.physics.contact(),
+            temperature=self.physics.temperature_kelvin,
+            contact_temperature=self.physics.contact_depth(),
+            aspect=self.robots.axis_ratio,
+            mass=self.robots.mass,
         )
 
 
@@ -117,6 +124,10 @@ def _engine(worlds: Sequence[World], device: str) -> "Engine":
         num_dimensions=first.physics.num_dimensions,
         box=first.physics.box_length,
         rod=first.physics.rod(),
+        fields=() if isinstance(first.physics.field, Nothing) else (first.physics.field,),
+        walls=first.physics.all_walls(),
+        contact=first.physics.contact,
+        dynamics=first.physics.dynamics,
         device=device,
         dtype=getattr(torch, first.dtype),
     )

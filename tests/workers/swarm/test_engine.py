@@ -9,6 +9,8 @@ import torch
 
 from workers.swarm.contacts import Rod
 from workers.swarm.engine import Body, Engine, State
+from workers.swarm.field import Field
+from workers.swarm.fields.gravity import Gravity
 from workers.swarm.friction import BOLTZMANN, sphere, spheroid
 
 VISCOSITY = 8.9e-4
@@ -142,7 +144,8 @@ def test_two_that_do_not_touch_do_not_feel_each_other():
 def test_a_free_environment_moves_alike_whether_it_is_thought_near_or_not(monkeypatch: pytest.MonkeyPatch):
     """The bridge of an environment by substeps ends where the one draw of a free one does."""
     free, near = (engine(50, agents=3, dtype=torch.float64) for _ in range(2))
-    monkeypatch.setattr(near, "_by_substeps", lambda *of_slice: (torch.arange(50), torch.ones(50, 3, dtype=torch.bool)))
+    everywhere = torch.ones(1, 50, dtype=torch.bool), torch.ones(1, 50, 3, dtype=torch.bool)
+    monkeypatch.setattr(near.surroundings, "near", lambda *of_slice: everywhere)
     states = [one.start(1000.0) for one in (free, near)]
     forces = torch.full((1, 50, 3), 0.02, dtype=torch.float64)
     for _ in range(5):
@@ -203,12 +206,13 @@ def test_sediment_has_the_height_of_boltzmann():
     """Under a weight above a wall that repels softly: the mean height of exp(-U / kT), by substeps in a field."""
     weight, energy, stiffness = 5e-3, BOLTZMANN * 300.0, 0.2
 
-    def field(positions: torch.Tensor) -> torch.Tensor:
-        found = torch.zeros_like(positions)
-        found[1] = -weight + stiffness * (-positions[1]).clamp(min=0.0)
-        return found
+    class Floor(Field):
+        def force(self, positions: torch.Tensor) -> torch.Tensor:
+            found = torch.zeros_like(positions)
+            found[1] = stiffness * (-positions[1]).clamp(min=0.0)
+            return found
 
-    one = engine(20_000, slice_seconds=0.05, num_substeps=10, fields=[field])
+    one = engine(20_000, slice_seconds=0.05, num_substeps=10, fields=[Gravity(weight=weight), Floor()])
     state = at_origin(one)
     for _ in range(400):
         one.advance(state, 0 * ones(one), 0 * ones(one))
@@ -232,9 +236,7 @@ def test_an_agent_that_pushes_a_rod_turns_it_by_its_lever():
     """At T = 0 an agent that pushes at right angles near the tip: force times lever over the friction of both, in the push's sense."""
     force, rod = 0.04, Rod(start_angle=0.0)
     one = engine(1, radius=2.14, kelvin=0.0, slice_seconds=0.5, num_substeps=500, rod=rod)
-    state = one.start(0.0)
-    state.positions = torch.tensor([45.0, -3.1], dtype=one.dtype).view(2, 1, 1, 1)
-    state.directors = torch.tensor([0.0, 1.0], dtype=one.dtype).view(2, 1, 1, 1)
+    state = one.start_at(torch.tensor([[45.0], [-3.1]]), torch.tensor([[0.0], [1.0]]))
     before = 0.0
     for number in range(20):
         one.advance(state, force * ones(one), 0 * ones(one))
@@ -247,8 +249,7 @@ def test_an_agent_that_pushes_a_rod_turns_it_by_its_lever():
 def test_a_rod_turns_by_itself_as_its_friction_says():
     rod = Rod(start_angle=0.0, friction=1e-2)
     one = engine(20_000, rod=rod)
-    state = one.start(0.0)
-    state.positions += 1000.0
+    state = one.start_at(torch.tensor([[1000.0], [1000.0]]), torch.tensor([[1.0], [0.0]]))
     for _ in range(10):
         one.advance(state, 0 * ones(one), 0 * ones(one))
     assert one.num_by_substeps == 0

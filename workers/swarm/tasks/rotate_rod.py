@@ -88,6 +88,7 @@ class RotateRod(SwarmTask):
         aside = state.rods.cos()[..., None, None] * apart[1] - state.rods.sin()[..., None, None] * apart[0]
         torques = strength * aside
         if self.partition == "lever":
+            assert engine.levers is not None
             torques = torques * engine.levers
         sizes = torques.sum(-1).abs()
         total = sizes.sum(-1, keepdim=True)
