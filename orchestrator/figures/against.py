@@ -40,8 +40,6 @@ def against(
         shade, marker = (style.colours(names), style.markers(names)) if by else ({None: style.CATEGORIES[0]}, {None: "o"})
         if neutral is not None:
             ax.axhline(neutral, color=style.INK, linewidth=0.8)
-        for place, (label, at) in enumerate((marks or {}).items()):
-            ax.axvline(at, color=style.CATEGORIES[7], linewidth=1.0, linestyle=("--", ":")[place % 2], label=label)
         span = _span(frame[x].to_list())
         for place, name in enumerate(names):
             shift = 0.008 * span * (place - (len(names) - 1) / 2)
@@ -53,12 +51,14 @@ def against(
             _points(ax, own, x, shift, shade[name], marker[name], joined=joined, label=_said(name))
             if curves and name in curves:
                 ax.plot(*curves[name], color=shade[name], linewidth=0.9, linestyle="--")
-        ax.yaxis.set_major_locator(MaxNLocator(6))
+        for place, (label, at) in enumerate((marks or {}).items()):
+            ax.axvline(at, color=style.CATEGORIES[7], linewidth=1.0, linestyle=("--", ":")[place % 2], label=label, zorder=1)
+        ax.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
         if logarithmic:
             good = frame.filter(pl.col("value") > 0)
             style.log_axis(ax.yaxis, [*good["value"].to_list(), *(dots["value"].to_list() if dots is not None else [])])
         if ticks:
-            ax.set_xticks(list(ticks), labels=[style.number(tick) for tick in ticks])
+            ax.set_xticks(list(ticks), labels=[style.number(tick) for tick in ticks], fontsize=6.5)
         ax.set_xlabel(x_label or style.label(x))
         ax.set_ylabel(y_label)
         style.legend(ax, heading)

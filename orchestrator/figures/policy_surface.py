@@ -1,5 +1,6 @@
 """pi(a | o) as a surface over what is observed and another number, such as the radius: a panel an action."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.figures import style
@@ -9,7 +10,9 @@ if TYPE_CHECKING:
     import polars as pl
 
 
-def policy_surface(frame: "pl.DataFrame", *, y: str, title: str = "", y_label: str = "", ax: Any = None) -> Any:
+def policy_surface(
+    frame: "pl.DataFrame", *, y: str, title: str = "", y_label: str = "", actions: Mapping[str, str] = ACTIONS, ax: Any = None
+) -> Any:
     """`frame` has columns `y`, observation, action and value; what is not in it stays white. `ax` keeps the title."""
     import numpy as np
     import polars as pl
@@ -18,9 +21,9 @@ def policy_surface(frame: "pl.DataFrame", *, y: str, title: str = "", y_label: s
     observations = sorted(frame["observation"].unique().to_list())
     with style.styled():
         ax = style.axes(ax, style.WIDE_INCHES)
-        grid = style.panels(ax, [1.0], len(ACTIONS), gap=0.025)[0]
+        grid = style.panels(ax, [1.0], len(actions), gap=0.025)[0]
         drawn = None
-        for panel, (action, said) in zip(grid, ACTIONS.items(), strict=True):
+        for panel, (action, said) in zip(grid, actions.items(), strict=True):
             surface = np.full((len(heights), len(observations)), np.nan)
             for row in frame.filter(pl.col("action") == action).iter_rows(named=True):
                 surface[heights.index(row[y]), observations.index(row["observation"])] = row["value"]

@@ -25,7 +25,9 @@ def rod_frame(shares: "Mapping[str, tuple[Array, Array]]", *, length: float, tit
         most = max((float(np.quantile(own[own > 0], 0.99)) if (own > 0).any() else 1.0 for own in densities.values()), default=1.0)
         drawn = None
         for panel, (name, (edges, _)) in zip(grid, shares.items()):
-            drawn = panel.pcolormesh(edges, edges, densities[name].T, cmap="magma_r", vmin=0, vmax=most, rasterized=True)
+            drawn = panel.pcolormesh(
+                edges, edges, np.where(densities[name] > 0, densities[name], np.nan).T, cmap="magma_r", vmin=0, vmax=most, rasterized=True
+            )
             panel.plot([-length / 2, length / 2], [0, 0], color=style.CATEGORIES[5], linewidth=2.0, solid_capstyle="round")
             panel.set_aspect("equal")
             panel.grid(visible=False)

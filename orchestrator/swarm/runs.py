@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
     from orchestrator.results import Results
 
+# what an axis that is none stands for
+_FIXED = {"shape": "sphere"}
+
 __all__ = ["AXES", "SCALARS", "axis", "deployments", "learning", "setting", "settings_of", "table"]
 
 DEPLOY, TRAIN = "swarm_deploy", "swarm_train"
@@ -80,10 +83,11 @@ def _renamed(rows: "pl.LazyFrame", columns: Sequence[str], axes: Sequence[str], 
     import polars as pl
 
     found = {plain: axis(columns, AXES[plain][0], of_training=AXES[plain][1]) for plain in axes}
-    lacking = [AXES[plain][0] for plain, column in found.items() if column is None]
+    lacking = [AXES[plain][0] for plain, column in found.items() if column is None and plain not in _FIXED]
     if lacking:
         raise ConfigError(f"the sweep {name} has no axis {' nor '.join(lacking)}: put it into sweep.grid, if with one value only")
-    return rows.with_columns(pl.col(str(column)).alias(plain) for plain, column in found.items())
+    given = {plain: pl.lit(_FIXED[plain]) if column is None else pl.col(column) for plain, column in found.items()}
+    return rows.with_columns(own.alias(plain) for plain, own in given.items())
 
 
 def settings_of(results: "Results", key: str) -> dict[str, Any]:

@@ -206,12 +206,16 @@ def test_what_still_grows_at_the_end_has_no_plateau():
     assert not one.is_reached
 
 
+def energy(first, second, **options):
+    return energy_test(np.concatenate([first, second]), np.arange(len(first) + len(second)) < len(first), **options)
+
+
 # -- two samples ----------------------------------------------------------------------------------------------------------------
 
 
 def test_groups_of_one_distribution_are_seldom_told_apart():
     random = np.random.default_rng(5)
-    p_values = [energy_test(random.normal(size=(5, 3)), random.normal(size=(6, 3)))[1] for _ in range(200)]
+    p_values = [energy(random.normal(size=(5, 3)), random.normal(size=(6, 3)))[1] for _ in range(200)]
     assert np.mean(np.array(p_values) <= 0.05) < 0.1
     assert 0.4 < np.mean(p_values) < 0.65
 
@@ -232,13 +236,13 @@ def test_groups_that_differ_are_told_apart_and_few_are_not_judged():
 def test_the_statistic_is_the_energy_distance():
     """Of two points against two others on a line, by hand: 2 * 3 - 0.5 - 0.5 over columns of deviation 1."""
     first, second = np.array([[0.0], [1.0]]), np.array([[3.0], [4.0]])
-    share, *_ = energy_test(first, second)
+    share, *_ = energy(first, second)
     assert share == pytest.approx((2 * 3 - 0.5 - 0.5) / 6)
 
 
 def test_many_trainings_are_exchanged_at_random():
     random = np.random.default_rng(7)
-    share, p, least = energy_test(random.normal(size=(15, 2)), random.normal(2.0, 1.0, (15, 2)))
+    share, p, least = energy(random.normal(size=(15, 2)), random.normal(2.0, 1.0, (15, 2)))
     assert p == least == pytest.approx(1e-4)
     assert 0 < share < 1
 
@@ -250,3 +254,17 @@ def test_courses_are_taken_at_common_times():
     assert rows.shape == (2, 10)
     assert np.exp(rows[:, -1]) == pytest.approx([5.0, 20.0], rel=0.2)
     assert np.exp(rows[:, 0]) == pytest.approx([66.0, 66.0], rel=0.2)
+
+
+def test_what_strata_differ_by_is_not_taken_for_a_difference_of_groups():
+    """Group a is more frequent in the first of two strata, which lie apart; within each, groups are alike, or differ a little."""
+    random = np.random.default_rng(8)
+    labels = ["a"] * 8 + ["b"] * 3 + ["a"] * 3 + ["b"] * 8
+    strata = [0] * 11 + [1] * 11
+    rows = random.normal(size=(22, 3)) + 20.0 * np.array(strata)[:, None]
+    assert compared(rows, labels)[0].verdict == "different"
+    assert compared(rows, labels, strata)[0].verdict == "not told apart"
+    shifted = rows + 2.0 * (np.array(labels) == "b")[:, None]
+    assert compared(shifted, labels, strata)[0].verdict == "different"
+    alone = compared(rows, ["a"] * 11 + ["b"] * 11, strata)[0]
+    assert (alone.verdict, alone.nums) == ("too few", (0, 0))
