@@ -259,12 +259,12 @@ def test_courses_are_taken_at_common_times():
 def test_what_strata_differ_by_is_not_taken_for_a_difference_of_groups():
     """Group a is more frequent in the first of two strata, which lie apart; within each, groups are alike, or differ a little."""
     random = np.random.default_rng(8)
-    labels = ["a"] * 8 + ["b"] * 3 + ["a"] * 3 + ["b"] * 8
-    strata = [0] * 11 + [1] * 11
-    rows = random.normal(size=(22, 3)) + 20.0 * np.array(strata)[:, None]
+    labels = ["a"] * 14 + ["b"] * 3 + ["a"] * 3 + ["b"] * 14
+    strata = [0] * 17 + [1] * 17
+    rows = random.normal(size=(34, 3)) + 20.0 * np.array(strata)[:, None]
     assert compared(rows, labels)[0].verdict == "different"
     assert compared(rows, labels, strata)[0].verdict == "not told apart"
     shifted = rows + 2.0 * (np.array(labels) == "b")[:, None]
     assert compared(shifted, labels, strata)[0].verdict == "different"
-    alone = compared(rows, ["a"] * 11 + ["b"] * 11, strata)[0]
+    alone = compared(rows, ["a"] * 17 + ["b"] * 17, strata)[0]
     assert (alone.verdict, alone.nums) == ("too few", (0, 0))
