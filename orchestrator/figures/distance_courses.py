@@ -17,30 +17,32 @@ def distance_courses(
     by: str,
     heading: str = "",
     title: str = "",
+    x: str = "seconds",
+    x_label: str = "time (s)",
     logarithmic: bool = True,
     until: float | None = None,
     ax: Any = None,
 ) -> Any:
-    """`frame` has a row a frame and group: columns `by`, seconds, value, low and high (um); `until` cuts the time (s)."""
+    """`frame` has a row a place along `x` and group: columns `by`, `x`, value, low and high (um); `until` cuts the axis."""
     import polars as pl
     from matplotlib.ticker import MaxNLocator
 
-    shown = frame if until is None else frame.filter(pl.col("seconds") <= until)
+    shown = frame if until is None else frame.filter(pl.col(x) <= until)
     names = sorted(shown[by].unique().to_list(), key=lambda one: (isinstance(one, str), one))
     with style.styled():
         ax = style.axes(ax)
         shade = style.colours(names)
         for name in names:
-            own = shown.filter(pl.col(by) == name).sort("seconds")
+            own = shown.filter(pl.col(by) == name).sort(x)
             own = own.gather_every(max(1, len(own) // _MOST))
-            x, low, middle, high = (own[column].to_numpy() for column in ("seconds", "low", "value", "high"))
+            at, low, middle, high = (own[column].to_numpy() for column in (x, "low", "value", "high"))
             label = name.replace("_", " ") if isinstance(name, str) else style.number(float(name))
-            ax.fill_between(x, low, high, color=shade[name], alpha=0.2, linewidth=0)
-            ax.plot(x, middle, color=shade[name], linewidth=1.0, label=label)
+            ax.fill_between(at, low, high, color=shade[name], alpha=0.2, linewidth=0)
+            ax.plot(at, middle, color=shade[name], linewidth=1.0, label=label)
         ax.xaxis.set_major_locator(MaxNLocator(5))
         if logarithmic:
             style.log_axis(ax.yaxis, shown.filter(pl.col("value") > 0)["value"].to_list())
-        ax.set_xlabel("time (s)")
+        ax.set_xlabel(x_label)
         ax.set_ylabel("mean distance to source (µm)")
         style.legend(ax, heading)
         style.title(ax, title)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["ACTIONS", "NAMES", "STRATEGIES", "Policy", "Strategy", "classify", "policies", "table"]
+__all__ = ["ACTIONS", "NAMES", "STRATEGIES", "Policy", "Strategy", "classify", "folded", "policies", "table"]
 
 ACTIONS = ("ccw", "forward", "cw", "nothing")
 NAMES = {
@@ -145,3 +145,13 @@ def table(frame: "pl.DataFrame", key: str = "key") -> "pl.DataFrame":
     reals = [f"{place}_{name}" for place in ("falling", "rising") for name in ACTIONS]
     words = dict.fromkeys(("strategy", "handedness", "evidence"), pl.String)
     return pl.DataFrame(rows, schema={key: frame.schema[key], **words, **dict.fromkeys(reals, pl.Float64)})
+
+
+def folded(frame: "pl.DataFrame", key: str = "key") -> "pl.DataFrame":
+    """The table of policies with the two turns of a task exchanged where clockwise is the more frequent (`Policy.folded`)."""
+    import polars as pl
+
+    ccw, cw = (pl.col("probability").filter(pl.col("action") == name).sum() for name in ("ccw", "cw"))
+    is_mirrored = (cw > ccw).over(key)
+    exchanged = pl.col("action").replace({"cw": "ccw", "ccw": "cw"})
+    return frame.with_columns(action=pl.when(is_mirrored).then(exchanged).otherwise(pl.col("action")))
