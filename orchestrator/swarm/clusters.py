@@ -43,7 +43,9 @@ def distances(probabilities_NOA: "Array") -> "Array":
     found_NN = np.zeros((num, num))
     for row in range(num - 1):
         rest = probabilities_NOA[row + 1 :]
-        apart = jensenshannon(np.broadcast_to(probabilities_NOA[row], rest.shape), rest, base=2, axis=2)
+        # of equal distributions rounding may leave the root of a negative number
+        with np.errstate(invalid="ignore"):
+            apart = jensenshannon(np.broadcast_to(probabilities_NOA[row], rest.shape), rest, base=2, axis=2)
         found_NN[row, row + 1 :] = np.nan_to_num(apart).mean(axis=1)
     return found_NN + found_NN.T
 

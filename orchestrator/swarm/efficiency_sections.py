@@ -54,7 +54,10 @@ def efficiency(results: Mapping[str, "Results"]) -> Section:
             Table(name="plateaus", heading="Limits at large radii, with the radius over which they are reached", rows=tables),
             Table(name="equilibrium", heading="Equilibrium distance (µm) of trainings that succeed", rows=rows(means)),
         ],
-        notes=few_said(min(means["num"].to_list(), default=0), "efficiency, of the trainings that succeed"),
+        notes=[
+            "only trainings that succeed are counted, which end within the distance that counts as success: those that fail are in no mean",
+            *few_said(min(means["num"].to_list(), default=0), "efficiency, of the trainings that succeed"),
+        ],
     )
 
 

@@ -113,9 +113,7 @@ def _shape_said(part: "pl.DataFrame", shares: "pl.DataFrame", shape: str) -> lis
     first = min(part.filter(part["success"] > 0.5)["radius"].to_list())
     below = proportion(part.filter(part["radius"] < first)["success"])
     clear = shares.filter(shares["low"] > BOUND)["radius"].to_list()
-    told = (
-        f"from {float(clear.min()):g} µm the Wilson interval of a point is above {BOUND}" if len(clear) else "no point's interval is clear"
-    )  # type: ignore[arg-type]
+    told = f"from {min(clear):g} µm the Wilson interval of a point is above {BOUND}" if clear else "no point's interval is clear"
     none = f", none of {below.trials} below it" if below.trials else ", the least radius of the sweep"
     return [f"{shape}: {whole.successes} of {whole.trials} trainings succeed, the smallest with a radius of {first:g} µm{none}; {told}."]
 

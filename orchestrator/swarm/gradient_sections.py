@@ -135,7 +135,7 @@ def _nothing_said(named: "pl.DataFrame") -> list[str]:
     waits, turns = standing(nothing.value, p_values[0]), standing(turn.value, p_values[1], sign=-1)
     lines.append(
         f"With noise less without, {by} ({p_said(p_values[1])}; Welch's tests with Holm's correction). The first {waits} the paper's "
-        f"finding that with noise agents wait for Brownian motion to turn them, the second {turns} that without it they turn themselves."
+        f"finding that with noise agents wait for Brownian motion to turn them, the second {turns} its finding that without they turn."
     )
     return lines
 

@@ -82,10 +82,10 @@ def _radii_said(named: "pl.DataFrame") -> list[str]:
     seen = "is neither seen nor contradicted" if not p < 1 - CONFIDENCE else "is seen" if smaller else "is contradicted"
     parts = {name: named.filter(named["strategy"] == name)["mean_distance"].to_list() for name in ("brownian_piloting", "run_and_rotate")}
     distances = [estimated(over_seeds.mean(values)) for values in parts.values()]
+    told = [f"{min(own):g} to {max(own):g} µm (median {median:g})" for own, median in zip((waiting, turning), medians, strict=True)]
     return [
-        f"Brownian Piloting has radii of {min(waiting):g} to {max(waiting):g} µm (median {medians[0]:g}), Run and Rotate {min(turning):g} to "
-        f"{max(turning):g} (median {medians[1]:g}; Mann-Whitney, {p_said(p)}): that it belongs to small robots {seen}. Mean distances are "
-        f"{distances[0]} and {distances[1]} µm, of other radii."
+        f"Brownian Piloting has radii of {told[0]}, Run and Rotate {told[1]}; Mann-Whitney, {p_said(p)}: that it belongs to small robots "
+        f"{seen}. Mean distances are {distances[0]} and {distances[1]} µm, of other radii."
     ]
 
 
@@ -128,9 +128,10 @@ def _tests_said(tested: list[two_samples.Comparison]) -> list[str]:
         return [
             "Whether strategies differ in their trajectories cannot be tested: too few trainings of one shape, radius and speed do both."
         ]
+    verbs = {"different": "differ", "not told apart": "are not told apart"}
     told = [
-        f"{NAMES[one.first]} and {NAMES[one.second]} {'differ' if one.verdict == 'different' else 'are not told apart'} ({p_said(one.p_holm)}, "
-        f"{one.nums[0]} and {one.nums[1]} trainings, energy {one.share:.2f} of 1)"
+        f"{NAMES[one.first]} and {NAMES[one.second]} {verbs[one.verdict]} ({p_said(one.p_holm)}, {one.nums[0]} and {one.nums[1]} "
+        f"trainings, energy {one.share:.2f} of 1)"
         for one in judged
     ]
     apart = sum(one.verdict == "different" for one in judged)

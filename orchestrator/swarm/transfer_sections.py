@@ -1,20 +1,27 @@
 """Sections of the study of temperature: policies deployed at temperatures that they were not trained at."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from orchestrator.drawings import Drawing
+from orchestrator.pairing import CONFIDENCE, Estimate
 from orchestrator.study import Section, Table
 from orchestrator.study_tables import listed, need
 from orchestrator.swarm import runs, transfer
 from orchestrator.swarm.over_seeds import few_said, mean
-from orchestrator.swarm.words import estimated, kelvin, rows
+from orchestrator.swarm.proportions import Proportion
+from orchestrator.swarm.words import between, estimated, kelvin, rows
 
 if TYPE_CHECKING:
     import polars as pl
 
     from orchestrator.results import Results
 
+# p of the clearest outcome of so many trainings a cell
+LEAST_P: Mapping[str, Callable[[int], float]] = {
+    "McNemar's test": lambda pairs: 2.0 ** (1 - pairs),
+    "Fisher's test": lambda num: Proportion(successes=0, trials=num).p_value(Proportion(successes=num, trials=num)),
+}
 GRADIENT, ROD = "gradient_transfer", "rod_transfer"
 
 
@@ -45,7 +52,7 @@ def _section(frame: "pl.DataFrame", diverged: int, name: str, y: str, title: str
     return Section(
         title=title,
         findings=[
-            *_best_said(frame, y, label),
+            *_best_said(frame, y, label, binary=binary),
             *_compared_said(home, "where they were trained", "the same policies", tests[0]),
             *_compared_said(natives, "the policies that were trained there", "policies from elsewhere", tests[1]),
         ],
@@ -61,7 +68,7 @@ def _section(frame: "pl.DataFrame", diverged: int, name: str, y: str, title: str
     )
 
 
-def _best_said(frame: "pl.DataFrame", y: str, label: str) -> list[str]:
+def _best_said(frame: "pl.DataFrame", y: str, label: str, *, binary: bool) -> list[str]:
     """Each training's mean over all temperatures of deployment, by where it was trained."""
     import polars as pl
 
@@ -70,12 +77,18 @@ def _best_said(frame: "pl.DataFrame", y: str, label: str) -> list[str]:
     means = {t: mean(part[y].to_list()) for (t,), part in parts}
     if not means:
         return []
-    told = listed([f"{estimated(one)} if trained at {kelvin(t)}" for t, one in means.items()])
+    told = listed([f"{_said(one, binary=binary)} if trained at {kelvin(t)}" for t, one in means.items()])
     most = max(means, key=lambda t: means[t].value)
     rest = [t for t in means if t != most]
     clear = bool(rest) and all(means[most].minus(means[t]).interval[0] > 0 for t in rest)
     led = f"{kelvin(most)} is highest, " + ("clear of each other by 95 % of its difference" if clear else "not clear of all others")
-    return [f"Over all temperatures of deployment the {label} is {told} (means over trainings, 95 % intervals); {led}."]
+    return [f"Over all temperatures of deployment, {label}: {told} (means over trainings, 95 % intervals); {led}."]
+
+
+def _said(one: Estimate, *, binary: bool) -> str:
+    """A share stays between 0 and 1."""
+    low, high = one.interval
+    return f"{one.value:.3g} {between(max(low, 0.0), min(high, 1.0))}" if binary and low == low else estimated(one)
 
 
 def _compared_said(table: "pl.DataFrame", beside: str, who: str, test: str) -> list[str]:
@@ -87,10 +100,12 @@ def _compared_said(table: "pl.DataFrame", beside: str, who: str, test: str) -> l
         own = table.filter(table["decided"] == word).sort("value", descending=word == "better")
         named = [f"{kelvin(row['trained'])} to {kelvin(row['deployed'])} ({row['value']:+.2f})" for row in own.head(4).rows(named=True)]
         lines += [f"{word} in {counts[word]} ({', '.join(named)}{', ...' if len(own) > 4 else ''})"] if len(own) else []
-    undecided = f"undecided in {counts.get('undecided', 0)}"
+    lines += [f"undecided in {counts['undecided']}"] if "undecided" in counts else []
+    num = int(table["num"].max() or 0)  # type: ignore[arg-type]
+    hopeless = LEAST_P[test](num) * len(table) >= 1 - CONFIDENCE if test in LEAST_P else num < 2
+    few = " With so few trainings no outcome of one pair alone could be decided." if hopeless else ""
     return [
-        f"Of {len(table)} pairs of temperatures, {who} do, beside {beside}, {listed([*lines, undecided])} "
-        f"({test}, Holm's correction for all pairs)."
+        f"Of {len(table)} pairs of temperatures, {who} do, beside {beside}, {listed(lines)} ({test}, Holm's correction for all pairs).{few}"
     ]
 
 

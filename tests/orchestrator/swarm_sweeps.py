@@ -140,7 +140,7 @@ def chemotaxis(
         runs.append(deployment(key, axes, **values))
         if won:
             pace = 30.0 * (late if name == "brownian_piloting" else 1.0) * noise
-            frames.append(course(key, end=end, pace=pace, frames=200, draw=seed))
+            frames.append(course(key, end=end, pace=pace, frames=200, draw=len(runs)))
             policies += policy_rows(key, policy(name, handedness="ccw" if random.random() < 0.5 else "cw", draw=seed, noise=0.2))
             positions.append(walks(key, num_frames=20, end=end, draw=seed))
     tables = {}
