@@ -29,7 +29,7 @@ def density_curves(
             ax.fill_between(x, low.clip(0), high, color=shade[name], alpha=0.18, linewidth=0)
             ax.plot(x, middle, color=shade[name], label=label)
         ax.set_ylim(bottom=0)
-        ax.yaxis.set_major_locator(MaxNLocator(5))
+        ax.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
         ax.set_xlabel(x_label)
         ax.set_ylabel("density (1/µm)")
         style.legend(ax, heading)

@@ -39,7 +39,7 @@ def distance_courses(
             label = name.replace("_", " ") if isinstance(name, str) else style.number(float(name))
             ax.fill_between(at, low, high, color=shade[name], alpha=0.2, linewidth=0)
             ax.plot(at, middle, color=shade[name], linewidth=1.0, label=label)
-        ax.xaxis.set_major_locator(MaxNLocator(5))
+        ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
         if logarithmic:
             style.log_axis(ax.yaxis, shown.filter(pl.col("value") > 0)["value"].to_list())
         ax.set_xlabel(x_label)

@@ -42,7 +42,7 @@ def onset(
         bar.set_label("share of trainings that succeed", fontsize=7.5)
         bar.outline.set_visible(False)
         bar.ax.tick_params(labelsize=7)
-        ax.yaxis.set_major_locator(MaxNLocator(6))
+        ax.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
         ax.set_xlabel(x_label or style.label(x))
         ax.set_ylabel(y_label or style.label(y))
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)

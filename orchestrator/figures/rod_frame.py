@@ -19,7 +19,7 @@ def rod_frame(shares: "Mapping[str, tuple[Array, Array]]", *, length: float, tit
     columns = min(max(len(shares), 1), 3)
     lines = -(-max(len(shares), 1) // columns)
     with style.styled():
-        ax = style.axes(ax, (7.0, 0.7 + 2.2 * lines))
+        ax = style.axes(ax, (7.0, 0.8 + 2.5 * lines))
         grid = [panel for row in style.panels(ax, [1.0] * lines, columns, gap=0.09 if lines > 1 else 0.05) for panel in row]
         densities = {name: own / np.diff(edges)[0] ** 2 for name, (edges, own) in shares.items()}
         most = max((float(np.quantile(own[own > 0], 0.99)) if (own > 0).any() else 1.0 for own in densities.values()), default=1.0)

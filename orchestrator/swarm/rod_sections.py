@@ -164,15 +164,20 @@ def _rates_drawn(table: "pl.DataFrame", kept: "pl.DataFrame") -> Drawing:
 
 
 def _places_drawn(placed: "pl.DataFrame", length: float) -> list[Drawing]:
+    import polars as pl
+
     from orchestrator.figures.density_curves import density_curves
     from orchestrator.figures.rod_frame import rod_frame
 
     if placed.is_empty():
         return []
-    half = length / 2 + 3 * BESIDE
+    half = length / 2 + 2 * BESIDE
     shares = {f"{kelvin(t)}": own for (t,), own in sorted(rods.occupation(placed, [BY], half).items())}
     histogram = rod_frame(shares, length=length, title="Where agents stand in the frame of the rod")
-    along = densities.of_groups(_near(placed, length), "along", BY, (-half, half), length / 40)
+    near = _near(placed, length)
+    # a rod has no front
+    both = pl.concat([near, near.with_columns(-pl.col("along"))])
+    along = densities.of_groups(both, "along", BY, (-half, half), length / 40)
     curves = density_curves(
         along, by=BY, x_label="position along the rod (µm)", heading=HEADING, title="Where along the rod agents push",
         marks=(-length / 2, length / 2),
@@ -181,6 +186,8 @@ def _places_drawn(placed: "pl.DataFrame", length: float) -> list[Drawing]:
     return [
         Drawing(name="rod-places", ax=histogram, caption=caption, wide=True),
         Drawing(
-            name="rod-along", ax=curves, caption=f"Agents within {BESIDE:g} µm of the rod, its ends dotted; standard errors over trainings."
+            name="rod-along",
+            ax=curves,
+            caption=f"Agents within {BESIDE:g} µm of the rod, its ends (dotted) alike; standard errors over trainings.",
         ),
     ]
