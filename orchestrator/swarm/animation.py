@@ -268,7 +268,7 @@ by("play").addEventListener("click", toggle);
 by("time").addEventListener("input", event => { pause(); now = +event.target.value; draw(); });
 by("trails").addEventListener("change", draw);
 document.addEventListener("keydown", event => {
-  if (event.target.matches("input, select, button")) return;
+  if (event.target.matches?.("input, select, button")) return;
   const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
   if (event.key === " ") { event.preventDefault(); toggle(); }
   if (step) { pause(); now = Math.max(0, Math.min(last, Math.floor(now) + step)); draw(); }

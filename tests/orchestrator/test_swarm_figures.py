@@ -84,7 +84,7 @@ def test_paths_share_one_scale_and_have_a_bar_of_length():
     ax = swarm_paths({"near": walks("a", end=5.0), "far": walks("b", end=30.0)}, title="two")
     near, far = ax.child_axes
     assert near.get_xlim() == far.get_xlim()
-    assert [panel.texts[0].get_text() for panel in (near, far)] == ["20 µm", "20 µm"]
+    assert [panel.texts[0].get_text() for panel in (near, far)] == ["50 µm", "50 µm"]
     assert style.data(ax)["run"].unique().len() == 2
     assert [round_length(value) for value in (1.0, 4.9, 5.0, 37.0, 0.3)] == [1.0, 2.0, 5.0, 20.0, 0.2]
 
