@@ -117,8 +117,8 @@ class Composer:
         if option not in known and "." not in option:
             raise UnknownName(
                 f"no {group.package} {option!r}{nearest(option, known)} There are {', '.join(known) or 'none'}; a new one is a file "
-                f"conf/{group.group}/{option}.yaml, {group.plugin_package}/{group.plugin_group}/{option}.py, or a module of your own "
-                "by its dotted name"
+                f"conf/{group.group}/{option}.yaml, {group.plugin_package}/{group.plugin_group.replace('.', '/')}/{option}.py, or a module "
+                "of your own by its dotted name"
             )
         if "." in option or option in plugins.names(group.plugin_group, group.plugin_package):
             cls = plugins.load(group.plugin_group, option, group.plugin_package)

@@ -39,7 +39,7 @@ class Setting:
     def group(self) -> str:
         """Hydra's name of the plug-in's group: `model` for `workers/models/`."""
         group: str = self.declared.group
-        return _HYDRA_GROUPS.get(group, group.removesuffix("s"))
+        return _HYDRA_GROUPS.get(group, group.rpartition(".")[2].removesuffix("s"))
 
     @property
     def type_name(self) -> str:

@@ -44,6 +44,10 @@ class ProcessLost(EigensweepError, RuntimeError):
     """A process that a task had started died without a word, or its node did: the task is tried again as it is."""
 
 
+class RigLost(EigensweepError, RuntimeError):
+    """A rig that went away, was silent for too long or said what cannot be; what it had said before is kept."""
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """`; did you mean 'x'?` for the closest of `names`, else a full stop."""
     found = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)

@@ -419,7 +419,7 @@ class Job:
                 seat = None if self._must_wait(task) else self.seating.seat_for(task)
                 if seat is None:
                     return
-                self._give(seat, self.agenda.pop(), self.seating.terms.ensemble_size)
+                self._give(seat, self.agenda.pop(), self.seating.most_together(task))
 
     def _begins(self, task: Task) -> bool:
         """Whether there is time for it; the first tasks of a run begin in any case, or it would come to nothing."""

@@ -12,9 +12,10 @@ from workers.errors import ConfigError, UnknownName, nearest
 
 @functools.cache
 def names(group: str, package: str = "workers") -> tuple[str, ...]:
-    """Names of our own plug-ins of a group, from the file names alone (nothing is imported)."""
-    folder = Path(__file__).parent.parent / package / group
-    return tuple(sorted(m.name for m in pkgutil.iter_modules([str(folder)]) if not m.name.startswith("_") and m.name != group[:-1]))
+    """Names of our own plug-ins of a group, from the file names alone (nothing is imported); `swarm.tasks` stand in `swarm/tasks/`."""
+    folder = (Path(__file__).parent.parent / package).joinpath(*group.split("."))
+    own = group.rpartition(".")[2].removesuffix("s")
+    return tuple(sorted(m.name for m in pkgutil.iter_modules([str(folder)]) if not m.name.startswith("_") and m.name != own))
 
 
 @functools.cache
@@ -24,7 +25,7 @@ def load(group: str, name: str, package: str = "workers") -> type[Any]:
     if "." not in name and name not in known:
         raise UnknownName(
             f"no {_singular(group)} {name!r}{nearest(name, known)} There are {', '.join(known)}; "
-            f"a new one is a file {package}/{group}/{name}.py, or a module of your own package given by its dotted name"
+            f"a new one is a file {package}/{group.replace('.', '/')}/{name}.py, or a module of your own package given by its dotted name"
         )
     module_name = name if "." in name else f"{package}.{group}.{name}"
     try:
@@ -56,4 +57,4 @@ def _plugin_class(module: Any, group: str) -> type[Any]:
 
 
 def _singular(group: str) -> str:
-    return "data set" if group == "data" else group.removesuffix("s")
+    return "data set" if group == "data" else group.rpartition(".")[2].removesuffix("s")

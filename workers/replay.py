@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from workers.continuing import load_state, state_name
 from workers.errors import EigensweepError
-from workers.workloads.train import Train, _Run, pause, snapshot_name
+from workers.pauses import pause
+from workers.workloads.train import Train, _Run, snapshot_name
 
 if TYPE_CHECKING:
     from torch import nn

@@ -12,6 +12,7 @@ from typing import Any
 from workers import limits, slots
 from workers.agenda import needs_job_alone, num_slots
 from workers.allocation import Allocation
+from workers.ensembles.groups import ensemble_size
 from workers.limits import OomWatch
 from workers.seat import Seat, Shape
 from workers.slots import Gpus, Slot, Slots
@@ -37,7 +38,7 @@ class Terms:
     limit_memory_by: str = "auto"
     scratch: str | None = None
     stage: bool = False
-    ensemble_size: int = 16
+    ensemble_size: int | None = None
 
     @classmethod
     def of_batch(cls, body: Mapping[str, Any]) -> "Terms":
@@ -116,6 +117,10 @@ class Seating:
     def watched(self) -> list[Seat]:
         """Running children whose memory no cgroup limits."""
         return [seat for seat in self.seats if seat.group is None and seat.orders and self.terms.limit_memory_by != "none"]
+
+    def most_together(self, task: Task) -> int:
+        """How many tasks may train as one with this one, itself among them."""
+        return self.terms.ensemble_size or ensemble_size(task)
 
     def num_slots(self, task: Task) -> int:
         """How many slots a task occupies."""

@@ -70,8 +70,8 @@ class Workload(Plugin):
     relative `tolerance`. `halves_batches`: its micro-batch may be halved with the same result (see `Context.micro_batch`).
     `quantities`: what it counts of itself for derived settings, with the settings that each follows from.
     `ensemble_axes`: dotted paths of settings; tasks that are equal in all others and have `ensemble=true`, a setting of the workload,
-    are run by `run_many` where they wait in one job. `tables`: further tables, name -> {column: Arrow type}. `accepts_diverged`: runs
-    although an input diverged.
+    are run by `run_many` where they wait in one job, `ensemble_size` of them at most. `tables`: further tables, name -> {column: Arrow
+    type}. `accepts_diverged`: runs although an input diverged.
     """
 
     group: ClassVar[str] = "workloads"
@@ -80,6 +80,7 @@ class Workload(Plugin):
     accepts_diverged: ClassVar[bool] = False
     halves_batches: ClassVar[bool] = False
     ensemble_axes: ClassVar[frozenset[str]] = frozenset()
+    ensemble_size: ClassVar[int] = 16
     tables: ClassVar[Mapping[str, Mapping[str, str]]] = {}
     quantities: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 

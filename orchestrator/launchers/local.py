@@ -33,7 +33,9 @@ class Local(Launcher):
     grace_seconds: float = setting(10.0, low=0, unit="s", help="between the warning of a task and its end")
     devices: tuple[int, ...] | None = setting(None, low=0, help="numbers of the GPUs; none: all that are visible")
     tasks_per_gpu: int = setting(1, low=1)
-    ensemble_size: int = setting(16, low=1, help="most tasks with ensemble=true that train as one in a slot; 1: each by itself")
+    ensemble_size: int | None = setting(
+        None, low=1, help="most tasks with ensemble=true that train as one in a slot; 1: each by itself; null: as the workload says"
+    )
     limit_memory_by: str = setting("auto", choices=("auto", "cgroup", "watchdog", "none"))
 
     def submit(self, root: Path, token: str, submission: Submission, code_path: Path) -> str:

@@ -51,7 +51,9 @@ class Ray(Launcher):
     cpus_per_slot: int = setting(1, low=1)
     gpus_per_job: int = setting(0, low=0, help="at least as many as one of its tasks asks for")
     tasks_per_gpu: int = setting(1, low=1)
-    ensemble_size: int = setting(16, low=1, help="most tasks with ensemble=true that train as one in a slot; 1: each by itself")
+    ensemble_size: int | None = setting(
+        None, low=1, help="most tasks with ensemble=true that train as one in a slot; 1: each by itself; null: as the workload says"
+    )
     max_jobs: int = setting(8, low=1, help="jobs at most, each on one node; one where Ray is our own")
     memory_overhead_gib: float = setting(0.25, low=0, unit="GiB", help="for the job's own process, beside its tasks")
     grace_seconds: float = setting(10.0, low=0, unit="s", help="between the warning of a task and its end")

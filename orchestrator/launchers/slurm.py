@@ -63,7 +63,9 @@ class Slurm(Launcher):
     slots: int | None = setting(None, low=1, help="tasks at once in a packed job; none: up to 8 on CPUs, tasks_per_gpu on a GPU")
     tasks_per_job: int | None = setting(None, low=1, help="none: as many as last job_minutes")
     tasks_per_gpu: int = setting(1, low=1)
-    ensemble_size: int = setting(16, low=1, help="most tasks with ensemble=true that train as one in a slot; 1: each by itself")
+    ensemble_size: int | None = setting(
+        None, low=1, help="most tasks with ensemble=true that train as one in a slot; 1: each by itself; null: as the workload says"
+    )
     job_minutes: float = setting(30.0, above=0, unit="min", help="how long a packed job should last")
     max_jobs: int = setting(64, low=1, help="jobs of a shape that run at once")
     chunk: int | None = setting(None, low=1, help="jobs in one call of sbatch; none: what the cluster allows, up to 1000")

@@ -25,24 +25,36 @@ def group_of(task: Task) -> str:
     axes = _axes(task.workload)
     if not axes:
         return ""
-    shared = _without(task.settings, axes)
+    shared = without(task.settings, axes)
     # a content hash is of the data, the inputs are commits
-    return json.dumps([task.workload, task.version, shared, task.content, task.inputs, task.resources, task.gpu_type], sort_keys=True)
+    inputs = {name: commit for name, commit in task.inputs.items() if name not in axes}
+    return json.dumps([task.workload, task.version, shared, task.content, inputs, task.resources, task.gpu_type], sort_keys=True)
+
+
+def ensemble_size(task: Task) -> int:
+    """How many tasks its workload would have together."""
+    return _declared(task.workload)[1]
+
+
+def _axes(workload: str) -> frozenset[str]:
+    """Settings in which members may differ."""
+    return _declared(workload)[0]
 
 
 @functools.cache
-def _axes(workload: str) -> frozenset[str]:
-    """Settings in which members may differ; none of a workload that cannot be loaded here, of which its child says why."""
+def _declared(workload: str) -> tuple[frozenset[str], int]:
+    """The axes and the size; none and 1 of a workload that cannot be loaded here, of which its child says why."""
     try:
-        axes: frozenset[str] = plugins.load("workloads", workload).ensemble_axes
+        cls = plugins.load("workloads", workload)
+        return cls.ensemble_axes, cls.ensemble_size
     except (Exception, SystemExit):  # whatever a user's module does must not end the job
-        axes = frozenset()
-    return axes
+        return frozenset(), 1
 
 
-def _without(settings: dict[str, Any], axes: Iterable[str], path: str = "") -> dict[str, Any]:
+def without(settings: dict[str, Any], axes: Iterable[str], path: str = "") -> dict[str, Any]:
+    """Plain settings less those at the dotted paths `axes`."""
     return {
-        name: _without(value, axes, f"{path}{name}.") if isinstance(value, dict) else value
+        name: without(value, axes, f"{path}{name}.") if isinstance(value, dict) else value
         for name, value in settings.items()
         if f"{path}{name}" not in axes
     }

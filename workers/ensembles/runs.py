@@ -1,7 +1,7 @@
 """Training runs that go on as one ensemble: each has its own rows, snapshots and checkpoints, as if it were alone."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch  # noqa: TID253  (imported by `Train.run_many` alone)
@@ -10,9 +10,10 @@ from torch import Tensor  # noqa: TID253
 from workers import training
 from workers.ensembles.shared import SharedSamples, Taken
 from workers.ensembles.stacked import Ensemble, Member
+from workers.ensembles.starts import common_starts
 from workers.errors import Diverged
+from workers.pauses import pause
 from workers.subsets import num_batches
-from workers.workloads.train import pause
 
 if TYPE_CHECKING:
     from workers.samples import Samples
@@ -31,28 +32,9 @@ def run_many(samples: "Samples", make: "Callable[[Any], list[_Run]]") -> Iterato
     """
     runs = make(SharedSamples(samples))
     numbered = list(enumerate(runs))
-    for start in sorted(_common_starts(runs)):
+    for start in common_starts(runs):
         together = [(number, run) for number, run in numbered if run.started_at == start]
         yield from _Together(together).run(start)
-
-
-def _common_starts(runs: "Sequence[_Run]") -> set[int]:
-    """Restore every run, at the newest step of the slowest where the faster have a checkpoint of that step; the steps they begin at."""
-    for run in runs:
-        _restore(run)
-    slowest = min(run.started_at for run in runs)
-    for run in runs:
-        if run.started_at > slowest >= 0:
-            _restore(run, at_most=slowest)
-            if run.started_at != slowest:
-                _restore(run)
-    return {run.started_at for run in runs}
-
-
-def _restore(run: "_Run", at_most: int | None = None) -> None:
-    """Where no checkpoint is found, the run keeps the state that it has: checkpoints may vanish at any time."""
-    step = run.restore(at_most)
-    run.started_at = run.started_at if step is None else step
 
 
 class _Together:

@@ -1,117 +1,99 @@
 """What agents see, do and are rewarded for, slice by slice, in all environments of all policies at once."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from workers.swarm import noise
 from workers.swarm.learning import Episode
-from workers.swarm.networks import Networks, explore, sample
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from workers.swarm.engine import Engine, State
+    from workers.swarm.parts import Controls, SwarmAction, SwarmObservable, SwarmTask
+    from workers.swarm.policies import Acting
 
-# P policies; E environments; N agents; K = E N; I observed numbers; A actions; T slices
+# P policies; E environments; N agents; I observed numbers; T slices
 
-
-class Sensor(Protocol):
-    """What an agent sees of a state; it may remember the state before."""
-
-    def observe(self, engine: "Engine", before: "State", after: "State") -> "Tensor":
-        """Numbers (P, E, N, I)."""
-
-
-class Task(Protocol):
-    """What an agent is rewarded for."""
-
-    def reward(self, engine: "Engine", before: "State", after: "State") -> "Tensor":
-        """Of what agents did between two states (P, E, N)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Action:
-    """For one slice: a force along the director, in units of the one for the swim speed, and a torque, of that for the turn rate."""
-
-    force: float = 0.0
-    torque: float = 0.0
-
-
-# SwarmRL calls the first "clockwise"; about +z it is counter-clockwise
-ACTIONS = (Action(torque=1.0), Action(force=1.0), Action(torque=-1.0), Action())
+LATE = "arena.reward"
 
 
 class Arena:
-    """An engine with agents that see by `sensor`, are rewarded by `task`, and act by one of `actions` with forces and torques (P,)."""
+    """An engine with agents that see, are rewarded and act; `forces_P` (pN) and `torques_P` (pN um) are those of a share of 1.
+
+    `late_rewards`: a reward is kept beside the next action, not beside the one that caused it, as SwarmRL does. `last`: of a `state` that
+    something came before, the state before it, and what agents see (P, E, N, I).
+    """
 
     def __init__(
         self,
         engine: "Engine",
         state: "State",
-        sensor: Sensor,
-        task: Task,
         *,
+        observable: "SwarmObservable",
+        task: "SwarmTask",
+        action: "SwarmAction",
         forces_P: "Sequence[float]",
         torques_P: "Sequence[float]",
-        actions: Sequence[Action] = ACTIONS,
+        late_rewards: bool = False,
+        last: "tuple[State, Tensor] | None" = None,
     ) -> None:
         import torch
 
-        self.engine, self.state, self.sensor, self.task = engine, state, sensor, task
+        self.engine, self.observable, self.task, self.action, self.late_rewards = engine, observable, task, action, late_rewards
         device = state.positions.device
+        self.forces, self.torques = (
+            torch.tensor(list(values), dtype=torch.float64).to(device, engine.dtype)[:, None, None] for values in (forces_P, torques_P)
+        )
+        if last is None:
+            self.begin(state)
+        else:
+            self.state, (self.before, self.seen) = state, last
 
-        def table(own: "Sequence[float]", shares: "Sequence[float]") -> "Tensor":
-            return torch.outer(*(torch.tensor(values, dtype=torch.float64) for values in (own, shares))).to(device, engine.dtype)
+    def begin(self, state: "State") -> None:
+        """At a state that comes from no slice before it."""
+        import torch
 
-        self.forces_PA = table(forces_P, [one.force for one in actions])
-        self.torques_PA = table(torques_P, [one.torque for one in actions])
-        self.num_actions = len(actions)
-        self.seen = sensor.observe(engine, state, state)
+        self.state = self.before = state
+        self.seen = self.observable.observe(self.engine, state, state)
+        if self.late_rewards:
+            state.memory.setdefault(LATE, torch.zeros_like(state.positions[0]))
 
-    def step(self, actions: "Tensor") -> "Tensor":
-        """Advance by one slice with actions (P, E, N); their rewards (P, E, N). What agents see then is `seen`."""
-        flat = actions.flatten(1)
-        forces, torques = (table.gather(1, flat).view(actions.shape) for table in (self.forces_PA, self.torques_PA))
-        before = replace(self.state)
-        self.engine.advance(self.state, forces, torques)
-        self.seen = self.sensor.observe(self.engine, before, self.state)
-        return self.task.reward(self.engine, before, self.state)
+    def step(self, controls: "Controls") -> "Tensor":
+        """Advance by one slice; the rewards (P, E, N). What agents see then is `seen`."""
+        if controls.directors is not None:
+            self.state.directors = controls.directors
+        self.before = replace(self.state, memory=dict(self.state.memory))
+        self.engine.advance(self.state, controls.force * self.forces, controls.torque * self.torques)
+        rewards = self.task.reward(self.engine, self.before, self.state)
+        self.seen = self.observable.observe(self.engine, self.before, self.state)
+        if self.late_rewards:
+            self.state.memory[LATE], rewards = rewards, self.state.memory[LATE]
+        return rewards
 
-    def episode(self, actor: Networks, num_slices: int, exploration: float = 0.0) -> Episode:
-        """`num_slices` slices of actions drawn from the actor's logits, without gradients."""
+    def act(self, acting: "Acting", exploration: float = 0.0) -> "Tensor":
+        """Actions (P, E, N, ...) drawn for what is seen now."""
+        outputs = acting.by_agent(acting.actor(acting.by_network(self.seen)), self.engine.shape[1])
+        slices, keys = self.engine.slices, self.engine.keys
+        chosen = self.action.sample(outputs, keys[noise.CHOICES], slices)
+        return self.action.explore(chosen, keys[noise.EXPLORATION], slices, exploration)
+
+    def episode(self, acting: "Acting", num_slices: int, exploration: float = 0.0) -> Episode:
+        """`num_slices` slices of actions drawn by the actors, without gradients."""
         import torch
 
         observations, actions, rewards = [], [], []
-        keys, other = self.engine.keys[noise.CHOICES], self.engine.keys[noise.EXPLORATION]
         with torch.no_grad():
             for _ in range(num_slices):
-                logits = actor(self.seen.flatten(1, 2)).view(*self.engine.shape, -1)
-                chosen = explore(sample(logits, keys, self.engine.slices), other, self.engine.slices, exploration, self.num_actions)
-                observations.append(self.seen.flatten(1, 2))
-                actions.append(chosen.flatten(1))
-                rewards.append(self.step(chosen).flatten(1))
+                observations.append(acting.by_network(self.seen))
+                chosen = self.act(acting, exploration)
+                actions.append(acting.by_network(chosen))
+                rewards.append(acting.by_network(self.step(self.action.controls(chosen))))
         return Episode(
-            observations=torch.stack(observations), actions=torch.stack(actions), rewards=torch.stack(rewards), last=self.seen.flatten(1, 2)
+            observations=torch.stack(observations),
+            actions=torch.stack(actions),
+            rewards=torch.stack(rewards),
+            last=acting.by_network(self.seen),
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConcentrationChange:
-    """10 (c(r_t) - c(r_(t-1))) of the field c(d) = 1000 um / d about the origin, as observed number and, where above 0, as reward."""
-
-    scale: float = 10.0
-    length: float = 1000.0
-    nearest: float = 1e-3
-
-    def observe(self, engine: "Engine", before: "State", after: "State") -> "Tensor":
-        """(P, E, N, 1)."""
-        return self._change(before, after)[..., None]
-
-    def reward(self, engine: "Engine", before: "State", after: "State") -> "Tensor":
-        """(P, E, N)."""
-        return self._change(before, after).clamp(min=0.0)
-
-    def _change(self, before: "State", after: "State") -> "Tensor":
-        old, new = (state.positions.square().sum(0).clamp(min=self.nearest**2).rsqrt() for state in (before, after))
-        return (self.scale * self.length) * (new - old)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from workers.swarm import noise
@@ -36,11 +36,15 @@ class Body:
 
 @dataclass(slots=True)
 class State:
-    """Positions (D, P, E, N) in um, not folded into a box; directors (D, P, E, N); angles (P, E) of rods, where there are any."""
+    """Positions (D, P, E, N) in um, not folded into a box; directors (D, P, E, N); angles (P, E) of rods, where there are any.
+
+    `memory`: what tasks and observables remember, tensors (P, ...) by name.
+    """
 
     positions: "Tensor"
     directors: "Tensor"
     rods: "Tensor | None" = None
+    memory: "dict[str, Tensor]" = field(default_factory=dict)
 
 
 class Engine:
@@ -226,8 +230,8 @@ class Engine:
                 rod_sigma2 = ((radius + self.rod.bead_radius) / CUTOFF).square()
                 pushed, torque = rod_forces(positions, rods + turned, self.levers, rod_sigma2, depth)
                 forces, turned = forces + pushed, turned + torque * (seconds / self.rod.friction)
-            for field in self.fields:
-                forces = forces + field(positions)
+            for one in self.fields:
+                forces = forces + one(positions)
             push = across * forces
             if not self.is_round:
                 ahead = directors[number]

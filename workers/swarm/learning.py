@@ -1,25 +1,48 @@
-"""Returns and the loss of policy gradient, of many policies at once."""
+"""Returns, advantages and minibatches, of many policies at once, each as if it were alone."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from workers.swarm import noise
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-# T slices; P policies; K agents of a policy, of all its environments; A actions
+# T slices; P networks; K agents of a network, of all its environments; I observed numbers; B samples of a network, T K of an episode
+
+MAX_EPOCHS = 2**10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Episode:
-    """What agents saw, did and got: `observations` (T, P, K, I), `actions` and `rewards` (T, P, K), and `last` (P, K, I), seen at its end.
+    """What agents saw, did and got: `observations` (T, P, K, I), `actions` (T, P, K, ...), `rewards` (T, P, K), `last` (P, K, I).
 
-    A reward stands beside the action that caused it.
+    `last` is what is seen at its end. A reward stands beside the action that caused it.
     """
 
     observations: "Tensor"
     actions: "Tensor"
     rewards: "Tensor"
     last: "Tensor"
+
+    @property
+    def num_slices(self) -> int:
+        """T."""
+        return len(self.observations)
+
+    def inputs(self) -> "Tensor":
+        """Observations as samples (P, T K, I)."""
+        return self.by_sample(self.observations)
+
+    @staticmethod
+    def by_sample(values_T: "Tensor") -> "Tensor":
+        """(P, T K, ...) of (T, P, K, ...): the samples of a network stand together, slice by slice."""
+        return values_T.transpose(0, 1).flatten(1, 2)
+
+    def by_time(self, values: "Tensor") -> "Tensor":
+        """(T, P, K, ...) of (P, T K, ...), as `inputs` has them."""
+        return values.view(len(values), self.num_slices, -1, *values.shape[2:]).transpose(0, 1)
 
 
 def returns(rewards_T: "Tensor", discount: float, last: "Tensor | None" = None) -> "Tensor":
@@ -33,21 +56,53 @@ def returns(rewards_T: "Tensor", discount: float, last: "Tensor | None" = None) 
     return found
 
 
-def standardised(values_T: "Tensor", dims: tuple[int, ...] = (0,)) -> "Tensor":
-    """Less the mean, over the deviation along `dims`; where all are equal, 0."""
-    centred = values_T - values_T.mean(dims, keepdim=True)
-    return centred / (centred.square().mean(dims, keepdim=True).sqrt() + 1e-8)
+def advantages(rewards_T: "Tensor", values_T: "Tensor", last: "Tensor", discount: float, decay: float) -> "Tensor":
+    """sum_k (discount decay)^k delta_(t + k) (T, ...), delta_t = r_t + discount V_(t + 1) - V_t (Schulman et al. 2016, equation 16).
 
-
-def policy_gradient(logits: "Tensor", values: "Tensor", actions: "Tensor", targets: "Tensor") -> "Tensor":
-    """Of logits (T, P, K, A), values, actions and returns (T, P, K): the sum over policies of means over agents of sums over time.
-
-    -log pi(a_t) (G_t - V_t) with V as it is, and Huber's loss of V to G.
+    `values_T` (T, ...) are V of what was seen, `last` (...) is V of what comes after: an episode that is cut off goes on.
     """
     import torch
-    from torch.nn.functional import huber_loss
 
-    log_probabilities = torch.log_softmax(logits, -1).gather(-1, actions[..., None])[..., 0]
-    actor = -(log_probabilities * (targets - values.detach())).sum(0).mean(-1)
-    critic = huber_loss(values, targets, reduction="none").sum(0).mean(-1)
-    return (actor + critic).sum()
+    deltas_T = rewards_T + discount * torch.cat([values_T[1:], last[None]]) - values_T
+    return returns(deltas_T, discount * decay)
+
+
+def standardised(values_T: "Tensor") -> "Tensor":
+    """Less the mean, over the deviation along the first axis; where all are equal, 0."""
+    centred = values_T - mean_of_first(values_T)
+    return centred / (mean_of_first(centred.square()).sqrt() + 1e-8)
+
+
+def standardised_samples(values_PB: "Tensor") -> "Tensor":
+    """Of each network by itself, less the mean over the deviation of its samples; where all are equal, 0."""
+    centred = values_PB - values_PB.mean(-1, keepdim=True)
+    return centred / (centred.square().mean(-1, keepdim=True).sqrt() + 1e-8)
+
+
+def minibatches(keys_P: "Tensor", updates_P: "Tensor", epoch: int, num_samples: int, num_minibatches: int) -> "list[Tensor]":
+    """Places (P, b) of samples: each network's own permutation of all of them for this update and epoch, in parts of nearly equal size."""
+    steps = updates_P * MAX_EPOCHS + epoch
+    permutation = noise.uniform_bits(noise.later(keys_P, steps), 0, num_samples).T.contiguous().argsort(-1)
+    return list(permutation.tensor_split(num_minibatches, 1))
+
+
+def taken(values_PB: "Tensor", places: "Tensor") -> "Tensor":
+    """Values (P, b, ...) of samples (P, B, ...) at `places` (P, b)."""
+    import torch
+
+    return values_PB[torch.arange(len(places), device=places.device)[:, None], places]
+
+
+def shortened(gradients: "Sequence[Tensor]", max_norm: float) -> "list[Tensor]":
+    """Gradients (P, ...) of all weights of each network, so that together they are no longer than `max_norm` (Pascanu et al. 2013)."""
+    squares = sum(gradient.flatten(1).square().sum(-1) for gradient in gradients)
+    factors = (max_norm / (squares.sqrt() + 1e-6)).clamp(max=1.0)  # type: ignore[union-attr]
+    return [gradient * factors[:, None, None] for gradient in gradients]
+
+
+def mean_of_first(values_T: "Tensor") -> "Tensor":
+    """Along the first axis, one after another: a sum over an axis would round by the place of a policy in the batch."""
+    total = values_T[0].clone()
+    for value in values_T[1:]:
+        total += value
+    return total / len(values_T)

@@ -1,34 +1,56 @@
 """Actors and critics of many policies as one batch of products: no policy's numbers meet another's."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from workers.settings import Settings, setting
 from workers.swarm import noise
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-# P policies; B samples of each; I inputs; H hidden units; A actions
+# P networks; B samples of each; I inputs; H hidden units; A outputs
+
+ACTIVATIONS = ("relu", "leaky_relu", "tanh")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture(Settings):
+    """Hidden layers of actor and critic, which are alike."""
+
+    hidden: tuple[int, ...] = setting((128, 128), low=1, help="units of the hidden layers; 2,128,128 begins with two embeddings")
+    activation: str = setting("relu", choices=ACTIVATIONS)
 
 
 @dataclass(slots=True)
 class Networks:
-    """Multilayer perceptrons with ReLU, one a policy: `weights` (P, fan_in, fan_out) and `biases` (P, 1, fan_out) of each layer."""
+    """Multilayer perceptrons, one a policy: `weights` (P, fan_in, fan_out) and `biases` (P, 1, fan_out) of each layer."""
 
     weights: "list[Tensor]"
     biases: "list[Tensor]"
+    activation: str = "relu"
 
     def __call__(self, inputs: "Tensor") -> "Tensor":
         """Outputs (P, B, A) of inputs (P, B, I)."""
+        if len(inputs) > 1:
+            return self._outputs(inputs, self.weights, self.biases)
+        # a batch of one is multiplied by another kernel, which rounds otherwise; the second one's gradients are zeros
+        weights, biases = ([tensor.expand(2, -1, -1) for tensor in tensors] for tensors in (self.weights, self.biases))
+        return self._outputs(inputs.expand(2, -1, -1), weights, biases)[:1]
+
+    def _outputs(self, inputs: "Tensor", weights: "list[Tensor]", biases: "list[Tensor]") -> "Tensor":
         import torch
 
-        values = inputs
-        for number, (weights, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            values = torch.baddbmm(bias, values, weights)
-            if number < len(self.weights) - 1:
-                values = values.relu()
+        values, act = inputs, activation(self.activation)
+        # as a product, so that biases get gradients by a product: sums over an axis round by their place in memory
+        ones = inputs.new_ones(inputs.shape[0], inputs.shape[1], 1)
+        for number, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+            values = torch.baddbmm(torch.bmm(ones, bias), values, weight)
+            if number < len(weights) - 1:
+                values = act(values)
         return values
 
     def parameters(self) -> "list[Tensor]":
@@ -36,11 +58,20 @@ class Networks:
         return [*self.weights, *self.biases]
 
 
-def networks(sizes: "list[int]", seeds_P: "Tensor", stream: int, dtype: "torch.dtype") -> Networks:
+def activation(name: str) -> "Callable[[Tensor], Tensor]":
+    """By its name."""
+    import torch
+    from torch.nn.functional import leaky_relu
+
+    found: Callable[[Tensor], Tensor] = {"relu": torch.relu, "leaky_relu": leaky_relu, "tanh": torch.tanh}[name]
+    return found
+
+
+def networks(sizes: "list[int]", seeds_P: "Tensor", stream: int, dtype: "torch.dtype", activation: str = "relu") -> Networks:
     """With normal weights of variance 1 / fan_in, cut off at two deviations (LeCun), and biases of 0, of each policy's own seed."""
     import torch
 
-    found = Networks([], [])
+    found = Networks([], [], activation)
     for layer, (fan_in, fan_out) in enumerate(zip(sizes, sizes[1:], strict=False)):
         keys = noise.particle_keys(seeds_P, 1, fan_in * fan_out, stream)[:, 0]
         u = noise.uniforms(keys, layer, 1, torch.float64)[0]
@@ -50,19 +81,3 @@ def networks(sizes: "list[int]", seeds_P: "Tensor", stream: int, dtype: "torch.d
         found.weights.append(values.view(-1, fan_in, fan_out).to(dtype).requires_grad_())
         found.biases.append(torch.zeros(len(seeds_P), 1, fan_out, dtype=dtype, device=seeds_P.device).requires_grad_())
     return found
-
-
-def sample(logits: "Tensor", keys: "Tensor", step: int) -> "Tensor":
-    """Actions (...) drawn from `logits` (..., A) by the largest of them plus Gumbel's noise, of each agent's own key (...)."""
-    u = noise.uniforms(keys, step, logits.shape[-1], logits.dtype).movedim(0, -1)
-    return (logits - (-u.log()).log()).argmax(-1)
-
-
-def explore(actions: "Tensor", keys: "Tensor", step: int, probability: float, num_actions: int) -> "Tensor":
-    """With a probability any action in place of the own one, each agent for itself."""
-    import torch
-
-    if probability == 0.0:
-        return actions
-    u, v = noise.uniforms(keys, step, 2, torch.float32)
-    return torch.where(u < probability, (v * num_actions).long().clamp_(max=num_actions - 1), actions)

@@ -46,6 +46,11 @@ def uniform_bits(keys: "Tensor", first: int, count: int) -> "Tensor":
     return mix(keys + counters.view(-1, *[1] * keys.dim()))
 
 
+def later(keys: "Tensor", steps: "Tensor") -> "Tensor":
+    """Keys whose step 0 is the step `steps` of `keys`, each its own."""
+    return keys + steps * _AGENTS * GOLDEN
+
+
 def normals(keys: "Tensor", step: int, count: int, dtype: "torch.dtype") -> "Tensor":
     """Standard normal numbers (count, ...) for each key at a step, by pairs (Box and Muller); none is beyond LARGEST."""
     import torch

@@ -1,67 +1,189 @@
-"""Trains actors and critics of many policies at once, each as if it were alone."""
+"""Training runs of policies that go on as one batch: each has its own rows, file and checkpoints, as if it were alone."""
 
-from dataclasses import dataclass, field
+import json
+import math
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from workers.swarm import learning, noise
-from workers.swarm.networks import Networks, networks
+from workers.ensembles.starts import common_starts
+from workers.errors import Diverged
+from workers.pauses import pause
+from workers.seeds import role_seed
+from workers.swarm.policies import new_policies
+from workers.swarm.runs import Run, joined, numbered
+from workers.swarm.shelf import Shelf
+from workers.swarm.world import arena_of, distances, inner_mean, kept
+from workers.workload import Row
+from workers.workloads.swarm_train import POLICY
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from torch import Tensor
 
-    import torch
+    from workers.context import Context
+    from workers.swarm.learning import Episode
+    from workers.workloads.swarm_train import SwarmTrain
 
-    from workers.swarm.arena import Arena
+# P policies; E environments; N agents; G networks of a policy
 
-# P policies; T slices
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PolicyGradient:
-    """Actor-critic policy gradient of 2307.00994: returns standardised over the episode for each agent, one update an episode."""
-
-    discount: float = 0.99
-    learning_rate: float = 1e-3
+Event = tuple[int, "Row | Diverged | None"]
+LEARNED, TALLY = "policy.", "tally."
 
 
-@dataclass(slots=True)
-class Learner:
-    """`actor` and `critic` of each policy with their optimiser; Adam treats each weight by itself, so policies do not meet."""
+def train_many(members: "Sequence[tuple[SwarmTrain, Context]]") -> Iterator[Event]:
+    """(number of a member, a row of it, or None at its end, or why it diverged); members of equally many substeps go on as one."""
+    alike: dict[int, list[Run]] = defaultdict(list)
+    for run in numbered(members):
+        alike[run.settings.world().num_substeps()].append(run)
+    for _, group in sorted(alike.items()):
+        for start in common_starts(group):
+            yield from _Together([run for run in group if run.started_at == start]).run()
 
-    actor: Networks
-    critic: Networks
-    settings: PolicyGradient
-    optimizer: "torch.optim.Optimizer" = field(init=False)
 
-    def __post_init__(self) -> None:
-        import torch
+class _Together:
+    """Policies of one batch, all after the same number of episodes. `tallies`: sums (P,) by name since the last rows."""
 
-        parameters = [*self.actor.parameters(), *self.critic.parameters()]
-        self.optimizer = torch.optim.Adam(parameters, lr=self.settings.learning_rate, fused=True)
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self.runs, self.gone = list(runs), set[int]()
+        self.settings, self.context = runs[0].settings, runs[0].context
+        self.episode = max(0, runs[0].started_at)
+        self.tallies: dict[str, Tensor] = {}
+        self.arena = arena_of([run.settings.world() for run in runs], self.context.device, runs if self.episode else ())
+        seeds = [weight_seed(run.settings) for run in runs]
+        self.policies = new_policies(
+            self.settings.learner,
+            seeds,
+            self.arena.seen.shape[-1],
+            self.settings.action.num_outputs,
+            self.settings.network,
+            num_groups=self.settings.num_groups,
+            curiosity=self.settings.curiosity,
+            dtype=self.arena.engine.dtype,
+            device=self.context.device,
+        )
+        if self.episode:
+            self.policies.restore([run.tensors(LEARNED) for run in runs])
+            names = runs[0].tensors(TALLY)
+            self.tallies = {name: joined(runs, TALLY, name) for name in names}
+        self.shelves = {run.number: Shelf(run.settings.keeping) for run in runs if run.settings.keeping.is_active}
+        for run in runs if self.episode else ():
+            if run.number in self.shelves:
+                self.shelves[run.number].restore(run)
+        self.checkpointed = self.reported = time.monotonic()
 
-    @classmethod
-    def of(cls, arena: "Arena", seeds: "Sequence[int]", settings: PolicyGradient, hidden: "Sequence[int]" = (128, 128)) -> "Learner":
-        """With weights of each policy's seed."""
-        import torch
+    def run(self) -> Iterator[Event]:
+        """To the last episode."""
+        evaluated, last = self.settings.evaluated(), self.settings.num_steps
+        for episode in range(self.episode + 1, last + 1):
+            returns = self._play(episode)
+            yield from self._shelve(episode, returns)
+            if episode in evaluated:
+                yield from self._rows(episode)
+            if not self._going():
+                return
+            if episode < last:
+                pause(self, episode, [run.context for run in self._going()])
+        for run in self._going():
+            yield from self._finish(run)
 
-        seeds_P = torch.tensor(list(seeds), dtype=torch.int64, device=arena.seen.device)
-        inputs, dtype = arena.seen.shape[-1], arena.engine.dtype
-        actor = networks([inputs, *hidden, arena.num_actions], seeds_P, noise.WEIGHTS, dtype)
-        critic = networks([inputs, *hidden, 1], seeds_P + 2**32, noise.WEIGHTS, dtype)
-        return cls(actor, critic, settings)
+    def _going(self) -> list[Run]:
+        return [run for run in self.runs if run.number not in self.gone]
 
-    def learn(self, episode: learning.Episode) -> None:
-        """One update."""
-        num_slices = len(episode.observations)
-        # (P, T K, I): the samples of a policy stand together
-        inputs = episode.observations.transpose(0, 1).flatten(1, 2)
-        targets = learning.standardised(learning.returns(episode.rewards, self.settings.discount))
+    # -- episodes ---------------------------------------------------------------------------------------------------------------
 
-        def by_time(values: "torch.Tensor") -> "torch.Tensor":
-            """(T, P, K, ...)."""
-            return values.view(len(values), num_slices, -1, values.shape[-1]).transpose(0, 1)
+    def _play(self, episode: int) -> "Tensor":
+        """One, and what is learned of it; its mean returns (P,)."""
+        settings, self.arena.task = self.settings, self.settings.task_at(episode)
+        if settings.reset_every and (episode - 1) % settings.reset_every == 0 and episode > 1:
+            self.arena.begin(self.arena.engine.start(settings.start_radius))
+        played = self.arena.episode(self.policies.acting, settings.slices_per_episode, settings.curriculum.exploration_at(episode - 1))
+        returns = _of_policies(played, len(self.runs))
+        self._tally("mean_return", returns)
+        if settings.curiosity.weight:
+            played, new = settings.curiosity.rewarded(self.policies, played)
+            self._tally("mean_curiosity", inner_mean(new.view(len(self.runs), -1)))
+        said = settings.learner.learn(self.policies, settings.action, played)
+        self._tally("mean_distance", inner_mean(distances(self.arena.state).flatten(1)))
+        for name, values in said.items():
+            self._tally(name, inner_mean(values.double().view(len(self.runs), -1)))
+        self._tally("count", self.tallies["mean_return"].new_ones(len(self.runs)))
+        self.episode = episode
+        return returns
 
-        loss = learning.policy_gradient(by_time(self.actor(inputs)), by_time(self.critic(inputs))[..., 0], episode.actions, targets)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
+    def _shelve(self, episode: int, returns: "Tensor") -> Iterator[Event]:
+        """Keep policies where their rules say so; those that have reached their goal are done."""
+        found = returns.tolist() if self.shelves else []
+        for place, run in enumerate(self.runs):
+            if run.number in self.gone or run.number not in self.shelves:
+                continue
+            if self.shelves[run.number].look(episode, found[place], self.policies, place):
+                yield from self._finish(run)
+
+    def _finish(self, run: Run) -> Iterator[Event]:
+        """The last rows, and the files."""
+        self._save(POLICY, run, self.policies.weights(self.runs.index(run)))
+        if shelf := self.shelves.get(run.number):
+            for episode, weights in sorted(shelf.weights.items()):
+                self._save(f"policy-{episode}.safetensors", run, weights, kept_for=shelf.reasons()[episode])
+        yield run.number, Row(step=self.episode, name="num_episodes", value=self.episode)
+        yield run.number, Row(step=self.episode, name="coarse_dt", value=float(run.settings.world().is_coarse()))
+        self.gone.add(run.number)
+        yield run.number, None
+
+    def _tally(self, name: str, values: "Tensor") -> None:
+        """Add, in double precision."""
+        values = values.double()
+        self.tallies[name] = self.tallies[name] + values if name in self.tallies else values
+
+    def _rows(self, episode: int) -> Iterator[Event]:
+        """Means since the last rows; a policy whose numbers are none is over, and the others do not notice."""
+        counts = self.tallies.pop("count")
+        found = {name: (values / counts).tolist() for name, values in sorted(self.tallies.items())}
+        self.tallies = {}
+        for place, run in enumerate(self.runs):
+            if run.number in self.gone:
+                continue
+            for name, values in found.items():
+                yield run.number, Row(step=episode, name=name, value=values[place])
+            if not math.isfinite(sum(values[place] for values in found.values())):
+                self.gone.add(run.number)
+                yield run.number, Diverged(f"the policy's numbers are none at episode {episode}; try a smaller learner.learning_rate")
+
+    # -- what is kept -----------------------------------------------------------------------------------------------------------
+
+    def checkpoint(self, step: int) -> None:
+        """Of each policy, as it would write it alone."""
+        for place, run in enumerate(self.runs):
+            if run.number not in self.gone:
+                shelf = self.shelves.get(run.number)
+                meta = {"slices": self.arena.engine.slices} | ({"shelf": shelf.state} if shelf else {})
+                run.context.checkpoint(step, self._tensors(place) | (shelf.tensors() if shelf else {}), **meta)
+        self.checkpointed = time.monotonic()
+
+    def _tensors(self, place: int) -> "dict[str, Tensor]":
+        return {
+            **kept(self.arena, place),
+            **{f"{LEARNED}{name}": value for name, value in self.policies.tensors(place).items()},
+            **{f"{TALLY}{name}": values[place] for name, values in self.tallies.items()},
+        }
+
+    def _save(self, name: str, run: Run, weights: "dict[str, Tensor]", **facts: str) -> None:
+        """A policy's file."""
+        from safetensors.torch import save_file
+
+        # one entry: the order of several is another in every file
+        header = {"version": run.settings.version, "settings": run.settings.to_plain(), "episode": self.episode, **facts}
+        with run.context.file(name) as path:
+            save_file({key: value.cpu().contiguous() for key, value in weights.items()}, path, metadata={"swarm_train": json.dumps(header)})
+
+
+def weight_seed(settings: "SwarmTrain") -> int:
+    """Of networks."""
+    return role_seed(settings.seed, "init", settings.seed_init)
+
+
+def _of_policies(played: "Episode", num_policies: int) -> "Tensor":
+    """The mean return (P,) of an episode over a policy's agents, in double precision."""
+    rewards = played.rewards.double().transpose(0, 1).reshape(num_policies, -1)
+    return inner_mean(rewards) * played.num_slices

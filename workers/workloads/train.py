@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from workers import continuing
 from workers.data.digits import Digits
 from workers.ensembles.groups import check_ensemble
-from workers.errors import ConfigError, Diverged, Interrupted
+from workers.errors import ConfigError, Diverged
 from workers.losses import NAMES as LOSSES
 from workers.losses import check_targets, loss_per_unit
 from workers.models.mlp import Mlp
 from workers.optimizers.sgd import Sgd
+from workers.pauses import pause
 from workers.quantities import QUANTITIES, quantity
 from workers.samples import num_taken
 from workers.schedule import ScheduledOptimizer, check_schedule
@@ -29,12 +30,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from workers.context import Context
-    from workers.ensembles.runs import _Together
     from workers.entk.position_log import PositionLog
     from workers.samples import Samples
     from workers.subsets import Indices
 
-PROGRESS_SECONDS = 1.0
 USUAL_VOCABULARY = 1024
 OWN_GIB = 1.5  # of a training beside its data
 FROZEN = ("none", "readout", "random_features", "linearised", "lazy")
@@ -436,19 +435,6 @@ class _Run:
 
         self.context.checkpoint(step, training.state(self.module, self.optimizer), **self._meta())
         self.checkpointed = time.monotonic()
-
-
-def pause(run: "_Run | _Together", step: int, contexts: "Sequence[Context]") -> None:
-    """Between two steps: stop with a checkpoint if told to, write one where it is due, report progress to each of `contexts`."""
-    if run.context.stopping:
-        run.checkpoint(step)
-        raise Interrupted(f"stopped at step {step} after a checkpoint")
-    if time.monotonic() - run.checkpointed >= run.settings.checkpoint_every_seconds:
-        run.checkpoint(step)
-    if time.monotonic() - run.reported >= PROGRESS_SECONDS:
-        run.reported = time.monotonic()
-        for context in contexts:
-            context.progress(step, run.settings.num_steps)
 
 
 def snapshot_name(step: int) -> str:

@@ -1,0 +1,167 @@
+"""What a swarm lives in and how it is seen: the settings of one policy, and the arena of many."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from workers.errors import ConfigError
+from workers.swarm.parts import SwarmAction, SwarmObservable, SwarmTask
+from workers.swarm.physics import Physics, Robots, Timing
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from workers.swarm.arena import Arena
+    from workers.swarm.engine import Body, Engine, State
+    from workers.swarm.runs import Run
+
+# P policies; E environments; N agents
+
+# settings in which the policies of one batch may differ
+AXES = frozenset(
+    "seed seed_init seed_noise physics.temperature_kelvin physics.viscosity physics.contact_kelvin robots.shape robots.aspect "
+    "robots.radius robots.speed robots.speed_body_lengths robots.turn_rate robots.force_viscosity".split()
+)
+STATE, BEFORE, SEEN = "state.", "before.", "seen"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """Of one policy. `seed`: of starts, noise and choices."""
+
+    physics: Physics
+    robots: Robots
+    timing: Timing
+    task: SwarmTask
+    observable: SwarmObservable
+    action: SwarmAction
+    num_environments: int
+    start_radius: float
+    dtype: str
+    seed: int
+    late_rewards: bool = False
+
+    def check(self) -> None:
+        """ConfigError where parts do not fit the physics, or substeps do not resolve it."""
+        for name, part in (("task", self.task), ("observable", self.observable)):
+            try:
+                part.require(self.physics.num_dimensions, rod=self.physics.rod_length > 0.0)
+            except ConfigError as error:
+                raise ConfigError(f"{name}: {error} (physics.num_dimensions, physics.rod_length in um)") from None
+        self.num_substeps()
+
+    def num_substeps(self) -> int:
+        """Of a slice, as given, or as many as are needed."""
+        return self.timing.substeps(self.physics, self.robots)
+
+    def is_coarse(self) -> bool:
+        """Whether substeps are longer than what happens in them allows."""
+        return self.timing.is_coarse(self.physics, self.robots)
+
+    def body(self, kelvin: float | None = None) -> "Body":
+        """Of its robots, at a temperature, or the physics' own."""
+        from workers.swarm.engine import Body
+
+        return Body(
+            radius=self.robots.radius,
+            friction=self.robots.friction(self.physics.eta()),
+            temperature=self.physics.temperature_kelvin if kelvin is None else kelvin,
+            contact_temperature=self.physics.contact(),
+        )
+
+
+def arena_of(worlds: Sequence[World], device: str, runs: "Sequence[Run]" = ()) -> "Arena":
+    """Of worlds that differ in `AXES` alone; `runs`: whose checkpoints it goes on from, none where it begins."""
+    from workers.swarm.arena import Arena
+    from workers.swarm.runs import joined
+
+    engine, first = _engine(worlds, device), worlds[0]
+    if runs and runs[0].kept is not None:
+        engine.slices = runs[0].kept.meta["slices"]
+        state, last = joined_state(runs, STATE, device), (joined_state(runs, BEFORE, device), joined(runs, SEEN))
+    else:
+        state, last = engine.start(first.start_radius), None
+    etas = [world.physics.eta() for world in worlds]
+    return Arena(
+        engine,
+        state,
+        observable=first.observable,
+        task=first.task,
+        action=first.action,
+        forces_P=[world.robots.force(eta) for world, eta in zip(worlds, etas, strict=True)],
+        torques_P=[world.robots.torque(eta) for world, eta in zip(worlds, etas, strict=True)],
+        late_rewards=first.late_rewards,
+        last=last,
+    )
+
+
+def _engine(worlds: Sequence[World], device: str) -> "Engine":
+    import torch
+
+    from workers.swarm.engine import Engine
+
+    first = worlds[0]
+    return Engine(
+        [world.body() for world in worlds],
+        [world.seed for world in worlds],
+        num_environments=first.num_environments,
+        num_agents=first.robots.num_agents,
+        slice_seconds=first.timing.slice_seconds,
+        num_substeps=first.num_substeps(),
+        num_dimensions=first.physics.num_dimensions,
+        box=first.physics.box_length,
+        rod=first.physics.rod(),
+        device=device,
+        dtype=getattr(torch, first.dtype),
+    )
+
+
+# -- what checkpoints keep -------------------------------------------------------------------------------------------------------
+
+# of a state: the axis of policies
+_AXIS = {"rods": 0}
+_MEMORY = "memory."
+
+
+def kept(arena: "Arena", policy: int) -> "dict[str, Tensor]":
+    """Of one policy: its state, that of a slice before, and what its agents see."""
+    return {**_tensors(arena.state, STATE, policy), **_tensors(arena.before, BEFORE, policy), SEEN: arena.seen[policy]}
+
+
+def _tensors(state: "State", prefix: str, policy: int) -> "dict[str, Tensor]":
+    from dataclasses import fields
+
+    found = {f"{prefix}{_MEMORY}{name}": values[policy] for name, values in state.memory.items()}
+    for field in fields(state):
+        values: Any = getattr(state, field.name)
+        if field.name != "memory" and values is not None:
+            found[f"{prefix}{field.name}"] = values.select(_AXIS.get(field.name, 1), policy)
+    return found
+
+
+def joined_state(runs: "Sequence[Run]", prefix: str, device: str) -> "State":
+    """The state of all, of what `kept` gave of each."""
+    import torch
+
+    from workers.swarm.engine import State
+
+    own = [run.tensors(prefix) for run in runs]
+    whole: dict[str, Any] = {"memory": {}}
+    for name in own[0]:
+        plain = name.removeprefix(_MEMORY)
+        values = torch.stack([one[name] for one in own], 0 if name != plain else _AXIS.get(name, 1)).to(device)
+        (whole["memory"] if name != plain else whole)[plain] = values
+    return State(**whole)
+
+
+def distances(state: "State") -> "Tensor":
+    """From the origin (P, E, N), in double precision."""
+    square = state.positions[0].double().square()
+    for values in state.positions[1:]:
+        square = square + values.double().square()
+    return square.sqrt()
+
+
+def inner_mean(values: "Tensor") -> "Tensor":
+    """Over the last axis, (P,) of (P, M): each row is summed by itself."""
+    return values.contiguous().mean(-1)
