@@ -1,5 +1,6 @@
 """A swarm in motion: one HTML file without any request, with a play button, a slider, a clock and a bar of length; or a GIF."""
 
+import itertools
 import json
 import math
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["Scene", "animation", "gif", "html", "scene"]
 
 MOST_FRAMES = 600
+# below which a course would be shown in jumps
+FEW_FRAMES = 60
 # Okabe and Ito (2008), as in figures.style
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
 # what a robot is drawn with at least, as a share of the picture's width
@@ -87,7 +90,8 @@ def scene(
     known = sorted(set(positions["frame"]) & set(frames["frame"]))
     if not known:
         raise ConfigError("no frame has both positions and a time; an animation needs the tables positions and frames of one run")
-    chosen = known[:: math.ceil(len(known) / most_frames)]
+    even = _even(known)
+    chosen = even[:: math.ceil(len(even) / most_frames)]
     shown = positions.filter(pl.col("frame").is_in(chosen)).sort("frame", "agent")
     num_agents = shown["agent"].n_unique()
     if len(shown) != num_agents * len(chosen):
@@ -108,6 +112,17 @@ def scene(
         source=None if has_rod else source,
         half_width=1.08 * (max(reach, rod_length / 2) if has_rod else reach),
     )
+
+
+def _even(known: list[int]) -> list[int]:
+    """Frames at equal steps: where the first are closer together, those at the step of all, or the first if that leaves few."""
+    steps = [b - a for a, b in itertools.pairwise(known)]
+    wide = max(steps, default=1)
+    coarse = [frame for frame in known if (frame - known[0]) % wide == 0]
+    if len(coarse) >= min(FEW_FRAMES, len(known)):
+        return coarse
+    dense = next((place for place, step in enumerate(steps) if step != steps[0]), len(steps))
+    return known[: dense + 1]
 
 
 def animation(positions: "pl.DataFrame", frames: "pl.DataFrame", path: Path, **options: Any) -> Path:

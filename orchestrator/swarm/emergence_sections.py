@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.drawings import Drawing
@@ -22,7 +23,6 @@ AXES = ("shape", "radius", "speed", "seed")
 SHAPES = ("sphere", "prolate", "oblate")
 # friction over that of a sphere of the same volume: of the axis' turning, and of swimming along it (3:1 and 1:3; Perrin, Oberbeck)
 FRICTION = {"sphere": (1.0, 1.0), "prolate": (2.3408, 0.9738), "oblate": (1.4645, 1.2673)}
-TURN_RATE, TEMPERATURE = math.radians(600.0), 300.0
 # a share of successes that is clearly above it is no accident
 BOUND = 0.05
 
@@ -31,9 +31,10 @@ def emergence(results: Mapping[str, "Results"]) -> Section:
     """Where trainings succeed, by shape; whether the boundaries of turning and of swimming against noise tell where."""
     source = need(results, CHEMOTAXIS)
     frame, diverged = runs.deployments(source, AXES)
-    named = with_boundaries(frame)
+    noise = noise_of(runs.settings_of(source, frame["key"][0]))
+    named = with_boundaries(frame, noise)
     shares = proportions.of_groups(frame, ["shape", "speed", "radius"])
-    onsets = onset_rows(shares)
+    onsets = onset_rows(shares, noise)
     findings: list[str] = []
     for shape in shapes(frame):
         part = named.filter(named["shape"] == shape)
@@ -42,7 +43,7 @@ def emergence(results: Mapping[str, "Results"]) -> Section:
     return Section(
         title="Where chemotaxis emerges",
         findings=findings,
-        drawings=[_drawn(shares.filter(shares["shape"] == shape), shape) for shape in shapes(frame)],
+        drawings=[_drawn(shares.filter(shares["shape"] == shape), shape, noise) for shape in shapes(frame)],
         tables=[
             Table(name="onsets", heading="Least radius that succeeds, by speed", rows=[_told(row) for row in onsets]),
             Table(name="chemotaxis-success", heading="Trainings that succeed (Wilson intervals)", rows=rows(shares)),
@@ -60,33 +61,50 @@ def shapes(frame: "pl.DataFrame") -> list[str]:
     return [*(one for one in SHAPES if one in known), *sorted(known - set(SHAPES))]
 
 
-def translation(shape: str, speed: float) -> float:
-    """Boundary radius (um) of swimming."""
-    return boundaries.translational(speed, TEMPERATURE, friction=FRICTION.get(shape, (1.0, 1.0))[1])
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noise:
+    """What the boundaries are of: turns (rad / s), temperature (K) and viscosity (Pa s)."""
+
+    turn_rate: float = math.radians(600.0)
+    temperature: float = 300.0
+    viscosity: float = boundaries.WATER
+
+    def translation(self, shape: str, speed: float) -> float:
+        """Boundary radius (um) of swimming."""
+        return boundaries.translational(speed, self.temperature, self.viscosity, FRICTION.get(shape, (1.0, 1.0))[1])
+
+    def rotation(self, shape: str) -> float:
+        """Boundary radius (um) of turning."""
+        return boundaries.rotational(self.turn_rate, self.temperature, self.viscosity, FRICTION.get(shape, (1.0, 1.0))[0])
 
 
-def rotation(shape: str) -> float:
-    """Boundary radius (um) of turning."""
-    return boundaries.rotational(TURN_RATE, TEMPERATURE, friction=FRICTION.get(shape, (1.0, 1.0))[0])
+def noise_of(settings: Mapping[str, Any]) -> Noise:
+    """As the settings of a deployment have it; else as in the paper."""
+    paper = Noise()
+    return Noise(
+        turn_rate=math.radians(runs.setting(settings, "turn_rate", math.degrees(paper.turn_rate))),
+        temperature=runs.setting(settings, "temperature_kelvin", paper.temperature),
+        viscosity=runs.setting(settings, "viscosity", paper.viscosity),
+    )
 
 
-def with_boundaries(frame: "pl.DataFrame") -> "pl.DataFrame":
+def with_boundaries(frame: "pl.DataFrame", noise: Noise) -> "pl.DataFrame":
     """With the columns `translation` and `rotation`, boundary radii (um) of each row's shape and speed."""
     import polars as pl
 
     pairs = frame.select("shape", "speed").rows()
     return frame.with_columns(
-        pl.Series("translation", [translation(shape, float(speed)) for shape, speed in pairs], dtype=pl.Float64),
-        pl.Series("rotation", [rotation(shape) for shape, _ in pairs], dtype=pl.Float64),
+        pl.Series("translation", [noise.translation(shape, float(speed)) for shape, speed in pairs], dtype=pl.Float64),
+        pl.Series("rotation", [noise.rotation(shape) for shape, _ in pairs], dtype=pl.Float64),
     )
 
 
-def onset_rows(shares: "pl.DataFrame") -> list[dict[str, Any]]:
+def onset_rows(shares: "pl.DataFrame", noise: Noise) -> list[dict[str, Any]]:
     """A row a shape and speed: its `onset`, and the boundary of swimming."""
     found = []
     for (shape, speed), part in sorted(shares.partition_by(["shape", "speed"], as_dict=True).items()):
         one = proportions.onset(part, "radius", BOUND)
-        found.append({"shape": shape, "speed": speed, "onset": one, "boundary": translation(shape, float(speed))})
+        found.append({"shape": shape, "speed": speed, "onset": one, "boundary": noise.translation(shape, float(speed))})
     return found
 
 
@@ -172,7 +190,7 @@ def _onsets_said(onsets: list[dict[str, Any]], shape: str) -> list[str]:
 # -- figures ------------------------------------------------------------------------------------------------------------------
 
 
-def _drawn(shares: "pl.DataFrame", shape: str) -> Drawing:
+def _drawn(shares: "pl.DataFrame", shape: str, noise: Noise) -> Drawing:
     import numpy as np
 
     from orchestrator.figures.onset import onset
@@ -180,8 +198,8 @@ def _drawn(shares: "pl.DataFrame", shape: str) -> Drawing:
     ends = (float(shares["speed"].min() or 0.0), float(shares["speed"].max() or 0.0))  # type: ignore[arg-type]
     speeds = np.linspace(max(ends[0] - 0.1, 0.05), ends[1] + 0.1, 60)
     lines = {
-        "noise moves as far as it swims": ([translation(shape, float(one)) for one in speeds], speeds),
-        "noise turns as far as it turns": ([rotation(shape)] * 2, [speeds[0], speeds[-1]]),
+        "noise moves as far as it swims": ([noise.translation(shape, float(one)) for one in speeds], speeds),
+        "noise turns as far as it turns": ([noise.rotation(shape)] * 2, [speeds[0], speeds[-1]]),
     }
     some = shares.filter(shares["successes"] > 0)
     first = f"begins at {float(some['radius'].min()):g} µm" if len(some) else "is not seen"  # type: ignore[arg-type]
@@ -189,7 +207,5 @@ def _drawn(shares: "pl.DataFrame", shape: str) -> Drawing:
         shares, x="radius", y="speed", boundaries=lines, title=f"Chemotaxis of the {shape} {first}", x_label="radius (µm)",
         y_label="swim speed (body lengths / s)",
     )  # fmt: skip
-    caption = (
-        f"{shape}. Colour: share of trainings that succeed; open: none of them. Lines: boundaries at {TEMPERATURE:g} K, of one volume."
-    )
+    caption = f"{shape}. Colour: share of trainings that succeed; open: none. Lines: boundaries at {noise.temperature:g} K, of one volume."
     return Drawing(name=f"onset-{shape}", ax=ax, caption=caption)

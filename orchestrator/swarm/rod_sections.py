@@ -53,14 +53,12 @@ def rotating(results: Mapping[str, "Results"]) -> Section:
 
 
 def _rates(source: "Results", frame: "pl.DataFrame") -> "pl.DataFrame":
-    """key, trained, seed, and `rate`: revolutions per hour either way round, of the frames, or as the deployment told it."""
+    """key, trained, seed, and `rate`: revolutions per hour either way round, as deployments told it of their scored frames, or of all."""
     import polars as pl
 
-    try:
+    found = frame.select("key", rate="revolutions_per_hour")
+    if not found["rate"].is_finite().any():
         frames = runs.table(source, "frames", ()).select("key", "seconds", "rod_angle").collect()
-    except ConfigError:
-        found = frame.select("key", rate="revolutions_per_hour")
-    else:
         found = rods.revolutions_per_hour(frames).rename({"revolutions_per_hour": "rate"})
     own = frame.select("key", BY, "seed").join(found, on="key").with_columns(pl.col("rate").abs())
     return own.filter(pl.col("rate").is_finite())
@@ -79,9 +77,10 @@ def _placed(source: "Results", kept: "pl.DataFrame") -> "pl.DataFrame":
     keys = kept["key"].to_list()
     frames = runs.table(source, "frames", (BY,), keys).select("key", BY, "frame", "seconds", "rod_angle").collect()
     last = int(frames["frame"].max() or 0)  # type: ignore[arg-type]
-    stride = max(1, last // (2 * MOST_FRAMES))
-    late = (pl.col("frame") >= last // 2) & (pl.col("frame") % stride == 0)
-    positions = runs.table(source, "positions", (BY,), keys).filter(late).select("key", BY, "frame", "agent", "x", "y").collect()
+    late = runs.table(source, "positions", (BY,), keys).filter(pl.col("frame") >= last // 2)
+    known = late.select("frame").unique().collect()["frame"].sort()
+    chosen = known.gather_every(max(1, len(known) // MOST_FRAMES)).to_list()
+    positions = late.filter(pl.col("frame").is_in(chosen)).select("key", BY, "frame", "agent", "x", "y").collect()
     return rods.in_rod_frame(positions, frames.drop(BY))
 
 

@@ -10,6 +10,7 @@ from workers.errors import ConfigError
 if TYPE_CHECKING:
     import polars as pl
 
+    from orchestrator.grid import Axis
     from orchestrator.results import Results
 
 # what an axis that is none stands for
@@ -30,16 +31,12 @@ AXES: Mapping[str, tuple[str, bool | None]] = {
 }
 
 
-def axis(columns: Sequence[str], leaf: str, *, of_training: bool | None = None) -> str | None:
-    """The column of a setting by its last part: of the training's where a deployment has one of its own too; None where there is none."""
-    found = [name for name in columns if name.removesuffix("_axis").rpartition(".")[2] == leaf]
+def axis(axes: "Sequence[Axis]", leaf: str, *, of_training: bool | None = None) -> str | None:
+    """The name of the axis of a setting by its last part; where a deployment has one of its own too, the one that is asked for."""
+    found = [(one.name, one.path.startswith("train.")) for one in axes if one.path.rpartition(".")[2] == leaf]
     if of_training is not None and len(found) > 1:
-        found = [name for name in found if _is_of_training(name) == of_training] or found
-    return min(found, key=len) if found else None
-
-
-def _is_of_training(name: str) -> bool:
-    return any(part.startswith("train") for part in name.split(".")[:-1])
+        found = [one for one in found if one[1] == of_training] or found
+    return found[0][0] if found else None
 
 
 def deployments(results: "Results", axes: Sequence[str]) -> "tuple[pl.DataFrame, int]":
@@ -54,7 +51,7 @@ def deployments(results: "Results", axes: Sequence[str]) -> "tuple[pl.DataFrame,
         raise ConfigError(f"no deployment of {results.name} has ended yet")
     good = at_end(every.filter(pl.col("status") != "diverged"), SCALARS)
     diverged = every.filter(pl.col("status") == "diverged")["key"].n_unique()
-    return _named(good, axes, results.name).select("key", *axes, *SCALARS), diverged
+    return _named(good, axes, results).select("key", *axes, *SCALARS), diverged
 
 
 def learning(results: "Results", axes: Sequence[str], names: Sequence[str] = ("mean_return", "mean_distance")) -> "pl.DataFrame":
@@ -62,31 +59,40 @@ def learning(results: "Results", axes: Sequence[str], names: Sequence[str] = ("m
     import polars as pl
 
     frame = by_step(results, names).filter(pl.col("workload") == TRAIN)
-    return _named(frame, axes, results.name).select("key", "step", *axes, *names)
+    return _named(frame, axes, results).select("key", "step", *axes, *names)
 
 
 def table(results: "Results", name: str, axes: Sequence[str], keys: Sequence[str] | None = None) -> "pl.LazyFrame":
-    """A table of the deployments with the `axes` by their plain names; `keys`: of these tasks alone. ConfigError where there is none."""
+    """A table of the deployments with the `axes` by their plain names; `keys`: of these tasks alone. ConfigError where there is none.
+
+    Of several swarms or groups of agents of one policy, the first stands for it: a training counts once.
+    """
     import polars as pl
 
     rows = results.table(f"{DEPLOY}.{name}")
     if keys is not None:
         rows = rows.filter(pl.col("key").is_in(list(keys)))
-    return _renamed(rows, rows.collect_schema().names(), axes, results.name)
+    several = set(rows.collect_schema().names()) & {"environment", "group"}
+    return _renamed(rows.filter(pl.col(name) == 0 for name in several) if several else rows, axes, results)
 
 
-def _named(frame: "pl.DataFrame", axes: Sequence[str], name: str) -> "pl.DataFrame":
-    return _renamed(frame.lazy(), frame.columns, axes, name).collect()
+def _named(frame: "pl.DataFrame", axes: Sequence[str], results: "Results") -> "pl.DataFrame":
+    return _renamed(frame.lazy(), axes, results).collect()
 
 
-def _renamed(rows: "pl.LazyFrame", columns: Sequence[str], axes: Sequence[str], name: str) -> "pl.LazyFrame":
+def _renamed(rows: "pl.LazyFrame", axes: Sequence[str], results: "Results") -> "pl.LazyFrame":
     import polars as pl
 
-    found = {plain: axis(columns, AXES[plain][0], of_training=AXES[plain][1]) for plain in axes}
-    lacking = [AXES[plain][0] for plain, column in found.items() if column is None and plain not in _FIXED]
+    found = {plain: axis(results.axes, AXES[plain][0], of_training=AXES[plain][1]) for plain in axes}
+    lacking = [AXES[plain][0] for plain, name in found.items() if name is None and plain not in _FIXED]
     if lacking:
-        raise ConfigError(f"the sweep {name} has no axis {' nor '.join(lacking)}: put it into sweep.grid, if with one value only")
-    given = {plain: pl.lit(_FIXED[plain]) if column is None else pl.col(column) for plain, column in found.items()}
+        raise ConfigError(f"the sweep {results.name} has no axis {' nor '.join(lacking)}: put it into sweep.grid, if with one value only")
+    # a table with such a column itself has the axis under another name
+    known = set(rows.collect_schema().names())
+    given = {
+        plain: pl.lit(_FIXED[plain]) if name is None else pl.col(f"{name}_axis" if f"{name}_axis" in known else name)
+        for plain, name in found.items()
+    }
     return rows.with_columns(own.alias(plain) for plain, own in given.items())
 
 

@@ -145,7 +145,7 @@ def courses(frames: "pl.DataFrame", key: str = "key", *, num: int = 24) -> "tupl
     import numpy as np
     import polars as pl
 
-    good = frames.filter(pl.col("mean_distance").is_finite() & (pl.col("mean_distance") > 0)).sort("seconds")
+    good = frames.filter(pl.col("mean_distance").is_finite() & (pl.col("mean_distance") > 0)).sort(key, "seconds")
     parts = good.partition_by([key], as_dict=True, maintain_order=True)
     if not parts:
         return [], np.empty((0, num))

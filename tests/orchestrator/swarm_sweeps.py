@@ -9,12 +9,20 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from orchestrator.grid import Axis
 from orchestrator.swarm import boundaries
 from tests.orchestrator.swarm_tables import beside_rod, course, policy, policy_rows, turning_rod
 from workers.errors import UnknownName
 
 TEMPERATURES = (0.0, 150.0, 273.0, 300.0, 350.0)
-TRAINED, DEPLOYED = "train.physics.temperature_kelvin", "physics.temperature_kelvin"
+TRAINED, DEPLOYED = "physics_temperature_kelvin", "temperature_kelvin"
+PATHS = {
+    TRAINED: "train.physics.temperature_kelvin",
+    "seed": "train.seed",
+    "shape": "train.robots.shape",
+    "radius": "train.robots.radius",
+    "speed_body_lengths": "train.robots.speed_body_lengths",
+}
 
 
 class PlantedSwarm:
@@ -22,6 +30,13 @@ class PlantedSwarm:
 
     def __init__(self, name: str, runs: list[dict[str, Any]], tables: dict[str, pl.DataFrame] | None = None, **settings: Any) -> None:
         self.name, self.runs, self.tables, self.settings = name, runs, tables or {}, settings
+
+    @property
+    def axes(self) -> list[Axis]:
+        """Named as `grid.named` does: of one temperature, that of the training."""
+        names = list(self.runs[0]["axes"])
+        paths = {name: PATHS.get(name, name) if TRAINED in names or name != DEPLOYED else PATHS[TRAINED] for name in names}
+        return [Axis(name, path, "float", ()) for name, path in paths.items()]
 
     def scalars(self) -> pl.LazyFrame:
         found = []
@@ -122,6 +137,7 @@ def chemotaxis(
     slope: float = 1.5,
     pilots: float = 0.6,
     late: float = 1.0,
+    **settings: float,
 ) -> PlantedSwarm:
     """Success by shape, radius and speed; Brownian Piloting below a radius of `pilots`, else a strategy by seed, of which piloting takes
     `late` times as long."""
@@ -131,7 +147,7 @@ def chemotaxis(
         random = np.random.default_rng(abs(hash((len(shape), round(radius * 1000), round(speed * 10), seed))) % 2**32)
         won = random.random() < share(shape, radius, speed)
         name = "brownian_piloting" if radius < pilots else ("run_and_rotate", "gradient_gliding", "brownian_piloting")[seed % 3]
-        axes = {"robots.shape": shape, "robots.radius": radius, "robots.speed_body_lengths": speed, "seed": seed}
+        axes = {"shape": shape, "radius": radius, "speed_body_lengths": speed, "seed": seed}
         noise = math.exp(0.03 * random.standard_normal())
         end = (1.0 + 0.3 * speed + slope * radius) * noise if won else 40.0
         time = (8.0 + 50 * math.exp(-radius / 0.3)) * noise if won else math.nan
@@ -146,7 +162,7 @@ def chemotaxis(
     tables = {}
     if frames:
         tables = {"frames": pl.concat(frames), "policy": pl.DataFrame(policies), "positions": pl.concat(positions)}
-    return PlantedSwarm("chemotaxis_small", runs, tables)
+    return PlantedSwarm("chemotaxis_small", runs, tables, **settings)
 
 
 def by_swimming(shape: str, radius: float, speed: float) -> float:

@@ -8,6 +8,7 @@ import pytest
 
 from orchestrator import study
 from orchestrator.figures import style
+from orchestrator.grid import Axis, named
 from orchestrator.studies import chemotaxis as chemotaxis_study
 from orchestrator.studies import swarm_temperature
 from orchestrator.swarm import efficiency_sections, emergence_sections, gradient_sections, rod_sections, runs, strategy_sections
@@ -23,6 +24,7 @@ from tests.orchestrator.swarm_sweeps import (
     training,
     transfers,
 )
+from tests.orchestrator.swarm_tables import course
 from workers.errors import ConfigError
 
 
@@ -37,21 +39,18 @@ def told(section, *parts: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("columns", "trained", "deployed"),
+    ("paths", "trained", "deployed"),
     [
-        ([TRAINED, "physics.temperature_kelvin"], TRAINED, "physics.temperature_kelvin"),
-        (["temperature_kelvin"], "temperature_kelvin", "temperature_kelvin"),
-        (
-            ["train.temperature_kelvin", "deploy.physics.temperature_kelvin"],
-            "train.temperature_kelvin",
-            "deploy.physics.temperature_kelvin",
-        ),
-        (["seed", "train.seed"], None, None),
+        (["train.physics.temperature_kelvin", "temperature_kelvin"], TRAINED, "temperature_kelvin"),
+        (["train.physics.temperature_kelvin"], "temperature_kelvin", "temperature_kelvin"),
+        (["train.seed", "train.task.start_radius"], None, None),
     ],
 )
-def test_temperatures_are_found_by_the_end_of_their_names(columns: list[str], trained: str | None, deployed: str | None):
-    assert runs.axis(columns, "temperature_kelvin", of_training=True) == trained
-    assert runs.axis(columns, "temperature_kelvin", of_training=False) == deployed
+def test_temperatures_are_found_by_the_paths_of_axes(paths: list[str], trained: str | None, deployed: str | None):
+    axes = named([Axis(path, path, "float", ()) for path in paths])
+    assert runs.axis(axes, "temperature_kelvin", of_training=True) == trained
+    assert runs.axis(axes, "temperature_kelvin", of_training=False) == deployed
+    assert runs.axis(axes, "radius") is None
 
 
 def test_a_row_is_a_deployment_with_its_axes_by_plain_names():
@@ -216,6 +215,12 @@ def test_onsets_are_told_beside_the_boundary_of_swimming():
     assert len(section.tables[0].rows) == 3
 
 
+def test_boundaries_are_those_of_the_settings():
+    planted = chemotaxis(by_swimming, seeds=2, turn_rate=60.0, temperature_kelvin=150.0)
+    section = emergence_sections.emergence({"chemotaxis": planted})
+    assert "R* = 0.822 µm" in told(section, "above the boundary of turning")
+
+
 def test_success_below_the_boundary_is_told():
     section = emergence_sections.emergence({"chemotaxis": chemotaxis(lambda shape, radius, speed: 0.9 * (radius > 0.3), seeds=12)})
     assert "down to 0.52 of it. This agrees" in told(section, "before active swimming overpowers")
@@ -271,7 +276,7 @@ def test_limits_of_time_and_reward_are_found():
 
 
 def test_strategies_are_counted_and_their_radii_and_courses_compared():
-    section = strategy_sections.kinds({"chemotaxis": chemotaxis(by_swimming)})
+    section = strategy_sections.kinds({"chemotaxis": chemotaxis(by_swimming, seeds=9)})
     assert "this agrees with its finding of three" in told(section, "by the rules")
     assert "that it belongs to small robots is seen" in told(section, "Mann-Whitney")
     assert "fall into 3 groups" in told(section, "Jensen-Shannon")
@@ -323,7 +328,9 @@ def test_a_section_without_results_says_which_sweep_lacks(make):
 
 def test_a_rodless_sweep_has_no_rate():
     planted = PlantedSwarm(
-        "rod_rotation", [deployment("a", {"temperature_kelvin": 0.0, "seed": 0}, success=0.0, revolutions_per_hour=math.nan)]
+        "rod_rotation",
+        [deployment("a", {"temperature_kelvin": 0.0, "seed": 0}, success=0.0, revolutions_per_hour=math.nan)],
+        {"frames": course("a", frames=5)},
     )
     with pytest.raises(ConfigError, match="no deployment of rod_rotation has a rod"):
         rod_sections.rotating({"rod_rotation": planted})
