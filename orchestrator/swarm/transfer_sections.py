@@ -86,7 +86,9 @@ def _best_said(frame: "pl.DataFrame", y: str, label: str, *, binary: bool) -> li
 
 
 def _said(one: Estimate, *, binary: bool) -> str:
-    """A share stays between 0 and 1."""
+    """A share stays between 0 and 1; of equal numbers Student's interval would be a point."""
+    if one.error == 0:
+        return f"{one.value:.3g} (all {one.freedom + 1:g} trainings alike)"
     low, high = one.interval
     return f"{one.value:.3g} {between(max(low, 0.0), min(high, 1.0))}" if binary and low == low else estimated(one)
 

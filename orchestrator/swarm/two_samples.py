@@ -20,6 +20,9 @@ __all__ = ["Comparison", "compared", "courses", "energy_test"]
 
 # all exchanges are made where there are no more, else so many at random
 MOST_EXCHANGES = 9999
+# of many trainings fewer, so that products of exchanges and distances are no more
+LEAST_EXCHANGES, MOST_PRODUCTS = 999, 2e10
+_CHUNK = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,11 +99,12 @@ def _all(is_first_N: "Array") -> "Array":
 
 
 def _at_random(is_first_N: "Array", stratum_N: "Array", random_seed: int) -> "Array":
-    """What was seen, and MOST_EXCHANGES exchanges within strata (B, N)."""
+    """What was seen, and as many exchanges within strata as so many trainings allow (B, N)."""
     import numpy as np
 
     random = np.random.default_rng(random_seed)
-    found = np.tile(is_first_N, (MOST_EXCHANGES + 1, 1))
+    num = int(np.clip(MOST_PRODUCTS / len(is_first_N) ** 2, LEAST_EXCHANGES, MOST_EXCHANGES))
+    found = np.tile(is_first_N, (num + 1, 1))
     for own in _members(stratum_N):
         found[1:, own] = random.permuted(found[1:, own], axis=1)
     return found
@@ -108,6 +112,14 @@ def _at_random(is_first_N: "Array", stratum_N: "Array", random_seed: int) -> "Ar
 
 def _energies(distance_NN: "Array", is_first_BN: "Array") -> "tuple[Array, Array]":
     """2 E|X - Y| - E|X - X'| - E|Y - Y'| (B,), and E|X - Y| (B,)."""
+    import numpy as np
+
+    parts = [_energies_of(distance_NN, is_first_BN[start : start + _CHUNK]) for start in range(0, len(is_first_BN), _CHUNK)]
+    statistic_B, between_B = (np.concatenate(own) for own in zip(*parts, strict=True))
+    return statistic_B, between_B
+
+
+def _energies_of(distance_NN: "Array", is_first_BN: "Array") -> "tuple[Array, Array]":
     one, other = is_first_BN.astype(float), (~is_first_BN).astype(float)
     num_one, num_other = one[0].sum(), other[0].sum()
     to_one, to_other = one @ distance_NN, other @ distance_NN
