@@ -17,7 +17,7 @@ from workers.errors import ConfigError, UnknownName, nearest
 if TYPE_CHECKING:
     from orchestrator.results import Results
 
-__all__ = ["Section", "Study", "Table", "load", "names", "page_of"]
+__all__ = ["Attachment", "Section", "Study", "Table", "load", "names", "page_of"]
 
 # what may be set for all sweeps of a study at once
 SHARED = ("size", "launcher", "site", "resources", "budget")
@@ -33,6 +33,15 @@ class Table:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Attachment:
+    """A page of its own beside the report, such as an animation: its file name, what the link to it says, and its text."""
+
+    name: str
+    label: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Section:
     """A question of a study: what was found, in sentences that follow the numbers, with figures and tables."""
 
@@ -41,6 +50,7 @@ class Section:
     drawings: Sequence[Drawing] = ()
     tables: Sequence[Table] = ()
     notes: Sequence[str] = ()
+    attachments: Sequence[Attachment] = ()
 
 
 Sections = Callable[[Mapping[str, "Results"]], Section]
@@ -147,8 +157,17 @@ def _section(section: Section, folder: Path) -> str:
     found = "".join(f"<li>{escape(line)}</li>" for line in section.findings)
     parts = [f"<h2>{escape(section.title)}</h2>", f"<ul>{found}</ul>" if found else "", page.warnings(section.notes)]
     parts += [drawn(section.drawings, folder)] if section.drawings else []
+    parts += [_attached(section.attachments, folder)] if section.attachments else []
     parts += [_table(table, folder) for table in section.tables if table.rows]
     return "\n".join(part for part in parts if part)
+
+
+def _attached(attachments: Sequence[Attachment], folder: Path) -> str:
+    (folder / "pages").mkdir(exist_ok=True)
+    for one in attachments:
+        (folder / "pages" / one.name).write_text(one.text, encoding="utf-8")
+    links = "".join(f'<li><a href="pages/{escape(one.name)}">{escape(one.label)}</a></li>' for one in attachments)
+    return f"<p>Beside this page:</p><ul>{links}</ul>"
 
 
 def _table(table: Table, folder: Path) -> str:
