@@ -67,7 +67,8 @@ class Physics(Settings):
         segments = tuple(Segment((ends[i], ends[i + 1]), (ends[i + 2], ends[i + 3])) for i in range(0, len(ends), 4))
         if not self.walls:
             return segments
-        return (*cuboid(*self.walls), *segments) if self.num_dimensions == 3 else (*rectangle(*self.walls), *segments)
+        width, height, *depth = self.walls
+        return (*cuboid(width, height, *depth), *segments) if depth else (*rectangle(width, height), *segments)
 
     def eta(self) -> float:
         """The viscosity (Pa s)."""
