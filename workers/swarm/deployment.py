@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Event = tuple[int, "Row | Rows | None"]
 NOTED, REWARD = "noted.", "reward"
+TRAJECTORY = "trajectory.h5md"
 
 
 class Deployed:
@@ -61,6 +62,8 @@ class Deployed:
         noted = {name: torch.stack(values).numpy() for name, values in self.noted.items()}
         for place, run in enumerate(self.runs):
             own = {name: values[:, place] for name, values in noted.items()}
+            if run.settings.deployment.trajectory:
+                self._save(run, own)
             yield from ((run.number, row) for row in self._rows(run, own))
 
     # -- frames -----------------------------------------------------------------------------------------------------------------
@@ -106,6 +109,20 @@ class Deployed:
         yield Rows(table=f"{self.workload}.frames", columns=_frames(noted, seconds))
         if self.with_positions:
             yield Rows(table=f"{self.workload}.positions", columns=_positions(noted, sorted(self.with_positions)))
+
+    def _save(self, run: Run, noted: "Mapping[str, Array]") -> None:
+        """The trajectory of the first environment."""
+        from workers.swarm.trajectory import TrajectoryWriter
+
+        with (
+            run.context.file(TRAJECTORY) as path,
+            TrajectoryWriter(path, **run.settings.world().recorded(self.plan.slices_per_frame)) as writer,
+        ):
+            for place, frame in enumerate(sorted(self.with_positions)):
+                step = frame * self.plan.slices_per_frame
+                angle = float(noted["rod_angle"][frame, 0]) if "rod_angle" in noted else None
+                seconds = step * self.arena.engine.slice_seconds
+                writer.append(step, seconds, noted["positions"][place, 0], noted["directors"][place, 0], angle)
 
 
 def _frames(noted: "Mapping[str, Array]", seconds: float) -> dict[str, Any]:

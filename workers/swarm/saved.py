@@ -70,17 +70,8 @@ class Rollout:
     def _write(self, path: Path) -> None:
         from workers.swarm.trajectory import TrajectoryWriter
 
-        physics, robots = self.world.physics, self.world.robots
-        with TrajectoryWriter(
-            path,
-            num_agents=self.positions.shape[1],
-            num_dimensions=self.positions.shape[2],
-            radius=robots.radius,
-            frame_seconds=self.slices_per_frame * self.world.timing.slice_seconds,
-            box=physics.box_length,
-            rod=physics.rod(),
-            settings={"physics": physics.to_plain(), "robots": robots.to_plain(), "timing": self.world.timing.to_plain()},
-        ) as writer:
+        world = dataclasses.replace(self.world, robots=dataclasses.replace(self.world.robots, num_agents=self.positions.shape[1]))
+        with TrajectoryWriter(path, **world.recorded(self.slices_per_frame)) as writer:
             for frame, seconds in enumerate(self.seconds.tolist()):
                 angle = None if self.rod_angles is None else float(self.rod_angles[frame])
                 step = frame * self.slices_per_frame

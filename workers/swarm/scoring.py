@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from workers.errors import ConfigError
+from workers.extras import h5py_missing
 from workers.settings import Settings, setting
 
 if TYPE_CHECKING:
@@ -52,13 +53,19 @@ class Deployment(Settings):
     position_frames: int = setting(250, low=0, help="of all frames, the first so many have rows of positions; and then those of ...")
     frames_per_position: int = setting(10, low=1, help="... so many frames each one")
 
+    trajectory: bool = setting(False, identity=False, help="save these frames of the first environment as trajectory.h5md, too")
+
     @property
     def num_frames(self) -> int:
         """Of a whole run, the first before anything happens."""
         return 1 + self.num_slices // self.slices_per_frame
 
     def check(self) -> None:
-        """Frames that are scored exist."""
+        """Frames that are scored exist, and those of a trajectory; the package that writes it is there."""
+        if self.trajectory and not self.position_frames:
+            raise ConfigError("position_frames must be at least 1 where trajectory=true, got 0")
+        if self.trajectory and (missing := h5py_missing()):
+            raise ConfigError(missing)
         if self.scored_from_frame >= self.num_frames:
             raise ConfigError(
                 f"scored_from_frame must be below {self.num_frames}, the frames of {self.num_slices} slices, got {self.scored_from_frame}; "

@@ -63,6 +63,20 @@ class World:
         """Whether substeps are longer than what happens in them allows."""
         return self.timing.is_coarse(self.physics, self.robots)
 
+    def recorded(self, slices_per_frame: int) -> dict[str, Any]:
+        """What the file of a trajectory says of it: arguments of a TrajectoryWriter."""
+        physics, robots = self.physics, self.robots
+        return dict(
+            num_agents=robots.num_agents,
+            num_dimensions=physics.num_dimensions,
+            radius=robots.radius,
+            frame_seconds=slices_per_frame * self.timing.slice_seconds,
+            box=physics.box_length,
+            rod=physics.rod(),
+            action_names=self.action.names,
+            settings={"physics": physics.to_plain(), "robots": robots.to_plain(), "timing": self.timing.to_plain()},
+        )
+
     def body(self) -> "Body":
         """Of its robots."""
         from workers.swarm.engine import Body
