@@ -6,7 +6,6 @@ lists of events. A closed socket means that the job is gone.
 
 import contextlib
 import faulthandler
-import json
 import os
 import signal
 import socket
@@ -17,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from workers import gpu_check, limits
+from workers import gpu_check, limits, messages
 from workers.execute import Ended, execute, execute_many, flushed_output
 from workers.processes import die_with
 from workers.taskdir import Task
@@ -118,7 +117,7 @@ class Child:
             data = self.channel.recv(MAX_MESSAGE)
         except OSError:
             return None
-        record: dict[str, Any] | None = json.loads(data) if data else None
+        record: dict[str, Any] | None = messages.decode(data) if data else None
         return record
 
     def send(self, event: dict[str, Any], *, now: bool = True) -> None:
@@ -133,7 +132,7 @@ class Child:
         with self._sending:
             if self._unsent:
                 try:
-                    self.channel.send(json.dumps(self._unsent).encode())
+                    self.channel.send(messages.encode(self._unsent))
                 except (BrokenPipeError, ConnectionResetError):
                     os._exit(1)
                 self._unsent.clear()

@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import json
 import os
 import signal
 import socket
@@ -14,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from workers import limits
+from workers import limits, messages
 from workers.child import MAX_MESSAGE, STACK_DUMP, STOP, WARNING
 from workers.execute import newer
 from workers.files import FILE_MODE
@@ -189,7 +188,7 @@ class Seat:
         taken: set[str] = set()
         with contextlib.suppress(BlockingIOError):
             while len(self.orders) > len(taken) + 1:
-                taken.add(json.loads(self._childs_end.recv(MAX_MESSAGE, socket.MSG_DONTWAIT))["attempt"])
+                taken.add(messages.decode(self._childs_end.recv(MAX_MESSAGE, socket.MSG_DONTWAIT))["attempt"])
         back = [order for order in self.orders if order.attempt in taken]
         self.orders = deque(order for order in self.orders if order.attempt not in taken)
         return back
@@ -199,12 +198,12 @@ class Seat:
         found: list[dict[str, Any]] = []
         with contextlib.suppress(BlockingIOError, ConnectionResetError):
             while data := self.channel.recv(MAX_MESSAGE, socket.MSG_DONTWAIT):
-                found += json.loads(data)
+                found += messages.decode(data)
         return found
 
     def _send(self, record: dict[str, Any]) -> None:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # a dead child is found by its exit
-            self.channel.send(json.dumps(record).encode())
+            self.channel.send(messages.encode(record))
 
     # -- ends -----------------------------------------------------------------------------------------------------
 

@@ -141,7 +141,7 @@ class Timing(Settings):
     """How time is cut: an action holds for a slice, which is computed in substeps."""
 
     slice_seconds: float = setting(1.0, above=0.0, unit="s", help="between two decisions")
-    num_substeps: int | None = setting(None, low=1, help="of a slice; null: 10, 20, 50, 100 ... as turns by diffusion and contacts need")
+    num_substeps: int | None = setting(None, low=1, help="of a slice; null: 20, 50, 100 ... as turns by diffusion and contacts need")
     allow_coarse_dt: bool = setting(False, help="run substeps too long for diffusion or contacts, as the authors did; rows are marked")
 
     def resolution(self, physics: Physics, robots: Robots) -> Resolution:
@@ -189,8 +189,8 @@ class Timing(Settings):
 
 
 def _round_up(count: int) -> int:
-    """To 10, 20, 50, 100 and so on."""
-    scale = 10
+    """To 20, 50, 100, 200 and so on."""
+    scale = 100
     while scale < count:
         scale *= 10
-    return next((number for number in (scale // 5, scale // 2) if number >= max(count, 10)), scale)
+    return next((number for number in (scale // 5, scale // 2) if number >= count), scale)
