@@ -94,7 +94,9 @@ def plateau(x_N: "Array", y_N: "Array", seed_N: "Array", *, from_zero: bool = Fa
         return np.asarray(y - theta_P[0] - (first - theta_P[0]) * np.exp(-x / math.exp(theta_P[2])))
 
     (limit, start, log_scale), replicate_BP = _with_intervals(solve, residuals, x, seeds, random_seed)
-    scale = Parameter(value=math.exp(log_scale.value), low=math.exp(log_scale.low), high=math.exp(log_scale.high))
+    # beyond 700 a power of e is no number: the data do not bound the scale
+    high = math.exp(log_scale.high) if not log_scale.high > 700 else math.inf
+    scale = Parameter(value=math.exp(log_scale.value), low=math.exp(max(log_scale.low, -700.0)), high=high)
     longest = scale.value if math.isnan(scale.high) else scale.high
     reached = bool(math.exp(-x.max() / longest) < 0.05) and len(replicate_BP) > 0
     return Plateau(limit=limit, start=start, scale=scale, num_seeds=len(np.unique(seeds)), is_reached=reached)

@@ -219,6 +219,15 @@ def test_a_held_start_stays_at_0_and_too_few_radii_have_no_plateau():
     assert plateau(x[x < 2], y[x < 2], seed[x < 2], from_zero=True) is None
 
 
+def test_what_does_not_bound_the_scale_has_no_plateau_that_is_reached():
+    """As of the first real runs: one training each at two of three radii."""
+    x, y, seed = np.array([0.55, 1.0, 2.5, 2.5]), np.array([350.0, 40.0, 310.0, 340.0]), np.array([0, 1, 0, 2])
+    found = plateau(x, y, seed, from_zero=True)
+    assert found is not None
+    assert not found.is_reached
+    assert found.scale.high > 100
+
+
 def test_what_still_grows_at_the_end_has_no_plateau():
     x, seed = np.tile(np.linspace(0.3, 2.5, 16), 6), np.repeat(np.arange(6), 16)
     found = plateau(x, 3 * x + 0.2 * np.random.default_rng(0).normal(size=len(x)), seed, from_zero=True)
