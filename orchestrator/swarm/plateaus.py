@@ -50,7 +50,7 @@ class Plateau:
 
 
 def straight(x_N: "Array", y_N: "Array", seed_N: "Array", *, random_seed: int = 0) -> Straight | None:
-    """Least squares; None for fewer than two values of x. Intervals are NaN for one seed."""
+    """Least squares; None for fewer than two values of x. Intervals are NaN for one seed, or fewer than three values of x."""
     import numpy as np
 
     x, y, seeds = _finite(x_N, y_N, seed_N)
@@ -61,19 +61,23 @@ def straight(x_N: "Array", y_N: "Array", seed_N: "Array", *, random_seed: int = 
         theta_BK, _ = _least_squares(np.stack([np.ones_like(x), x], axis=1), y, weight_BN)
         return theta_BK
 
-    found, _ = _with_intervals(solve, seeds, random_seed)
+    def residuals(theta_P: "Array") -> "Array":
+        return np.asarray(y - theta_P[0] - theta_P[1] * x)
+
+    found, _ = _with_intervals(solve, residuals, x, seeds, random_seed)
     return Straight(intercept=found[0], slope=found[1], num_seeds=len(np.unique(seeds)))
 
 
 def plateau(x_N: "Array", y_N: "Array", seed_N: "Array", *, from_zero: bool = False, random_seed: int = 0) -> Plateau | None:
-    """Least squares over the scale, each with its best limit and start; `from_zero` holds start at 0, as in y = y_inf (1 - exp(-x / x0)).
+    """Least squares over the scale, each with its best limit and start; `from_zero` holds start at 0, as in y_inf (1 - exp(-x / x0)).
 
-    None for fewer values of x than parameters. Scales reach from a tenth of the least x to ten times the largest.
+    None for no more values of x than parameters, which any such curve goes through. Scales are from a tenth of the least x to ten times
+    the largest.
     """
     import numpy as np
 
     x, y, seeds = _finite(x_N, y_N, seed_N)
-    if len(np.unique(x)) < (2 if from_zero else 3) or not (x > 0).all():
+    if len(np.unique(x)) < (3 if from_zero else 4) or not (x > 0).all():
         return None
     scale_G = np.geomspace(0.1 * x.min(), 10.0 * x.max(), _SCALES)
 
@@ -85,8 +89,14 @@ def plateau(x_N: "Array", y_N: "Array", seed_N: "Array", *, from_zero: bool = Fa
         start_B = np.zeros(len(own_BK)) if from_zero else own_BK[:, 1]
         return np.stack([own_BK[:, 0], start_B, log_scale_B], axis=1)
 
-    (limit, start, log_scale), replicate_BP = _with_intervals(solve, seeds, random_seed)
-    scale = Parameter(value=math.exp(log_scale.value), low=math.exp(log_scale.low), high=math.exp(log_scale.high))
+    def residuals(theta_P: "Array") -> "Array":
+        first = 0.0 if from_zero else theta_P[1]
+        return np.asarray(y - theta_P[0] - (first - theta_P[0]) * np.exp(-x / math.exp(theta_P[2])))
+
+    (limit, start, log_scale), replicate_BP = _with_intervals(solve, residuals, x, seeds, random_seed)
+    # beyond 700 a power of e is no number: the data do not bound the scale
+    high = math.exp(log_scale.high) if not log_scale.high > 700 else math.inf
+    scale = Parameter(value=math.exp(log_scale.value), low=math.exp(max(log_scale.low, -700.0)), high=high)
     longest = scale.value if math.isnan(scale.high) else scale.high
     reached = bool(math.exp(-x.max() / longest) < 0.05) and len(replicate_BP) > 0
     return Plateau(limit=limit, start=start, scale=scale, num_seeds=len(np.unique(seeds)), is_reached=reached)
@@ -135,15 +145,18 @@ def _least_squares(design_NK: "Array", y_N: "Array", weight_BN: "Array") -> "tup
     return theta_BK, loss_B
 
 
-def _with_intervals(solve: "Callable[[Array], Array]", seed_N: "Array", random_seed: int) -> "tuple[list[Parameter], Array]":
-    """Parameters, and those of each weighting: seeds weighted as in `fitting.intervals.resample`, widened in the same way."""
+def _with_intervals(
+    solve: "Callable[[Array], Array]", residuals: "Callable[[Array], Array]", x_N: "Array", seed_N: "Array", random_seed: int
+) -> "tuple[list[Parameter], Array]":
+    """Parameters, and those of each weighting: seeds weighted as in `fitting.intervals.resample`, widened in the same way; and no
+    narrower than what runs by themselves leave open, since one run alone at its x is missed by no weighting."""
     import numpy as np
     from scipy import stats
 
     centre_P = solve(np.ones((1, len(seed_N))))[0]
     label_N = np.unique(seed_N, return_inverse=True)[1]
     num = int(label_N.max()) + 1
-    if num < 2:
+    if num < 2 or len(np.unique(x_N)) < 3:
         return [Parameter(value=float(one), low=math.nan, high=math.nan) for one in centre_P], np.empty((0, len(centre_P)))
     draw_BS = np.random.default_rng(random_seed).exponential(size=(NUM_RESAMPLES, num))
     draw_BS *= num / draw_BS.sum(axis=1, keepdims=True)
@@ -151,5 +164,23 @@ def _with_intervals(solve: "Callable[[Array], Array]", seed_N: "Array", random_s
     low, high = tails(CONFIDENCE)
     widening = float(stats.t.ppf(high, num - 1) / stats.norm.ppf(high)) * math.sqrt((num + 1) / (num - 1))
     ends = widening * np.quantile(replicate_BP - centre_P, [low, high], axis=0)
-    pairs = zip(centre_P, centre_P + np.minimum(ends[0], 0.0), centre_P + np.maximum(ends[1], 0.0), strict=True)
+    half_P = float(stats.t.ppf(high, max(len(x_N) - len(centre_P), 1))) * _errors(residuals, centre_P)
+    pairs = zip(centre_P, centre_P + np.minimum(ends[0], -half_P), centre_P + np.maximum(ends[1], half_P), strict=True)
     return [Parameter(value=float(one), low=float(a), high=float(b)) for one, a, b in pairs], replicate_BP
+
+
+def _errors(residuals: "Callable[[Array], Array]", theta_P: "Array") -> "Array":
+    """Standard errors (P,) of independent runs of unequal variance, by the HC3 estimator (MacKinnon and White 1985); 0 of a parameter that
+    is held, or of what the data do not tell."""
+    import numpy as np
+
+    left_N = residuals(theta_P)
+    step_P = 1e-5 * np.maximum(np.abs(theta_P), 1e-3)
+    columns = [
+        (residuals(theta_P - step * one) - residuals(theta_P + step * one)) / (2 * step) for step, one in zip(step_P, np.eye(len(theta_P)))
+    ]
+    jacobian_NP = np.stack(columns, axis=1)
+    inverse_PN = np.linalg.pinv(jacobian_NP, rcond=1e-10)
+    # as in fitting.intervals: at most three times the residual
+    share_N = np.minimum((jacobian_NP * inverse_PN.T).sum(axis=1), 2 / 3)
+    return np.asarray(np.sqrt(((inverse_PN * (left_N / (1 - share_N))) ** 2).sum(axis=1)))

@@ -195,6 +195,39 @@ def test_a_plateau_and_its_scale_are_found(start: float, from_zero: bool):
     assert found.at(np.array([0.4]))[0] == pytest.approx(12.0 + (start - 12.0) / math.e, rel=0.03)
 
 
+def test_one_run_alone_at_an_end_leaves_the_slope_open():
+    """Of radii 1, 1.75 and 2.5 with 1, 4 and 4 runs: over draws the intervals hold the slope, though weightings all keep the one run."""
+    random, held = np.random.default_rng(0), 0
+    x, seed = np.repeat([1.0, 1.75, 2.5], [1, 4, 4]), np.array([2, 0, 1, 2, 3, 0, 1, 2, 3])
+    for draw in range(150):
+        found = straight(x, 2.0 + 1.5 * x + 0.5 * random.normal(size=9), seed, random_seed=draw)
+        assert found is not None
+        held += found.slope.low <= 1.5 <= found.slope.high
+    assert held >= 135
+    two = straight(x[[0, 5, 6, 7, 8]], np.array([13.0, 5.0, 5.1, 5.2, 5.3]), seed[[0, 5, 6, 7, 8]])
+    assert two is not None
+    assert math.isnan(two.slope.low)
+
+
+def test_a_held_start_stays_at_0_and_too_few_radii_have_no_plateau():
+    x, seed = np.tile([0.5, 1.0, 2.0], 4), np.repeat(np.arange(4), 3)
+    y = 5 * (1 - np.exp(-x / 0.7)) + 0.1 * np.random.default_rng(0).normal(size=12)
+    found = plateau(x, y, seed, from_zero=True)
+    assert found is not None
+    assert (found.start.low, found.start.value, found.start.high) == (0.0, 0.0, 0.0)
+    assert plateau(x, y, seed) is None
+    assert plateau(x[x < 2], y[x < 2], seed[x < 2], from_zero=True) is None
+
+
+def test_what_does_not_bound_the_scale_has_no_plateau_that_is_reached():
+    """As of the first real runs: one training each at two of three radii."""
+    x, y, seed = np.array([0.55, 1.0, 2.5, 2.5]), np.array([350.0, 40.0, 310.0, 340.0]), np.array([0, 1, 0, 2])
+    found = plateau(x, y, seed, from_zero=True)
+    assert found is not None
+    assert not found.is_reached
+    assert found.scale.high > 100
+
+
 def test_what_still_grows_at_the_end_has_no_plateau():
     x, seed = np.tile(np.linspace(0.3, 2.5, 16), 6), np.repeat(np.arange(6), 16)
     found = plateau(x, 3 * x + 0.2 * np.random.default_rng(0).normal(size=len(x)), seed, from_zero=True)
