@@ -1,6 +1,7 @@
 """Ensembles in a job: who goes together, and that each member has its own attempt, end and commit whatever befalls the others."""
 
 import os
+import random
 import signal
 import socket
 from collections import Counter
@@ -67,7 +68,9 @@ def test_an_ensemble_too_large_for_one_message_is_halved(root):
     one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with one, other:
         most = one.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
-    batch = Batch.write(root, [choir(number, file="x" * (most // 5)) for number in range(8)], slots=1).run()
+    # no two are alike, so that compression does not make them fit
+    names = [random.Random(number).randbytes(17 * most // 100).hex() for number in range(8)]
+    batch = Batch.write(root, [choir(number, file=names[number]) for number in range(8)], slots=1).run()
     assert sizes(batch, range(8)) == [4] * 8
     assert Counter(event["class"] for event in batch.events() if event["event"] == "end") == {"completed": 8}
 

@@ -26,6 +26,11 @@ class Episode:
     rewards: "Tensor"
     last: "Tensor"
 
+    def part(self, some: slice) -> "Episode":
+        """Of some networks."""
+        observations, actions, rewards = (values[:, some] for values in (self.observations, self.actions, self.rewards))
+        return Episode(observations=observations, actions=actions, rewards=rewards, last=self.last[some])
+
     @property
     def num_slices(self) -> int:
         """T."""

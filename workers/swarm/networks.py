@@ -58,6 +58,11 @@ class Networks:
                 values = act(values)
         return values[..., : weights[-1].shape[-1]]
 
+    def part(self, some: slice) -> "Networks":
+        """Some of them, for gradients of their own."""
+        weights, biases = ([tensor.detach()[some].requires_grad_() for tensor in tensors] for tensors in (self.weights, self.biases))
+        return Networks(weights, biases, self.activation)
+
     def parameters(self) -> "list[Tensor]":
         """Of all layers."""
         return [*self.weights, *self.biases]

@@ -1,7 +1,7 @@
 """Policies that learn: actors, critics and the state of their optimiser, and which agents share a network."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from workers.swarm import noise
@@ -66,6 +66,14 @@ class Policies:
     def acting(self) -> Acting:
         """The actors alone."""
         return Acting(self.actor, self.num_groups)
+
+    def parts(self, size: int) -> "Iterator[tuple[slice, Policies]]":
+        """The same networks a few at a time, for gradients whose numbers stay in a processor's cache; nothing else of them may change."""
+        count = len(self.keys)
+        for first in range(0, count, size):
+            part = slice(first, min(first + size, count))
+            actor, critic = (one.part(part) for one in (self.actor, self.critic))
+            yield part, replace(self, actor=actor, critic=critic)
 
     def weights(self, policy: int) -> "dict[str, Tensor]":
         """Of one policy's networks, (G, ...) by name."""

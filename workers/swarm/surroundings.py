@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 CONTACTS = ("wca", "gay_berne")
 # of a radius: agents are thought to come at least so far in a slice, so that those that are pushed are seldom looked for anew
 PUSHED = 0.2
+# um: pairs count as touching when they are so near it, for positions are rounded
+MARGIN = 5e-4
+# substeps in which nobody asks again whether none touch, once some did
+PATIENCE = 20
 
 
 @dataclass(slots=True)
@@ -174,7 +178,8 @@ class Around:
             self._list(positions, self.all.pairs.near(positions, self.ends))
 
     def _list(self, positions: "Tensor", near: "Tensor") -> None:
-        self.listed_at = positions
+        self.listed_at = self.clear_at = positions
+        self.clear, self.patience = 0.0, 0
         listed, num_agents = self.all.pairs.listed(near), self.all.pairs.num_agents
         environments, size = listed.agents // num_agents, near.shape[0] * num_agents
         self.num_pairs = len(environments)
@@ -209,7 +214,7 @@ class Around:
     ) -> "tuple[Tensor | None, Tensor | None, Tensor | None]":
         """Forces (D, M, N) and torques (R, M, N) on agents, and torques (M,) on rods; None where there are none."""
         forces, torques, rod_torques, own = None, None, None, self.mobility
-        if self.num_pairs:
+        if self.num_pairs and not self._is_clear(positions):
             forces, torques = self._pairs(positions, directors)
         if self.all.rod is not None and self.all.levers is not None and rods is not None:
             pushed, rod_torques = rod_forces(positions, rods, self.all.levers, own.rod_sigma2, own.depth)
@@ -218,6 +223,26 @@ class Around:
             pushed = self.all.walls.forces(positions, own.wall_sigma2, own.depth)
             forces = pushed if forces is None else forces + pushed
         return forces, torques, rod_torques
+
+    def _is_clear(self, positions: "Tensor") -> bool:
+        """Whether it is certain that no listed pair touches, so that all their forces are 0: they were apart, and came less far since.
+
+        Whatever is said, the forces are the same.
+        """
+        if self.all.contact != "wca":
+            return False
+        if self.clear > 0.0 and float((positions - self.clear_at).abs_().max()) < self.clear:
+            return True
+        self.patience -= 1
+        if self.patience > 0:
+            return False
+        agents, partners = self.places
+        apart = self.all.pairs.images(_at(positions, agents) - _at(positions, partners))
+        gap = float((squared(apart).sqrt_() - self.of_pairs[2].sqrt()).min())
+        # both may have come towards each other, by so much in each direction
+        self.clear_at, self.clear = positions, (0.5 * gap - MARGIN) / math.sqrt(len(positions))
+        self.patience = 0 if self.clear > 0.0 else PATIENCE
+        return self.clear > 0.0
 
     def _pairs(self, positions: "Tensor", directors: "Tensor") -> "tuple[Tensor, Tensor | None]":
         import torch

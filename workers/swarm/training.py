@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from workers.ensembles.starts import common_starts
 from workers.errors import Diverged
 from workers.pauses import pause
+from workers.processes import keep_freed_memory
 from workers.seeds import role_seed
 from workers.swarm.policies import new_policies
 from workers.swarm.runs import Run, joined, numbered
@@ -33,6 +34,7 @@ LEARNED, TALLY = "policy.", "tally."
 
 def train_many(members: "Sequence[tuple[SwarmTrain, Context]]") -> Iterator[Event]:
     """(number of a member, a row of it, or None at its end, or why it diverged); members of equally many substeps go on as one."""
+    keep_freed_memory()
     alike: dict[tuple[int, bool], list[Run]] = defaultdict(list)
     for run in numbered(members):
         alike[run.settings.world().kind()].append(run)

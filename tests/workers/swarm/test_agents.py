@@ -219,7 +219,7 @@ def test_what_is_done_does_not_depend_on_who_else_is_in_the_batch(agent: Any, ag
 def crowd(**more: Any) -> Engine:
     """Of agents that do not touch each other, so that what comes is of their rule."""
     one = engine(environments=16, agents=20, slice_seconds=0.5, **more)
-    one.depth.zero_()
+    one.surroundings.mobility.depth.zero_()
     return one
 
 

@@ -18,11 +18,15 @@ import torch
 
 from workers.errors import ConfigError, RigLost
 from workers.swarm import noise, rig_messages
-from workers.swarm.arena import ACTIONS, Arena, ConcentrationChange
+from workers.swarm.actions.discrete import Discrete
+from workers.swarm.arena import Arena
 from workers.swarm.networks import networks
+from workers.swarm.observables.concentration_field import ConcentrationField
+from workers.swarm.policies import Acting
 from workers.swarm.rig import RigEngine
 from workers.swarm.rig_link import LARGEST, Link, address_of, connect, listen, parsed_address
 from workers.swarm.rig_server import SimulatedRig, serve, simulated
+from workers.swarm.tasks.gradient_sensing import GradientSensing
 
 HERE = Path(__file__).parents[3]
 HELLO = {"type": "hello", "protocol": 1, "num_agents": 2, "num_dimensions": 2, "length_unit": "um", "time_unit": "s", "radius_um": 1.0}
@@ -112,8 +116,10 @@ def advanced(engine: RigEngine, state: Any) -> None:
 
 def trajectory(engine: Any, state: Any, num_slices: int) -> tuple[Any, list[Any]]:
     """Of agents that follow a policy of fixed weights and choose by the engine's keys: the episode, and the state at its end."""
-    arena = Arena(engine, state, ConcentrationChange(), ConcentrationChange(), forces_P=[0.5], torques_P=[3.0], actions=ACTIONS)
-    actor = networks([1, 16, len(ACTIONS)], torch.tensor([5]), noise.WEIGHTS, engine.dtype)
+    arena = Arena(
+        engine, state, observable=ConcentrationField(), task=GradientSensing(), action=Discrete(), forces_P=[0.5], torques_P=[3.0]
+    )
+    actor = Acting(networks([1, 16, 4], torch.tensor([5]), noise.WEIGHTS, engine.dtype), 1)
     episode = arena.episode(actor, num_slices, exploration=0.2)
     return episode, [arena.state.positions, arena.state.directors, arena.state.rods]
 
@@ -479,7 +485,7 @@ def test_an_engine_of_several_environments_is_no_rig():
     body = Body(radius=1.0, friction=sphere(1.0, 1e-3), temperature=300.0, contact_temperature=300.0)
     engine = Engine([body], [1], num_environments=2, num_agents=3, slice_seconds=0.1, num_substeps=1)
     with pytest.raises(ConfigError, match=r"one policy's and one environment, got an engine of the shape \(1, 2, 3\)"):
-        serve(engine, engine.start(1.0), "127.0.0.1:0")
+        serve(engine, engine.start(20.0), "127.0.0.1:0")
 
 
 def test_a_simulated_rig_outlives_clients_that_talk_nonsense(started: Started):

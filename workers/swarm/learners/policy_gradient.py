@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from workers.swarm.policies import Policies
 
 
+# networks whose gradients are computed together
+AT_ONCE = 32
+
+
 @dataclass(frozen=True, kw_only=True)
 class PolicyGradient(Learner):
     """-log pi(a_t | s_t) (G_t - V(s_t)) and Huber's loss of V to G, summed over an episode and averaged over agents (2307.00994).
@@ -27,6 +31,19 @@ class PolicyGradient(Learner):
     def learn(self, policies: "Policies", action: SwarmAction, episode: learning.Episode) -> "Mapping[str, Tensor]":
         """One update."""
         import torch
+
+        found, entropies = [], []
+        for some, part in policies.parts(AT_ONCE):
+            loss, entropy = self._loss(part, action, episode.part(some))
+            found.append(torch.autograd.grad(loss, part.parameters()))
+            entropies.append(entropy)
+        gradients = [torch.cat(parts) for parts in zip(*found, strict=True)]
+        policies.optimizer.step(policies.parameters(), gradients, self.learning_rate)
+        policies.updates += 1
+        return {"entropy": torch.cat(entropies)}
+
+    def _loss(self, policies: "Policies", action: SwarmAction, episode: learning.Episode) -> "tuple[Tensor, Tensor]":
+        """Of all networks together: each weight has the gradient of its own policy's share. And the entropy (P,) of actions."""
         from torch.nn.functional import huber_loss
 
         inputs = episode.inputs()
@@ -35,8 +52,5 @@ class PolicyGradient(Learner):
         logs, entropy = action.log_probability(episode.by_time(policies.actor(inputs)), episode.actions)
         actor = -(logs * (targets - values.detach()))
         critic = huber_loss(values, targets, reduction="none")
-        # of all policies: each weight has the gradient of its own policy's share
-        loss, weights = (actor + critic).sum() / targets.shape[-1], policies.parameters()
-        policies.optimizer.step(weights, torch.autograd.grad(loss, weights), self.learning_rate)
-        policies.updates += 1
-        return {"entropy": learning.mean_of_first(entropy.detach()).mean(-1)}
+        loss: Tensor = (actor + critic).sum() / targets.shape[-1]
+        return loss, learning.mean_of_first(entropy.detach()).mean(-1)
