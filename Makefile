@@ -71,10 +71,12 @@ demo: setup
 
 # The three studies at the size of a laptop, each with a page; a point that is in the store is not computed again.
 STUDIES := spectral_reach ntk_lens data_selection
+SWARM_STUDIES := chemotaxis swarm_temperature
 STUDY_STORE ?= studies-store
-.PHONY: studies-small
-studies-small: export EIGENSWEEP_ROOT := $(STUDY_STORE)
-studies-small: setup
+.PHONY: studies-small swarms-small
+studies-small swarms-small: export EIGENSWEEP_ROOT := $(STUDY_STORE)
+swarms-small: STUDIES := $(SWARM_STUDIES)
+studies-small swarms-small: setup
 	@$(BIN)/eigensweep init --quiet
 	@status=0; for study in $(STUDIES); do $(BIN)/eigensweep study $$study size=small || status=1; done; exit $$status
 
@@ -131,6 +133,7 @@ bench-entk: setup $(ENTK_PEERS)
 .PHONY: bench-swarm
 bench-swarm: setup $(SWARM_PEERS)
 	$(BIN)/python benchmarks/bench_swarm.py $(BENCH_ARGS)
+	$(BIN)/python benchmarks/bench_swarm_learning.py $(BENCH_ARGS)
 
 .PHONY: bench-ray
 bench-ray: setup $(RAY_PEERS)

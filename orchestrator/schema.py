@@ -122,15 +122,15 @@ def declared(workload: str, table: str) -> "pa.Schema | None":
     from workers import plugins
 
     try:
-        columns = plugins.load("workloads", workload).tables.get(table)
+        columns = plugins.load("workloads", workload).tables.get(table.removeprefix(f"{workload}."))
     except (EigensweepError, ImportError):
         return None
     return columns and pa.schema([("key", pa.string()), *((name, arrow_type(type_)) for name, type_ in columns.items())])
 
 
 def dataset_table(workload: str, table: str) -> str:
-    """Name in the dataset: ours are shared by all workloads, a workload's own carries its name."""
-    return table if table in ("scalars", "spectra") else f"{workload}.{table}"
+    """Name in the dataset: ours are shared by all workloads, a workload's own carries its name, once."""
+    return table if table in ("scalars", "spectra") else f"{workload}.{table.removeprefix(f'{workload}.')}"
 
 
 def table_from(name: str, columns: Mapping[str, Any], schema: "pa.Schema | None") -> "pa.Table":

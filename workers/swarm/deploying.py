@@ -43,7 +43,7 @@ def follow_many(members: "Sequence[tuple[SwarmClassical, Context]]") -> Iterator
         def act(arena: Arena, agent: "ClassicalAgent" = agent) -> "Controls":
             return agent.controls(arena.engine, arena.before, arena.state)
 
-        yield from Deployed("swarm_classical", runs, arena, act).run()
+        yield from Deployed(runs, arena, act).run()
         yield from ((run.number, None) for run in runs)
 
 
@@ -73,7 +73,7 @@ def _deployed(runs: list[Run]) -> Iterator[Event]:
     def act(arena: Arena) -> "Controls":
         return arena.action.controls(arena.act(acting))
 
-    yield from Deployed("swarm_deploy", runs, arena, act).run()
+    yield from Deployed(runs, arena, act).run()
     for place, run in enumerate(runs):
         if arena.seen.shape[-1] == 1 and arena.action.names:
             yield run.number, _policy(run.settings, acting, place, arena)
@@ -105,7 +105,7 @@ def _policy(settings: "SwarmDeploy", acting: Acting, place: int, arena: Arena) -
     chances = torch.softmax(own.double(), -1).cpu().numpy()
     group, observation, action = np.meshgrid(np.arange(len(chances)), seen.double().cpu().numpy(), np.arange(len(names)), indexing="ij")
     return Rows(
-        table="swarm_deploy.policy",
+        table="policy",
         columns={
             "group": group.ravel().tolist(),
             "observation": observation.ravel().tolist(),

@@ -28,12 +28,12 @@ TRAJECTORY = "trajectory.h5md"
 
 
 class Deployed:
-    """Runs that act as one batch in an arena, by `act`; `workload`: whose tables they fill. `noted`: arrays (F, P, E, ...) by name."""
+    """Runs that act as one batch in an arena, by `act`. `noted`: arrays (F, P, E, ...) by name."""
 
-    def __init__(self, workload: str, runs: Sequence[Run], arena: "Arena", act: "Callable[[Arena], Controls]") -> None:
+    def __init__(self, runs: Sequence[Run], arena: "Arena", act: "Callable[[Arena], Controls]") -> None:
         import torch
 
-        self.workload, self.runs, self.arena, self.act = workload, list(runs), arena, act
+        self.runs, self.arena, self.act = list(runs), arena, act
         self.settings, self.context = runs[0].settings, runs[0].context
         self.plan: Deployment = self.settings.deployment
         self.slice = max(0, runs[0].started_at)
@@ -106,9 +106,9 @@ class Deployed:
         for name, value in scores(self.plan, noted, seconds).items():
             yield Row(step=self.plan.num_slices, name=name, value=value)
         yield Row(step=self.plan.num_slices, name="coarse_dt", value=float(run.settings.world().is_coarse()))
-        yield Rows(table=f"{self.workload}.frames", columns=_frames(noted, seconds))
+        yield Rows(table="frames", columns=_frames(noted, seconds))
         if self.with_positions:
-            yield Rows(table=f"{self.workload}.positions", columns=_positions(noted, sorted(self.with_positions)))
+            yield Rows(table="positions", columns=_positions(noted, sorted(self.with_positions)))
 
     def _save(self, run: Run, noted: "Mapping[str, Array]") -> None:
         """The trajectory of the first environment."""

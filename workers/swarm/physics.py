@@ -1,5 +1,6 @@
 """The physics of a swarm as settings: fluid, temperature, robots, time; checked on the login node, where nothing heavy is imported."""
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,6 +16,8 @@ from workers.swarm.walls import Segment, Wall, cuboid, rectangle
 
 ASPECTS = {"sphere": 1.0, "prolate": 3.0, "oblate": 1.0 / 3.0}
 MAX_SUBSTEPS, COARSE = 10_000, 20
+# of the disc or ball in which robots begin: chance finds no places in a fuller one
+MAX_FILLED = 0.4
 # where the temperature gives contacts no energy (D15)
 FREEZING = 273.15
 
@@ -102,6 +105,9 @@ class Robots(Settings):
     speed_body_lengths: float | None = setting(None, low=0.0, unit="1/s", help="in place of speed: in units of 2 radius")
     mass: float | None = setting(None, above=0.0, unit="pN s^2/um", help="for dynamics=langevin; null: of a ball of water")
     turn_rate: float = setting(10.572, low=0.0, unit="deg/s", help="of turning")
+    start_positions: tuple[float, ...] = setting(
+        (), unit="um", help="where robots begin, x, y (and z) of each; empty: anywhere in a disc about the origin"
+    )
     force_viscosity: float | None = setting(
         None, above=0.0, unit="Pa s", help="at which the forces give these rates, whatever the fluid's is; null: at the fluid's"
     )
@@ -113,6 +119,27 @@ class Robots(Settings):
         if self.aspect is not None and self.shape != "sphere" and (self.aspect > 1.0) != (self.shape == "prolate"):
             wanted = "above 1" if self.shape == "prolate" else "below 1"
             raise ConfigError(f"aspect must be {wanted} for shape={self.shape}, got {self.aspect}")
+
+    def check_starts(self, num_dimensions: int, start_radius: float) -> None:
+        """ConfigError where robots would overlap at the start, or there is no room to draw places for them."""
+        given, width = self.start_positions, 2.0 * self.radius
+        if not given:
+            share = self.num_agents * (self.radius / start_radius) ** num_dimensions
+            if share > MAX_FILLED:
+                least = self.radius * (self.num_agents / MAX_FILLED) ** (1.0 / num_dimensions)
+                raise ConfigError(
+                    f"{self.num_agents} robots of radius {self.radius:g} um would fill {share:.0%} of where they begin, and overlap: "
+                    f"take a start_radius of at least {least:.3g} um, got {start_radius:g}, or fewer or smaller robots"
+                )
+            return
+        if len(given) != self.num_agents * num_dimensions:
+            raise ConfigError(f"start_positions must be {num_dimensions} numbers for each of {self.num_agents} robots, got {len(given)}")
+        places = [given[i : i + num_dimensions] for i in range(0, len(given), num_dimensions)]
+        for (i, one), (j, other) in itertools.combinations(enumerate(places), 2):
+            if (apart := math.dist(one, other)) < width:
+                raise ConfigError(
+                    f"start_positions overlap: robots {i} and {j} are {apart:.3g} um apart, and must be at least {width:g} um, two radii"
+                )
 
     @property
     def axis_ratio(self) -> float:
@@ -141,7 +168,7 @@ class Timing(Settings):
     """How time is cut: an action holds for a slice, which is computed in substeps."""
 
     slice_seconds: float = setting(1.0, above=0.0, unit="s", help="between two decisions")
-    num_substeps: int | None = setting(None, low=1, help="of a slice; null: 20, 50, 100 ... as turns by diffusion and contacts need")
+    num_substeps: int | None = setting(None, low=1, help="of a slice; null: 20, 30, 50, 100 ... as turns by diffusion and contacts need")
     allow_coarse_dt: bool = setting(False, help="run substeps too long for diffusion or contacts, as the authors did; rows are marked")
 
     def resolution(self, physics: Physics, robots: Robots) -> Resolution:
@@ -189,8 +216,8 @@ class Timing(Settings):
 
 
 def _round_up(count: int) -> int:
-    """To 20, 50, 100, 200 and so on."""
+    """To 20, 30, 50, 100, 200 and so on."""
     scale = 100
     while scale < count:
         scale *= 10
-    return next((number for number in (scale // 5, scale // 2) if number >= count), scale)
+    return next((number for number in (scale // 5, 3 * scale // 10, scale // 2) if number >= count), scale)

@@ -42,6 +42,11 @@ def drawn(engine: "Engine", radius: float) -> "State":
     return _state(engine, positions.view(-1, *engine.shape), directors.view(-1, *engine.shape))
 
 
+def directors(engine: "Engine") -> "Tensor":
+    """Anywhere (D, P, E, N)."""
+    return _draw(engine, engine.keys[noise.STARTS].flatten(0, 1), 0, 1.0)[1].view(-1, *engine.shape)
+
+
 def given(engine: "Engine", positions: "Tensor", directors: "Tensor") -> "State":
     """At (D, P, E, N), or (D, N) for all environments; directors of length 1. ConfigError where agents overlap, naming them."""
     import torch

@@ -101,7 +101,7 @@ class _Together:
             own = [(run.settings.world().seed, run.settings.physics.temperature_kelvin) for run in self.runs]
             self.arena.engine.set_temperatures([settings.curriculum.temperature_at(episode - 1, *one) for one in own])
         if settings.reset_every and (episode - 1) % settings.reset_every == 0 and episode > 1:
-            self.arena.begin(self.arena.engine.start(settings.start_radius))
+            self.arena.begin(settings.world().begin(self.arena.engine))
         played = self.arena.episode(self.policies.acting, settings.slices_per_episode, settings.curriculum.exploration_at(episode - 1))
         returns = _of_policies(played, len(self.runs))
         self._tally("mean_return", returns)

@@ -49,6 +49,7 @@ class World:
                 part.require(self.physics.num_dimensions, rod=self.physics.rod_length > 0.0)
             except ConfigError as error:
                 raise ConfigError(f"{name}: {error} (physics.num_dimensions, physics.rod_length in um)") from None
+        self.robots.check_starts(self.physics.num_dimensions, self.start_radius)
         self.timing.check_for(self.physics, self.robots)
 
     def kind(self) -> tuple[int, bool]:
@@ -62,6 +63,17 @@ class World:
     def is_coarse(self) -> bool:
         """Whether substeps are longer than what happens in them allows."""
         return self.timing.is_coarse(self.physics, self.robots)
+
+    def begin(self, engine: "Engine") -> "State":
+        """Where robots stand at first: at the places given, or anywhere; their directors are drawn."""
+        if not self.robots.start_positions:
+            return engine.start(self.start_radius)
+        import torch
+
+        from workers.swarm.starts import directors
+
+        places = torch.tensor(self.robots.start_positions, dtype=engine.dtype).view(-1, self.physics.num_dimensions).T.to(engine.device)
+        return engine.start_at(places[:, None, None].expand(-1, *engine.shape), directors(engine))
 
     def recorded(self, slices_per_frame: int) -> dict[str, Any]:
         """What the file of a trajectory says of it: arguments of a TrajectoryWriter."""
@@ -100,7 +112,7 @@ def arena_of(worlds: Sequence[World], device: str, runs: "Sequence[Run]" = ()) -
         engine.slices = runs[0].kept.meta["slices"]
         state, last = joined_state(runs, STATE, device), (joined_state(runs, BEFORE, device), joined(runs, SEEN))
     else:
-        state, last = engine.start(first.start_radius), None
+        state, last = first.begin(engine), None
     return arena_on(engine, state, worlds, last)
 
 

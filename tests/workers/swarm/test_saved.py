@@ -52,7 +52,7 @@ def policy(file: Path) -> Policy:
 def test_a_saved_policy_acts_as_its_deployment_does(store: Path, policy: Policy):
     plan = Deployment(num_slices=20, slices_per_frame=5, scored_from_frame=1, frames_per_position=1)
     deploy = SwarmDeploy(train=TRAIN, temperature_kelvin=350.0, num_agents=3, deployment=plan, seed=4)
-    positions = rows(store, committed(store, deploy))["swarm_deploy.positions"]
+    positions = rows(store, committed(store, deploy))["positions"]
     own = policy.deploy(num_slices=20, slices_per_frame=5, temperature_kelvin=350.0, num_agents=3, seed=4)
     assert own.positions.shape == (5, 3, 2)
     assert own.positions[..., 0].ravel().astype(float).tolist() == positions["x"]
@@ -80,7 +80,7 @@ def test_a_task_saves_its_trajectory(store: Path):
     plan = Deployment(num_slices=20, slices_per_frame=5, scored_from_frame=1, frames_per_position=1, trajectory=True)
     commit = committed(store, SwarmDeploy(train=TRAIN, deployment=plan, seed=9))
     read = trajectory.read(taskdir.payload_path(store, commit, "trajectory.h5md"))
-    columns = rows(store, commit)["swarm_deploy.positions"]
+    columns = rows(store, commit)["positions"]
     np.testing.assert_allclose(read.positions[..., 0].ravel(), columns["x"], rtol=1e-6)
     assert read.seconds.tolist() == pytest.approx([0.0, 0.5, 1.0, 1.5, 2.0])
 

@@ -30,6 +30,7 @@ from workers.workloads.swarm_deploy import SwarmDeploy
 from workers.workloads.swarm_train import POLICY, SwarmTrain
 
 ROBOTS = Robots(num_agents=4, radius=2.5, speed_body_lengths=5.0, turn_rate=600.0)
+CLOSE = (0.0, 0.0, 3.0, 0.0, 20.0, 0.0, 40.0, 0.0)
 SHORT = Deployment(num_slices=40, slices_per_frame=4, scored_from_frame=5)
 
 
@@ -145,7 +146,7 @@ def test_what_is_scored_is_what_the_frames_say(tmp_path: Path):
     deploy = SwarmDeploy(train=train(), num_agents=3, deployment=dataclasses.replace(SHORT, num_environments=2, start_radius=12.0))
     commit = committed(tmp_path, deploy)
     tables = rows(tmp_path, commit)
-    frames, positions = tables["swarm_deploy.frames"], tables["swarm_deploy.positions"]
+    frames, positions = tables["frames"], tables["positions"]
     assert len(frames["frame"]) == 2 * 11
     assert len(positions["agent"]) == 2 * 11 * 3
     scored = [value for frame, value in zip(frames["frame"], frames["mean_distance"]) if frame >= 5]
@@ -157,7 +158,7 @@ def test_what_is_scored_is_what_the_frames_say(tmp_path: Path):
             if (e, f) == (environment, frame)
         ]
         assert sum(own) / 3 == pytest.approx(mean, rel=1e-6)
-    policy = tables["swarm_deploy.policy"]
+    policy = tables["policy"]
     assert set(policy["action"]) == {"ccw", "forward", "cw", "nothing"}
     assert sum(policy["probability"]) == pytest.approx(deploy.num_observations)
 
@@ -192,6 +193,11 @@ def test_a_swarm_that_follows_a_rule_is_scored_alike(tmp_path: Path):
         (lambda: Physics(viscosity=None, temperature_kelvin=150.0), "give physics.viscosity as a number"),
         (lambda: train(task=RotateRod()), "needs a rod"),
         (lambda: train(physics=Physics(num_dimensions=3, rod_length=50.0), task=RotateRod()), "dimensions"),
+        (lambda: train(start_radius=5.0), "start_radius of at least 7.91 um, got 5"),
+        (lambda: train(robots=dataclasses.replace(ROBOTS, start_positions=CLOSE)), "robots 0 and 1 are 3 um apart"),
+        (lambda: train(robots=dataclasses.replace(ROBOTS, start_positions=(0.0, 0.0))), "2 numbers for each of 4 robots, got 2"),
+        (lambda: train(timing=Timing(slice_seconds=0.1, num_substeps=2)), "take at least 20 substeps, or allow_coarse_dt=true"),
+        (lambda: train(robots=dataclasses.replace(ROBOTS, radius=0.05)), "timing.allow_coarse_dt=true, which resolves turns alone"),
         (lambda: train(num_groups=3), "num_groups must divide robots.num_agents=4, got 3"),
         (lambda: Deployment(num_slices=10, slices_per_frame=1, scored_from_frame=50), "scored_from_frame must be below 11"),
     ],
@@ -200,6 +206,15 @@ def test_bad_settings_are_refused_with_what_is_allowed(made: Any, words: str):
     with pytest.raises(ConfigError) as error:
         made()
     assert words in str(error.value)
+
+
+def test_robots_begin_where_they_are_told(tmp_path: Path):
+    places = (0.0, 0.0, 10.0, 0.0, 20.0, 0.0, 40.0, 5.0)
+    one = SwarmDeploy(train=train(robots=dataclasses.replace(ROBOTS, start_positions=places)), deployment=SHORT)
+    positions = rows(tmp_path, committed(tmp_path, one))["positions"]
+    assert [value for frame, x, y in zip(positions["frame"], positions["x"], positions["y"]) if frame == 0 for value in (x, y)] == list(
+        places
+    )
 
 
 def test_the_policy_file_says_how_it_was_trained(tmp_path: Path):
