@@ -51,7 +51,7 @@ def _words(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> list[str]:
     found: list[str] = []
     with contextlib.suppress(Exception):
         if len(before) < len(verb.names) and "=" not in prefix:
-            found += _names(verb.names[len(before)].strip("[]"), before, parsed_args)
+            found += _quietly(lambda: _names(verb.names[len(before)].strip("[]"), before, parsed_args))
         if verb.where:
             found.append("where=")
         if verb.settings:

@@ -8,7 +8,6 @@ import polars as pl
 import pytest
 
 from orchestrator import cli, completion, schema, verbs
-from orchestrator.store import Store
 from workers.ensembles.groups import ensemble_size, group_of
 from workers.taskdir import Task
 
@@ -21,7 +20,7 @@ SMALL = (
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("store")
-    Store.create(made)
+    verbs.init(made)
     verbs.submit([*SMALL, "name=swarm", "train.seed=0,1", "temperature_kelvin=0,300"], made)
     return made
 
@@ -89,9 +88,9 @@ def test_tables_of_a_swarm_have_the_types_that_they_declare(root: Path):
     assert str(declared.field("rank").type) == "int32"
 
 
-def deployment(train: str, **changed: object) -> Task:
+def deployment(commit: str, **changed: object) -> Task:
     settings = {"name": "swarm_deploy", "ensemble": True, "train": {"seed": 1}, "temperature_kelvin": 3.0, "seed": 0, "num_agents": 5}
-    return Task(key="k", workload="swarm_deploy", version=1, settings=settings | changed, inputs={"train": train})
+    return Task(key="k", workload="swarm_deploy", version=1, settings=settings | changed, inputs={"train": commit})
 
 
 def test_deployments_of_different_trainings_act_together():

@@ -155,6 +155,7 @@ def test_a_free_environment_moves_alike_whether_it_is_thought_near_or_not(monkey
     assert torch.allclose(states[0].positions, states[1].positions, rtol=0, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_two_on_a_spring_are_apart_as_boltzmann_says():
     """Their mean distance, with contact and a spring in the exponent."""
     one = engine(4_000, agents=2, radius=0.5, slice_seconds=0.002, num_substeps=16)

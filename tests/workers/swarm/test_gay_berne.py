@@ -89,6 +89,7 @@ def test_needles_that_are_pushed_together_turn_side_by_side(dimensions: int):
     assert abs(state.directors[1, 0, 0, 0].item()) > 0.05
 
 
+@pytest.mark.slow
 def test_hot_needles_have_the_correlation_of_boltzmann():
     """Two with springs to one point: <cos 2 (a - b)> of their angles by the engine, and by numbers drawn from exp(-U / kT)."""
     from workers.swarm.fields.harmonic import Harmonic

@@ -27,7 +27,8 @@ LEARNERS = {
     "ppo": Ppo(num_epochs=1, num_minibatches=3, max_kl=0.01, max_gradient_norm=0.5, weight_decay=0.01, actor_learning_rate=1e-3),
     "ppo_full": Ppo(num_epochs=2, as_swarmrl=True),
 }
-SIZES = [(1, 1, (128, 128)), (10, 1, (128, 128)), (5, 10, (2, 128, 128)), (5, 10, (128, 128, 128, 128)), (3, 5, (33, 17))]
+DEEP = pytest.param(5, 10, (128, 128, 128, 128), marks=pytest.mark.slow)
+SIZES = [(1, 1, (128, 128)), (10, 1, (128, 128)), (5, 10, (2, 128, 128)), DEEP, (3, 5, (33, 17))]
 
 
 def new(learner: Learner, seeds: list[int], num_inputs: int = 3, hidden: tuple[int, ...] = (128, 128), **further) -> Policies:

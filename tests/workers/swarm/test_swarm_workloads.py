@@ -61,12 +61,17 @@ def rod_train(**changed: Any) -> SwarmTrain:
 def alike() -> list[SwarmTrain]:
     """What may differ in a batch: temperature, size, shape, seed; two numbers of substeps."""
     return [
-        train(seed=seed, physics=Physics(temperature_kelvin=kelvin), robots=dataclasses.replace(ROBOTS, radius=radius, shape=shape))
+        train(
+            seed=seed,
+            physics=Physics(temperature_kelvin=kelvin),
+            robots=dataclasses.replace(ROBOTS, radius=radius, shape=shape),
+            timing=Timing(slice_seconds=0.1, allow_coarse_dt=True),
+        )
         for seed, kelvin, radius, shape in [
             (0, 300.0, 2.5, "sphere"),
             (1, 0.0, 2.5, "prolate"),
             (2, 350.0, 0.5, "sphere"),
-            (3, 273.0, 0.2, "sphere"),
+            (3, 273.0, 0.15, "sphere"),
             (4, 300.0, 1.0, "oblate"),
         ]
     ]

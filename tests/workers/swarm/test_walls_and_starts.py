@@ -77,6 +77,7 @@ def test_heated_swimmers_stay_in_their_box(dimensions: int):
     assert state.positions.abs().max() > 3.0
 
 
+@pytest.mark.slow
 def test_sediment_on_a_wall_stays_at_the_heights_of_boltzmann():
     """Begun at heights drawn from exp(-(U + w h) / kT), for more than the time in which they are forgotten."""
     weight = 0.03
