@@ -6,20 +6,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.overrides import parse
-from workers.errors import ConfigError, UnknownName, nearest
+from workers.errors import ConfigError, EigensweepError, RigLost, UnknownName, nearest
 from workers.settings import _coerce
 
 if TYPE_CHECKING:
-    from workers.swarm.saved import Policy, Rollout
+    from workers.swarm.saved import Rollout
 
 FILE = "policy.safetensors"
 TRAJECTORIES, ANIMATIONS = (".h5md", ".h5", ".parquet"), (".html", ".gif")
-_TYPES = dict(num_slices=int, slices_per_frame=int, temperature_kelvin=float, num_agents=int, start_radius=float, seed=int, device=str)
+_TYPES = dict(num_slices=int, slices_per_frame=int, temperature_kelvin=float, num_agents=int, start_radius=float)
+_TYPES |= dict(seed=int, device=str, timeout_seconds=float)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Deployed:
-    """How the robots did: seconds, distances from the source (um) at the end, reward of an agent, turns of a rod; and what was saved."""
+    """How the robots did: seconds, distances from the source (um) at the end, reward of an agent in a slice, turns of a rod; and its files."""
 
     policy: str
     num_agents: int
@@ -56,15 +57,21 @@ def deploy(
         target.parent.mkdir(parents=True, exist_ok=True)
     path = policy_file(words, root)
     policy = load_policy(path)
-    rollout = policy.deploy(rig=rig, progress=progress, **_options(settings))
+    try:
+        rollout = policy.deploy(rig=rig, progress=progress, **_options(settings))
+    except (RigLost, KeyboardInterrupt) as error:
+        for target in targets if getattr(error, "rollout", None) is not None else ():
+            _save(error.rollout, target)  # type: ignore[union-attr]
+        raise
     for target in targets:
-        _save(rollout, policy, target)
+        _save(rollout, target)
     return _summary(str(path), rollout, targets)
 
 
 def policy_file(words: Sequence[str], root: Path | None) -> Path:
     """Of a file's name, or of a sweep's task: its own, or its training's."""
     if len(words) == 1:
+        _refuse_sweep(words[0], root)
         return Path(words[0])
     from orchestrator.results import load
 
@@ -74,17 +81,33 @@ def policy_file(words: Sequence[str], root: Path | None) -> Path:
     return task.file(FILE)
 
 
+def _refuse_sweep(name: str, root: Path | None) -> None:
+    """ConfigError where this is no file, but a sweep's name, whose task is to be named too."""
+    from orchestrator.store import Store
+
+    if Path(name).exists():
+        return
+    try:
+        known = Store.open(root).sweep_names()
+    except EigensweepError:
+        return
+    if name in known:
+        raise ConfigError(f"{name} is a sweep: give the first letters of a task's key, too; `eigensweep status {name} --keys` lists them")
+
+
 def _options(settings: Sequence[str]) -> dict[str, Any]:
     """In their types; UnknownName, and ConfigError for values that are none."""
     found: dict[str, Any] = {}
     for word in parse(settings):
         if word.key not in _TYPES:
             raise UnknownName(f"no setting {word.key!r} of deploy{nearest(word.key, _TYPES)} There are {', '.join(_TYPES)}")
+        if len(word.values or ()) > 1:
+            raise ConfigError(f"{word.key} must be one value for deploy, got {word.line}; a sweep takes several: eigensweep submit ...")
         found[word.key] = _coerce(word.value, _TYPES[word.key], word.key == "temperature_kelvin", word.key)
     return found
 
 
-def _save(rollout: "Rollout", policy: "Policy", target: Path) -> None:
+def _save(rollout: "Rollout", target: Path) -> None:
     if target.suffix in TRAJECTORIES:
         rollout.save(target)
         return
@@ -92,7 +115,11 @@ def _save(rollout: "Rollout", policy: "Policy", target: Path) -> None:
 
     physics, robots = rollout.world.physics, rollout.world.robots
     options: Mapping[str, Any] = dict(
-        radius=robots.radius, aspect=robots.axis_ratio, rod_length=physics.rod_length or 100.0, title=f"{robots.num_agents} robots"
+        radius=robots.radius,
+        aspect=robots.axis_ratio,
+        rod_length=physics.rod_length or 100.0,
+        source=(rollout.world.source or (0.0, 0.0))[:2] if hasattr(rollout.world.task, "field") else None,
+        title=f"{rollout.positions.shape[1]} robots{', seen along z' if physics.num_dimensions == 3 else ''}",
     )
     positions, frames = _tables(rollout)
     if target.suffix == ".html":
@@ -132,7 +159,7 @@ def _summary(policy: str, rollout: "Rollout", files: Sequence[Path]) -> Deployed
         seconds=float(rollout.seconds[-1]),
         mean_distance=float(distances[-1].mean()),
         largest_distance=float(distances[-1].max()),
-        mean_reward=float(rollout.rewards.sum(0).mean()),
+        mean_reward=float(rollout.rewards[1:].mean()) / rollout.slices_per_frame,
         revolutions=None if angles is None else float(angles[-1] - angles[0]) / (2.0 * math.pi),
         files=[str(path) for path in files],
     )

@@ -55,7 +55,9 @@ FLAGS: dict[str, dict[str, Any]] = {
     "--save": dict(
         metavar="FILE", action="append", default=[], help="H5MD (.h5md), a table (.parquet), an animation (.html, .gif); may be given again"
     ),
-    "--rig": dict(metavar="ADDRESS", default="", help="of an experiment that moves the robots: host:port, or listen:port (docs/rig.md)"),
+    "--rig": dict(
+        metavar="ADDRESS", default="", help="of an experiment that moves the robots: host:port, or listen:host:port (docs/rig.md)"
+    ),
     "--folder": dict(metavar="DIR", help="where the trial's stores go, seen by all nodes; else STORE-chaos beside the store"),
     "--tasks": dict(metavar="N", type=int, default=500, help="tasks of the trial's own sweep (500)"),
     "--task-seconds": dict(metavar="LOW-HIGH", default="1-8", help="how long its tasks take (1-8)"),

@@ -15,5 +15,5 @@ def encode(record: Any) -> bytes:
 
 
 def decode(data: bytes) -> Any:
-    """What `encode` was given; JSON begins as no compressed data does."""
-    return json.loads(data if data[:1] in (b"{", b"[") else zlib.decompress(data))
+    """What `encode` was given; no JSON begins as compressed data do."""
+    return json.loads(zlib.decompress(data) if data[:1] == b"x" else data)

@@ -51,7 +51,10 @@ def slow_key(workload: Workload) -> str:
 def golden_keys() -> dict[str, str]:
     kernel = Kernel(step=3)
     return {
-        **{name: slow_key(plugins.load("workloads", name)()) for name in ("train", "gram", "spectrum")},
+        **{
+            name: slow_key(plugins.load("workloads", name)())
+            for name in ("train", "gram", "spectrum", "swarm_train", "swarm_deploy", "swarm_classical")
+        },
         "noop": task_key(Noop(), {}, {}),
         "noop index=7 seconds=0.5 fail=kill": task_key(Noop(index=7, seconds=0.5, fail="kill"), {}, {}),
         "study": study_key(Study()),

@@ -39,8 +39,8 @@ class Batched(Workload):
         raise NotImplementedError
 
     def resources(self) -> Resources:
-        """One core."""
-        return self.adapted(Resources(memory_gib=2.0))
+        """One core; the matrix of pairs of robots has the third power of their number."""
+        return self.adapted(Resources(memory_gib=2.0 + round(4 * self.world().robots.num_agents ** 3 / 2**30, 1)))
 
     def adapted(self, resources: Resources) -> Resources:
         """Time for a whole batch, up to 20, 40, 80 ... minutes."""

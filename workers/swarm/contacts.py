@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 # the potential 4 eps ((s/r)^12 - (s/r)^6) + eps ends at 2^(1/6) s, which is the sum of the two radii
 CUTOFF = 2.0 ** (1.0 / 6.0)
-# of s: where particles overlap more deeply, the force is that of this distance, which bounds it
+# of s: where particles overlap more deeply, the force over the distance is that at this distance, which bounds it
 DEEPEST = 0.6
 
 
@@ -91,7 +91,10 @@ class Pairs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rod:
-    """A rigid rod of `num_beads` touching beads, `length` long (um), that turns about its fixed centre with `friction` (pN um s)."""
+    """A rigid rod of `num_beads` touching beads, `length` long (um), that turns about its fixed centre with `friction` (pN um s).
+
+    `start_angle` is in rad: SwarmRL's scripts say 90 there, too.
+    """
 
     length: float = 100.0
     num_beads: int = 59
@@ -113,11 +116,16 @@ class Rod:
         return energy / self.friction
 
 
-def rod_apart(positions: "Tensor", angles: "Tensor", levers: "Tensor") -> "Tensor":
-    """From beads to agents (D, B, M, N), for positions (D, M, N), rods at `angles` (M,) about the origin and beads at `levers` (B,)."""
+def rod_direction(angles: "Tensor", dtype: "torch.dtype") -> "Tensor":
+    """Unit vectors (2, ...) of rods at `angles` (...), which are in double precision: they grow, and turn little at a time."""
     import torch
 
-    beads = torch.stack([angles.cos(), angles.sin()])[:, None, :, None] * levers[:, None, None]
+    return torch.stack([angles.cos(), angles.sin()]).to(dtype)
+
+
+def rod_apart(positions: "Tensor", angles: "Tensor", levers: "Tensor") -> "Tensor":
+    """From beads to agents (D, B, M, N), for positions (D, M, N), rods at `angles` (M,) about the origin and beads at `levers` (B,)."""
+    beads = rod_direction(angles, positions.dtype)[:, None, :, None] * levers[:, None, None]
     return positions[:, None] - beads
 
 
@@ -125,15 +133,15 @@ def rod_forces(positions: "Tensor", angles: "Tensor", levers: "Tensor", sigma2: 
     """On the agents (D, M, N), and the torque (M,) on rods at `angles` (M,); sigma2 and depth (M, 1)."""
     apart = rod_apart(positions, angles, levers)
     x, y = apart * strength(squared(apart), sigma2, depth)
-    aside = x * angles.sin()[:, None] - y * angles.cos()[:, None]
+    cosine, sine = rod_direction(angles, positions.dtype)
+    aside = x * sine[:, None] - y * cosine[:, None]
     torque = total(total(aside * levers[:, None, None]).movedim(-1, 0))
     return _both(total(x), total(y)), torque
 
 
 def rod_distance(positions: "Tensor", angles: "Tensor", length: float) -> "Tensor":
     """Of agents (D, ..., N) from the line between the ends of rods at `angles` (...)."""
-    c, s = angles.cos()[..., None], angles.sin()[..., None]
-    x, y = positions
+    (c, s), (x, y) = rod_direction(angles, positions.dtype)[..., None], positions
     along, aside = x * c + y * s, y * c - x * s
     square: Tensor = (along.abs() - 0.5 * length).clamp_(min=0.0).square_() + aside.square_()
     return square.sqrt_()

@@ -44,7 +44,6 @@ def follow_many(members: "Sequence[tuple[SwarmClassical, Context]]") -> Iterator
             return agent.controls(arena.engine, arena.before, arena.state)
 
         yield from Deployed(runs, arena, act).run()
-        yield from ((run.number, None) for run in runs)
 
 
 def _batches(members: "Sequence[tuple[Any, Context]]") -> Iterator[list[Run]]:
@@ -73,11 +72,10 @@ def _deployed(runs: list[Run]) -> Iterator[Event]:
     def act(arena: Arena) -> "Controls":
         return arena.action.controls(arena.act(acting))
 
-    yield from Deployed(runs, arena, act).run()
-    for place, run in enumerate(runs):
-        if arena.seen.shape[-1] == 1 and arena.action.names:
-            yield run.number, _policy(run.settings, acting, place, arena)
-        yield run.number, None
+    def policy(place: int) -> list[Rows]:
+        return [_policy(runs[place].settings, acting, place, arena)] if arena.seen.shape[-1] == 1 and arena.action.names else []
+
+    yield from Deployed(runs, arena, act, policy).run()
 
 
 def actors_of(kept: "Sequence[dict[str, Tensor]]", activation: str, device: str) -> Networks:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from workers.errors import Diverged
 from workers.pauses import pause
 from workers.swarm.runs import Run, joined
 from workers.swarm.world import distances, kept
@@ -19,21 +20,22 @@ if TYPE_CHECKING:
     from workers.swarm.scoring import Deployment
 
     Array = np.ndarray[Any, Any]
+    More = Callable[[int], Sequence[Row | Rows]]
 
 # P policies; E environments; N agents; F frames; D dimensions
 
-Event = tuple[int, "Row | Rows | None"]
+Event = tuple[int, "Row | Rows | Diverged | None"]
 NOTED, REWARD = "noted.", "reward"
 TRAJECTORY = "trajectory.h5md"
 
 
 class Deployed:
-    """Runs that act as one batch in an arena, by `act`. `noted`: arrays (F, P, E, ...) by name."""
+    """Runs that act as one batch in an arena, by `act`. `noted`: arrays (F, P, E, ...) by name. `more`: further rows of a run."""
 
-    def __init__(self, runs: Sequence[Run], arena: "Arena", act: "Callable[[Arena], Controls]") -> None:
+    def __init__(self, runs: Sequence[Run], arena: "Arena", act: "Callable[[Arena], Controls]", more: "More" = lambda place: ()) -> None:
         import torch
 
-        self.runs, self.arena, self.act = list(runs), arena, act
+        self.runs, self.arena, self.act, self.more = list(runs), arena, act, more
         self.settings, self.context = runs[0].settings, runs[0].context
         self.plan: Deployment = self.settings.deployment
         self.slice = max(0, runs[0].started_at)
@@ -47,7 +49,8 @@ class Deployed:
         self.checkpointed = self.reported = time.monotonic()
 
     def run(self) -> Iterator[Event]:
-        """To the last slice; then the rows of each."""
+        """To the last slice; then the rows of each, and its end."""
+        import numpy as np
         import torch
 
         with torch.no_grad():
@@ -64,14 +67,16 @@ class Deployed:
             own = {name: values[:, place] for name, values in noted.items()}
             if run.settings.deployment.trajectory:
                 self._save(run, own)
-            yield from ((run.number, row) for row in self._rows(run, own))
+            yield from ((run.number, row) for row in (*self._rows(run, own), *self.more(place)))
+            is_good = bool(np.isfinite(own["mean_distance"]).all())
+            yield run.number, None if is_good else Diverged("a robot is nowhere: its position is no number; take shorter substeps")
 
     # -- frames -----------------------------------------------------------------------------------------------------------------
 
     def _note(self, frame: int) -> None:
         """What is seen in a frame, on the CPU."""
         state, spf = self.arena.state, self.plan.slices_per_frame
-        distance = distances(state)
+        distance = distances(state, self.settings.world().source)
         found = {"mean_distance": distance.mean(-1), "max_distance": distance.amax(-1)}
         found["mean_reward"] = self.reward.mean(-1) / (spf if frame else 1)
         self.reward.zero_()
@@ -81,7 +86,8 @@ class Deployed:
             found["positions"] = state.positions.permute(1, 2, 3, 0)
             found["directors"] = state.directors.permute(1, 2, 3, 0)
         for name, values in found.items():
-            self.noted.setdefault(name, []).append(values.cpu())
+            # a copy: a view would keep the whole slice
+            self.noted.setdefault(name, []).append(values.cpu().clone())
 
     def checkpoint(self, step: int) -> None:
         """Of each run, as it would write it alone."""

@@ -61,7 +61,7 @@ class Body:
 
 @dataclass(slots=True)
 class State:
-    """Positions (D, P, E, N) in um, not folded into a box; directors (D, P, E, N); angles (P, E) of rods, where there are any.
+    """Positions (D, P, E, N) in um, not folded into a box; directors (D, P, E, N); angles (P, E) of rods, if any, in double precision.
 
     Of Langevin dynamics also velocities (D, P, E, N) in um / s and spins (R, P, E, N) in 1 / s. `memory`: what tasks and observables
     remember, tensors (P, ...) by name.

@@ -142,7 +142,7 @@ class Langevin:
     def begun(self, state: "State") -> "State":
         """The state with velocities and spins of equilibrium."""
         rows, rates = self.engine.num_dimensions, self.surroundings.num_rates
-        drawn = noise.normals(self.engine.keys[noise.STARTS], BEGINNING, rows + rates, self.engine.dtype)
+        drawn = noise.normals(self.engine.keys[noise.STARTS], BEGINNING + self.engine.slices, rows + rates, self.engine.dtype)
         return replace(state, velocities=self.thermal * drawn[:rows], spins=self.thermal_spin * drawn[rows:])
 
     def advance(self, state: "State", speed: "Tensor", rate: "Tensor", rod_turns: "Tensor | None") -> int:

@@ -71,5 +71,5 @@ def uniforms(keys: "Tensor", step: int, count: int, dtype: "torch.dtype") -> "Te
 
 
 def _uniform(signed: "Tensor", dtype: "torch.dtype") -> "Tensor":
-    """Of 24 bits with a sign; in two sums, which single precision keeps apart from 0."""
-    return signed.to(dtype).mul_(2.0**-24).add_(0.5).add_(2.0**-25)
+    """Of 24 bits with a sign; in two sums, which single precision keeps apart from 0, and apart from 1, which the last would round to."""
+    return signed.to(dtype).mul_(2.0**-24).add_(0.5).add_(2.0**-25).clamp_(max=1.0 - 2.0**-24)

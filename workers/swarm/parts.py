@@ -92,6 +92,11 @@ class SwarmAction(Plugin):
         raise NotImplementedError
 
     @property
+    def largest_force(self) -> float:
+        """The largest share of the force of the swim speed, either way."""
+        return 1.0
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Of the actions, where they are few; else empty."""
         return ()
@@ -119,6 +124,12 @@ class ClassicalAgent(SwarmPart):
 
     group: ClassVar[str] = "swarm.agents"
 
+    @property
+    def largest_force(self) -> float:
+        """The largest share of the force of the swim speed, either way: of its settings `force`, `alone` and `fastest`, or 1."""
+        found = [abs(getattr(self, name)) for name in ("force", "alone", "fastest") if hasattr(self, name)]
+        return max(found, default=1.0)
+
     def controls(self, engine: "Engine", before: "State", after: "State") -> Controls:
         """What each agent does in the next slice; memory as in `SwarmObservable.observe`."""
         raise NotImplementedError
@@ -133,6 +144,9 @@ class Learner(Plugin):
     def extra(self, seeds_P: "Tensor", num_inputs: int, dtype: "torch.dtype") -> "dict[str, Networks]":
         """Further networks, of each network's own seed, which are kept with its weights."""
         return {}
+
+    def check_samples(self, num_samples: int) -> None:
+        """Raise ConfigError where so many samples of an episode are too few."""
 
     def learn(self, policies: "Policies", action: SwarmAction, episode: "Episode") -> "Mapping[str, Tensor]":
         """Update `policies` by an episode; what it has to say, numbers (networks,) by name."""

@@ -37,7 +37,9 @@ class Physics(Settings):
     field: Field = Nothing()
     walls: tuple[float, ...] = setting((), above=0.0, unit="um", help="lengths of a box of walls about the origin, in each dimension")
     wall_segments: tuple[float, ...] = setting((), unit="um", help="further walls in a plane, each by x, y of both its ends")
-    box_length: float | None = setting(1000.0, above=0.0, unit="um", help="of a box that is periodic for contacts; null: there is none")
+    box_length: float | None = setting(
+        1000.0, above=0.0, unit="um", help="of a box that is periodic for contacts and sight; null: there is none"
+    )
     rod_length: float = setting(0.0, low=0.0, unit="um", help="of a rod that turns about the origin; 0: there is none")
     rod_beads: int = setting(59, low=2)
     rod_friction: float = setting(690.2407326, above=0.0, unit="pN um s", help="of its turning")
@@ -52,10 +54,8 @@ class Physics(Settings):
                 f"wall_segments must be x, y of two ends for each wall, in a plane, got {len(self.wall_segments)} numbers in "
                 f"{self.num_dimensions} dimensions"
             )
-        if self.has_walls and self.box_length is not None and (self.walls and max(self.walls) > self.box_length):
-            raise ConfigError(
-                f"walls must lie in the periodic box of box_length={self.box_length}, got {list(self.walls)}; give box_length=null"
-            )
+        if any(ends[:2] == ends[2:] for ends in self._segments()):
+            raise ConfigError(f"wall_segments must each have two ends, got {list(self.wall_segments)}, with one that has no length")
         if self.rod_length and self.num_dimensions == 3:
             raise ConfigError("rod_length must be 0 in 3 dimensions: a rod turns in a plane; give num_dimensions=2")
 
@@ -66,12 +66,22 @@ class Physics(Settings):
 
     def all_walls(self) -> tuple[Wall, ...]:
         """The box and the segments."""
-        ends = self.wall_segments
-        segments = tuple(Segment((ends[i], ends[i + 1]), (ends[i + 2], ends[i + 3])) for i in range(0, len(ends), 4))
+        segments = tuple(Segment((x, y), (u, v)) for x, y, u, v in self._segments())
         if not self.walls:
             return segments
         width, height, *depth = self.walls
         return (*cuboid(width, height, *depth), *segments) if depth else (*rectangle(width, height), *segments)
+
+    def _segments(self) -> list[tuple[float, ...]]:
+        return [self.wall_segments[i : i + 4] for i in range(0, len(self.wall_segments), 4)]
+
+    def images(self) -> float | None:
+        """The length of the periodic box; within closed walls nothing has images."""
+        return None if self.walls else self.box_length
+
+    def room(self, start_radius: float) -> float:
+        """The radius of the disc (ball) that is as large as what walls leave of that in which robots begin."""
+        return min(start_radius, *(0.5 * length for length in self.walls)) if self.walls else start_radius
 
     def eta(self) -> float:
         """The viscosity (Pa s)."""
@@ -113,7 +123,7 @@ class Robots(Settings):
     )
 
     def check(self) -> None:
-        """A shape is what its name says."""
+        """A shape is what its name says; a speed is one."""
         if self.shape == "sphere" and self.aspect not in (None, 1.0):
             raise ConfigError(f"aspect must be 1 or null for shape=sphere, got {self.aspect}; take shape=prolate or shape=oblate")
         if self.aspect is not None and self.shape != "sphere" and (self.aspect > 1.0) != (self.shape == "prolate"):
@@ -171,48 +181,44 @@ class Timing(Settings):
     num_substeps: int | None = setting(None, low=1, help="of a slice; null: 20, 30, 50, 100 ... as turns by diffusion and contacts need")
     allow_coarse_dt: bool = setting(False, help="run substeps too long for diffusion or contacts, as the authors did; rows are marked")
 
-    def resolution(self, physics: Physics, robots: Robots) -> Resolution:
-        """What sets the substeps."""
-        return Resolution(
-            friction=robots.friction(physics.eta()),
-            temperature=physics.temperature_kelvin,
-            radius=robots.radius,
-            speed=robots.swim_speed(),
-            contact_temperature=physics.contact_depth(),
-            walls=physics.has_walls or physics.rod_length > 0.0,
-            aspect=robots.axis_ratio,
-            gay_berne=physics.contact == "gay_berne",
-        )
-
-    def needed(self, physics: Physics, robots: Robots, *, contacts: bool = True) -> int:
+    def needed(self, resolution: Resolution, *, contacts: bool = True) -> int:
         """The fewest substeps that resolve turns by diffusion (D15) and contacts, or turns alone."""
-        return needed_substeps(self.resolution(physics, robots), self.slice_seconds, contacts=contacts)
+        return needed_substeps(resolution, self.slice_seconds, contacts=contacts)
 
-    def substeps(self, physics: Physics, robots: Robots) -> int:
+    def substeps(self, resolution: Resolution) -> int:
         """Of a slice, as given, or as many as are needed, in a few numbers, so that many policies make one batch.
 
         With `allow_coarse_dt` contacts are resolved no further than COARSE substeps do.
         """
         if self.num_substeps is not None:
             return self.num_substeps
-        needed = self.needed(physics, robots)
         if self.allow_coarse_dt:
-            return _round_up(max(self.needed(physics, robots, contacts=False), min(needed, COARSE)))
+            needed = min(self._for_contacts(resolution), COARSE)
+            return _round_up(max(self.needed(resolution, contacts=False), needed))
+        needed = self.needed(resolution)
         if needed > MAX_SUBSTEPS:
             raise ConfigError(
-                f"contacts of robots of radius {robots.radius:g} um need {needed:,} substeps in a slice of {self.slice_seconds:g} s, more "
-                f"than {MAX_SUBSTEPS:,}; take larger robots or shorter slices, or timing.allow_coarse_dt=true, which resolves turns alone"
+                f"contacts of robots of radius {resolution.radius:g} um need {needed:,} substeps in a slice of {self.slice_seconds:g} s, "
+                f"more than {MAX_SUBSTEPS:,}; take larger robots or shorter slices, or timing.allow_coarse_dt=true, which resolves turns "
+                "alone"
             )
         return _round_up(needed)
 
-    def check_for(self, physics: Physics, robots: Robots) -> None:
+    def check_for(self, resolution: Resolution) -> None:
         """ConfigError where substeps do not resolve what happens in them, unless that is allowed."""
-        resolution, count = self.resolution(physics, robots), self.substeps(physics, robots)
-        check_substeps(resolution, self.slice_seconds, count, allow_coarse_dt=self.allow_coarse_dt)
+        if not self.allow_coarse_dt:
+            check_substeps(resolution, self.slice_seconds, self.substeps(resolution))
 
-    def is_coarse(self, physics: Physics, robots: Robots) -> bool:
+    def is_coarse(self, resolution: Resolution) -> bool:
         """Whether there are fewer than are needed."""
-        return self.substeps(physics, robots) < self.needed(physics, robots)
+        return self.substeps(resolution) < self._for_contacts(resolution)
+
+    def _for_contacts(self, resolution: Resolution) -> int:
+        """As `needed`; where no number is enough, as many as one can count."""
+        try:
+            return self.needed(resolution)
+        except ConfigError:
+            return 2**31
 
 
 def _round_up(count: int) -> int:

@@ -80,6 +80,14 @@ class Policies:
         part = self._part(policy)
         return {name: tensor.detach()[part] for name, tensor in self._named().items()}
 
+    def load(self, kept: "Sequence[Mapping[str, Tensor]]") -> None:
+        """Take the weights that `weights` gave of each policy; the optimiser begins anew."""
+        import torch
+
+        with torch.no_grad():
+            for name, tensor in self._named().items():
+                tensor.copy_(torch.cat([one[name] for one in kept]))
+
     def tensors(self, policy: int) -> "dict[str, Tensor]":
         """What is kept of one policy, (G, ...) by name: weights, the optimiser's means, and what else its learner goes on from."""
         part = self._part(policy)

@@ -82,7 +82,8 @@ class Resolution:
         if own.force(DEEPEST) < force:
             raise ConfigError(
                 f"the contact cannot hold the swim force of {force:.3g} pN: its largest force is {own.force(DEEPEST):.3g} pN at "
-                f"contact_temperature={self.contact_temperature:g} K; give a higher contact_temperature or a lower speed"
+                f"physics.contact_kelvin={self.contact_temperature:g}; take at least "
+                f"{1.01 * self.contact_temperature * force / own.force(DEEPEST):.4g} K, or a lower speed"
             )
         low = _last(lambda distance: -own.force(distance) <= -force, DEEPEST, CUTOFF)
         return own.depth / own.sigma**2 * (624.0 * low**-14 - 168.0 * low**-8)
@@ -147,6 +148,6 @@ def check_substeps(
         raise ConfigError(
             f"{num_substeps} substeps of {slice_seconds / num_substeps:.3g} s in a slice of {slice_seconds:g} s do not resolve {why}, "
             f"which needs {seconds:.3g} s for radius {resolution.radius:g} um at {resolution.temperature:g} K and "
-            f"{resolution.speed:g} um/s; take at least {needed} substeps, or allow_coarse_dt=true to run it as it is"
+            f"{resolution.speed:g} um/s; take at least {needed} substeps, or timing.allow_coarse_dt=true to run it as it is"
         )
     return False

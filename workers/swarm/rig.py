@@ -46,7 +46,7 @@ class RigEngine:
             self.link.end(f"the rig at {address} cannot be used")
             raise
         self.shape = (1, 1, num_agents)
-        self.radius = torch.full((1, 1, 1), radius, dtype=torch.float64).to(self.dtype)
+        self.radius = torch.full((1, 1, 1), radius, dtype=torch.float64)
         seeds = torch.tensor([seed], dtype=torch.int64)
         self.keys = {stream: noise.particle_keys(seeds, 1, num_agents, stream) for stream in noise.STREAMS}
         self.box, self.slices = None, 0
@@ -137,7 +137,7 @@ class RigEngine:
             places = self._places(ids)
             found = [vectors(answer, name, len(ids), self.num_dimensions, self.dtype) for name in ("positions", "directors")]
             check_directors(found[1])
-            rods = None if self.rod is None else torch.full((1, 1), number(answer, "rod_angle"), dtype=torch.float64).to(self.dtype)
+            rods = None if self.rod is None else torch.full((1, 1), number(answer, "rod_angle"), dtype=torch.float64)
         except ValueError as error:
             raise self.link.ended(
                 f"the rig at {self.address} sent a state that cannot be: {error}; docs/rig.md says what one is"

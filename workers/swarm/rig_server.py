@@ -13,6 +13,7 @@ from workers.errors import ConfigError, EigensweepError, RigLost
 from workers.swarm.contacts import Rod
 from workers.swarm.engine import Body, Engine
 from workers.swarm.friction import spheroid
+from workers.swarm.resolution import Resolution, needed_substeps
 from workers.swarm.rig_link import PROTOCOL, Link, address_of, listen
 from workers.swarm.rig_messages import UNITS
 
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from workers.swarm.engine import State
 
 # one policy and one environment; N agents; D dimensions
+
+
+# body lengths a second
+USUAL_SPEED = 5.0
 
 
 class SimulatedRig:
@@ -144,6 +149,11 @@ def simulated(argv: Sequence[str]) -> tuple[Engine, "State", str]:
     import torch
 
     options = _options().parse_args(argv)
+    for name, least in (("agents", 1), ("radius", 1e-6), ("slice_seconds", 1e-9), ("temperature", 0.0)):
+        if not getattr(options, name) >= least:
+            raise ConfigError(f"--{name.replace('_', '-')} must be at least {least:g}, got {getattr(options, name)}")
+    if options.substeps is not None and options.substeps < 1:
+        raise ConfigError(f"--substeps must be at least 1, got {options.substeps}; leave it out for as many as are needed")
     body = Body(
         radius=options.radius,
         friction=spheroid(options.radius, options.aspect, options.viscosity),
@@ -156,12 +166,25 @@ def simulated(argv: Sequence[str]) -> tuple[Engine, "State", str]:
         num_environments=1,
         num_agents=options.agents,
         slice_seconds=options.slice_seconds,
-        num_substeps=options.substeps,
+        num_substeps=options.substeps or _needed(body, options),
         num_dimensions=options.dimensions,
         rod=Rod() if options.rod else None,
         dtype=getattr(torch, options.dtype),
     )
     return engine, engine.start(options.start_radius), options.unix or f"{options.host}:{options.port}"
+
+
+def _needed(body: Body, options: argparse.Namespace) -> int:
+    resolution = Resolution(
+        friction=body.friction,
+        temperature=body.temperature,
+        radius=body.radius,
+        speed=USUAL_SPEED * 2.0 * body.radius,
+        contact_temperature=body.contact_temperature,
+        walls=options.rod,
+        aspect=options.aspect,
+    )
+    return needed_substeps(resolution, options.slice_seconds)
 
 
 def _options() -> argparse.ArgumentParser:
@@ -178,7 +201,7 @@ def _options() -> argparse.ArgumentParser:
     add("--temperature", type=float, default=300.0, help="K (300)")
     add("--viscosity", type=float, default=8.9e-4, help="Pa s (8.9e-4)")
     add("--slice-seconds", type=float, default=0.1, help="between two decisions (0.1)")
-    add("--substeps", type=int, default=10, help="of a slice (10)")
+    add("--substeps", type=int, help="of a slice (as many as turns and contacts need, at swim speeds of up to 5 lengths a second)")
     add("--start-radius", type=float, default=100.0, help="of the disc in which agents start, um (100)")
     add("--seed", type=int, default=0, help="of starts and noise (0)")
     add("--dtype", choices=("float32", "float64"), default="float32", help="(float32)")

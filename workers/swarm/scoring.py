@@ -53,7 +53,7 @@ class Deployment(Settings):
     position_frames: int = setting(250, low=0, help="of all frames, the first so many have rows of positions; and then those of ...")
     frames_per_position: int = setting(10, low=1, help="... so many frames each one")
 
-    trajectory: bool = setting(False, identity=False, help="save these frames of the first environment as trajectory.h5md, too")
+    trajectory: bool = setting(False, help="save these frames of the first environment as trajectory.h5md, too")
 
     @property
     def num_frames(self) -> int:
@@ -66,6 +66,8 @@ class Deployment(Settings):
             raise ConfigError("position_frames must be at least 1 where trajectory=true, got 0")
         if self.trajectory and (missing := h5py_missing()):
             raise ConfigError(missing)
+        if self.num_slices < self.slices_per_frame:
+            raise ConfigError(f"num_slices must be at least slices_per_frame={self.slices_per_frame}, got {self.num_slices}")
         if self.scored_from_frame >= self.num_frames:
             raise ConfigError(
                 f"scored_from_frame must be below {self.num_frames}, the frames of {self.num_slices} slices, got {self.scored_from_frame}; "

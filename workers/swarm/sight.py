@@ -4,6 +4,7 @@ import math
 from typing import TYPE_CHECKING
 
 from workers.swarm.concentration import Decay, dot
+from workers.swarm.contacts import rod_direction
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,11 +28,9 @@ def to_agents(engine: "Engine", state: "State") -> "Tensor":
 
 def to_beads(engine: "Engine", state: "State") -> "Tensor":
     """Vectors (2, P, E, N, B) in um from each agent to the beads of the rod, which has no images: contacts with it have none."""
-    import torch
-
     assert state.rods is not None
     assert engine.levers is not None
-    beads = torch.stack([state.rods.cos(), state.rods.sin()])[..., None] * engine.levers
+    beads = rod_direction(state.rods, engine.dtype)[..., None] * engine.levers
     return beads[..., None, :] - state.positions[..., None]
 
 

@@ -110,7 +110,8 @@ def _rods(engine: "Engine") -> "Tensor | None":
 
     if engine.rod is None:
         return None
-    return torch.full(engine.shape[:2], math.remainder(engine.rod.start_angle, 2.0 * math.pi), dtype=engine.dtype, device=engine.device)
+    angle = math.remainder(engine.rod.start_angle, 2.0 * math.pi)
+    return torch.full(engine.shape[:2], angle, dtype=torch.float64, device=engine.device)
 
 
 def _state(engine: "Engine", positions: "Tensor", directors: "Tensor") -> "State":

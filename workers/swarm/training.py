@@ -1,11 +1,12 @@
 """Training runs of policies that go on as one batch: each has its own rows, file and checkpoints, as if it were alone."""
 
+import dataclasses
 import json
 import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from workers.ensembles.starts import common_starts
 from workers.errors import Diverged
@@ -35,7 +36,7 @@ LEARNED, TALLY = "policy.", "tally."
 def train_many(members: "Sequence[tuple[SwarmTrain, Context]]") -> Iterator[Event]:
     """(number of a member, a row of it, or None at its end, or why it diverged); members of equally many substeps go on as one."""
     keep_freed_memory()
-    alike: dict[tuple[int, bool], list[Run]] = defaultdict(list)
+    alike: dict[tuple[int, bool, float], list[Run]] = defaultdict(list)
     for run in numbered(members):
         alike[run.settings.world().kind()].append(run)
     for _, group in sorted(alike.items()):
@@ -109,7 +110,7 @@ class _Together:
             played, new = settings.curiosity.rewarded(self.policies, played)
             self._tally("mean_curiosity", inner_mean(new.view(len(self.runs), -1)))
         said = settings.learner.learn(self.policies, settings.action, played)
-        self._tally("mean_distance", inner_mean(distances(self.arena.state).flatten(1)))
+        self._tally("mean_distance", inner_mean(distances(self.arena.state, settings.world().source).flatten(1)))
         for name, values in said.items():
             self._tally(name, inner_mean(values.double().view(len(self.runs), -1)))
         self._tally("count", self.tallies["mean_return"].new_ones(len(self.runs)))
@@ -126,7 +127,10 @@ class _Together:
                 yield from self._finish(run)
 
     def _finish(self, run: Run) -> Iterator[Event]:
-        """The last rows, and the files."""
+        """The last rows, with means where they are not out yet, and the files."""
+        if self.tallies and self.episode not in run.settings.evaluated():
+            for name, value in self._means(self.runs.index(run)).items():
+                yield run.number, Row(step=self.episode, name=name, value=value)
         self._save(POLICY, run, self.policies.weights(self.runs.index(run)))
         if shelf := self.shelves.get(run.number):
             for episode, weights in sorted(shelf.weights.items()):
@@ -143,17 +147,24 @@ class _Together:
 
     def _rows(self, episode: int) -> Iterator[Event]:
         """Means since the last rows; a policy whose numbers are none is over, and the others do not notice."""
-        counts = self.tallies.pop("count")
-        found = {name: (values / counts).tolist() for name, values in sorted(self.tallies.items())}
-        self.tallies = {}
         for place, run in enumerate(self.runs):
             if run.number in self.gone:
                 continue
-            for name, values in found.items():
-                yield run.number, Row(step=episode, name=name, value=values[place])
-            if not math.isfinite(sum(values[place] for values in found.values())):
+            found = self._means(place)
+            for name, value in found.items():
+                yield run.number, Row(step=episode, name=name, value=value)
+            if not math.isfinite(sum(found.values())):
                 self.gone.add(run.number)
-                yield run.number, Diverged(f"the policy's numbers are none at episode {episode}; try a smaller learner.learning_rate")
+                yield (
+                    run.number,
+                    Diverged(f"the policy's numbers are none at episode {episode}; try a smaller learning rate of the learner"),
+                )
+        self.tallies = {}
+
+    def _means(self, place: int) -> dict[str, float]:
+        """Of one policy, since the last rows."""
+        count = float(self.tallies["count"][place])
+        return {name: float(values[place]) / count for name, values in sorted(self.tallies.items()) if name != "count"}
 
     # -- what is kept -----------------------------------------------------------------------------------------------------------
 
@@ -178,9 +189,15 @@ class _Together:
         from safetensors.torch import save_file
 
         # one entry: the order of several is another in every file
-        header = {"version": run.settings.version, "settings": run.settings.to_plain(), "episode": self.episode, **facts}
+        header = {"version": run.settings.version, "settings": of_identity(run.settings), "episode": self.episode, **facts}
         with run.context.file(name) as path:
             save_file({key: value.cpu().contiguous() for key, value in weights.items()}, path, metadata={"swarm_train": json.dumps(header)})
+
+
+def of_identity(settings: "SwarmTrain") -> dict[str, Any]:
+    """Plain settings that make a task what it is, so that one key has one file."""
+    names = {field.name for field in dataclasses.fields(settings) if field.metadata.get("identity", True)}
+    return {name: value for name, value in settings.to_plain().items() if name in names | {"name"}}
 
 
 def weight_seed(settings: "SwarmTrain") -> int:

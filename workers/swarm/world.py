@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from workers.errors import ConfigError
+from workers.swarm.concentration import dot
 from workers.swarm.fields.none import Nothing
-from workers.swarm.parts import SwarmAction, SwarmObservable, SwarmTask
+from workers.swarm.parts import SwarmAction, SwarmObservable, SwarmPart, SwarmTask
 from workers.swarm.physics import Physics, Robots, Timing
+from workers.swarm.resolution import Resolution
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,28 +43,67 @@ class World:
     dtype: str
     seed: int
     late_rewards: bool = False
+    # further parts, by the names of their settings, and temperatures (K) that it comes to have
+    others: tuple[tuple[str, SwarmPart], ...] = ()
+    temperatures: tuple[float, ...] = ()
+    # of the force of the swim speed, that robots may choose
+    largest_share: float = 1.0
 
     def check(self) -> None:
-        """ConfigError where parts do not fit the physics, or substeps do not resolve it."""
-        for name, part in (("task", self.task), ("observable", self.observable)):
+        """ConfigError where parts do not fit the physics, robots overlap at the start, or substeps do not resolve what happens."""
+        for name, part in (("task", self.task), ("observable", self.observable), *self.others):
             try:
                 part.require(self.physics.num_dimensions, rod=self.physics.rod_length > 0.0)
             except ConfigError as error:
                 raise ConfigError(f"{name}: {error} (physics.num_dimensions, physics.rod_length in um)") from None
-        self.robots.check_starts(self.physics.num_dimensions, self.start_radius)
-        self.timing.check_for(self.physics, self.robots)
+            places = len(_source(part))
+            if places not in (0, self.physics.num_dimensions):
+                raise ConfigError(
+                    f"{name}.field.source must have {self.physics.num_dimensions} coordinates, or none for the middle, got {places}"
+                )
+        if (own := _source(self.observable)) and self.source and own != self.source or bool(own) != bool(self.source) and _smells(self):
+            raise ConfigError(
+                f"task.field.source and observable.field.source must be one, got {list(self.source)} and {list(own)}: what robots smell "
+                "is not what they are paid for"
+            )
+        if self.robots.mass is not None and self.physics.dynamics == "overdamped":
+            raise ConfigError(f"robots.mass is for physics.dynamics=langevin, got {self.robots.mass} with overdamped; leave it null")
+        self.robots.check_starts(self.physics.num_dimensions, self.physics.room(self.start_radius))
+        self.timing.check_for(self.resolution())
 
-    def kind(self) -> tuple[int, bool]:
+    def resolution(self) -> Resolution:
+        """What sets the substeps: the hottest that it becomes, and the fastest that robots swim."""
+        physics, friction = self.physics, self.robots.friction(self.physics.eta())
+        kelvin = max([physics.temperature_kelvin, *self.temperatures])
+        return Resolution(
+            friction=friction,
+            temperature=kelvin,
+            radius=self.robots.radius,
+            speed=self.largest_share * self.robots.force(physics.eta()) / friction.along,
+            contact_temperature=physics.contact_depth(),
+            walls=physics.has_walls or physics.rod_length > 0.0,
+            aspect=self.robots.axis_ratio,
+            gay_berne=physics.contact == "gay_berne",
+        )
+
+    def kind(self) -> tuple[int, bool, float]:
         """What the policies of one batch share besides the settings that they have in common."""
-        return self.num_substeps(), self.robots.axis_ratio == 1.0
+        friction = self.robots.friction(self.physics.eta())
+        is_round = friction.along == friction.across
+        return self.num_substeps(), is_round, self.robots.axis_ratio if self.physics.contact == "gay_berne" else 0.0
 
     def num_substeps(self) -> int:
         """Of a slice, as given, or as many as are needed."""
-        return self.timing.substeps(self.physics, self.robots)
+        return self.timing.substeps(self.resolution())
 
     def is_coarse(self) -> bool:
         """Whether substeps are longer than what happens in them allows."""
-        return self.timing.is_coarse(self.physics, self.robots)
+        return self.timing.is_coarse(self.resolution())
+
+    @property
+    def source(self) -> tuple[float, ...]:
+        """From where distances count: the task's source, if it has one, or the middle (empty)."""
+        return _source(self.task)
 
     def begin(self, engine: "Engine") -> "State":
         """Where robots stand at first: at the places given, or anywhere; their directors are drawn."""
@@ -83,7 +124,7 @@ class World:
             num_dimensions=physics.num_dimensions,
             radius=robots.radius,
             frame_seconds=slices_per_frame * self.timing.slice_seconds,
-            box=physics.box_length,
+            box=physics.images(),
             rod=physics.rod(),
             action_names=self.action.names,
             settings={"physics": physics.to_plain(), "robots": robots.to_plain(), "timing": self.timing.to_plain()},
@@ -148,7 +189,7 @@ def _engine(worlds: Sequence[World], device: str) -> "Engine":
         slice_seconds=first.timing.slice_seconds,
         num_substeps=first.num_substeps(),
         num_dimensions=first.physics.num_dimensions,
-        box=first.physics.box_length,
+        box=first.physics.images(),
         rod=first.physics.rod(),
         fields=() if isinstance(first.physics.field, Nothing) else (first.physics.field,),
         walls=first.physics.all_walls(),
@@ -197,12 +238,22 @@ def joined_state(runs: "Sequence[Run]", prefix: str, device: str) -> "State":
     return State(**whole)
 
 
-def distances(state: "State") -> "Tensor":
-    """From the origin (P, E, N), in double precision."""
-    square = state.positions[0].double().square()
-    for values in state.positions[1:]:
-        square = square + values.double().square()
-    return square.sqrt()
+def distances(state: "State", source: tuple[float, ...] = ()) -> "Tensor":
+    """From a source, or the middle (P, E, N), in double precision."""
+    centre = source or (0.0,) * len(state.positions)
+    apart = [values.double() - own for values, own in zip(state.positions, centre, strict=True)]
+    return dot(apart, apart).sqrt()
+
+
+def _smells(world: World) -> bool:
+    """Whether task and observable both have a field."""
+    return all(hasattr(part, "field") for part in (world.task, world.observable))
+
+
+def _source(part: SwarmPart) -> tuple[float, ...]:
+    """Of the field that a part has; empty: in the middle, or there is none."""
+    found: tuple[float, ...] = getattr(getattr(part, "field", None), "source", ())
+    return found
 
 
 def inner_mean(values: "Tensor") -> "Tensor":

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from workers.errors import Diverged
 from workers.seeds import role_seed
 from workers.swarm.actions.discrete import Discrete
 from workers.swarm.agents.run_and_tumble import RunAndTumble
@@ -62,12 +63,15 @@ class SwarmClassical(Batched):
             num_environments=self.deployment.num_environments,
             start_radius=self.deployment.start_radius,
             dtype=self.dtype,
-            seed=role_seed(self.seed, "noise"),
+            # that of a deployment, of the training of this seed
+            seed=role_seed(role_seed(self.seed, "noise"), "order"),
+            others=(("agent", self.agent),),
+            largest_share=self.agent.largest_force,
         )
 
     @classmethod
-    def run_many(cls, members: "Sequence[tuple[SwarmClassical, Context]]") -> "Iterator[tuple[int, Row | Rows | None]]":
-        """Rows of each member as those of `swarm_deploy`, by its number, and None at its end."""
+    def run_many(cls, members: "Sequence[tuple[SwarmClassical, Context]]") -> "Iterator[tuple[int, Row | Rows | Diverged | None]]":
+        """Rows of each member as those of `swarm_deploy`, by its number, and None at its end, or why it diverged."""
         from workers.swarm.deploying import follow_many
 
         return follow_many(members)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from workers.errors import ConfigError
+from workers.errors import ConfigError, Diverged
 from workers.seeds import role_seed
 from workers.swarm.batched import Batched
 from workers.swarm.scoring import TABLES, Deployment
@@ -33,8 +33,8 @@ class SwarmDeploy(Batched):
     }
 
     train: SwarmTrain = SwarmTrain()
-    temperature_kelvin: float | None = setting(None, low=0.0, unit="K", help="null: as in the training")
-    num_agents: int | None = setting(None, low=1, help="null: as in the training")
+    temperature_kelvin: float | None = setting(None, low=0.0, unit="K", help="null: physics.temperature_kelvin of the training")
+    num_agents: int | None = setting(None, low=1, help="null: as in the training, which begin where its start_positions say")
     deployment: Deployment = Deployment(num_slices=200, slices_per_frame=2, scored_from_frame=50)
     seed: int = setting(0, low=0, help="of starts, noise and choices, with the training's seed")
     largest_observation: float = setting(1.7, above=0.0, help="the table policy is of observations up to this on both sides of 0")
@@ -54,10 +54,16 @@ class SwarmDeploy(Batched):
     def world(self) -> World:
         """Of the training, at the temperature of the deployment, with noise of its own."""
         train, kelvin = self.train.world(), self.temperature_kelvin
+        robots = train.robots
+        if self.num_agents is not None:
+            robots = dataclasses.replace(robots, num_agents=self.num_agents, start_positions=())
         return dataclasses.replace(
             train,
             physics=train.physics if kelvin is None else dataclasses.replace(train.physics, temperature_kelvin=kelvin),
-            robots=dataclasses.replace(train.robots, num_agents=self.num_agents or train.robots.num_agents),
+            robots=robots,
+            temperatures=(),
+            others=(),
+            late_rewards=False,
             num_environments=self.deployment.num_environments,
             start_radius=self.deployment.start_radius,
             seed=role_seed(train.seed + self.seed, "order"),
@@ -68,8 +74,8 @@ class SwarmDeploy(Batched):
         return self.num_steps
 
     @classmethod
-    def run_many(cls, members: "Sequence[tuple[SwarmDeploy, Context]]") -> "Iterator[tuple[int, Row | Rows | None]]":
-        """Rows of each member, by its number, and None at its end.
+    def run_many(cls, members: "Sequence[tuple[SwarmDeploy, Context]]") -> "Iterator[tuple[int, Row | Rows | Diverged | None]]":
+        """Rows of each member, by its number, and None at its end, or why it diverged.
 
         `success`, `mean_distance` (um), `time_to_source` (s; NaN: never), `mean_reward` of a slice, `revolutions_per_hour` of a rod.
         """

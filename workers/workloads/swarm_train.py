@@ -63,9 +63,13 @@ class SwarmTrain(Batched):
     num_evaluations: int = setting(20, low=1, help="times, evenly spaced, with rows; the last episode always")
 
     def check(self) -> None:
-        """Groups are equally large; substeps resolve what happens in them."""
+        """Groups are equally large, an episode has samples enough, and substeps resolve what happens in them."""
         if self.robots.num_agents % self.num_groups:
             raise ConfigError(f"num_groups must divide robots.num_agents={self.robots.num_agents}, got {self.num_groups}")
+        if self.lead_task is not None and self.curriculum.num_phases == 1:
+            raise ConfigError("lead_task is for phases before the last, and the curriculum has one; leave it null, or give more phases")
+        agents = self.robots.num_agents // self.num_groups
+        self.learner.check_samples(self.slices_per_episode * self.num_environments * agents)
         self.world().check()
 
     @property
@@ -74,7 +78,7 @@ class SwarmTrain(Batched):
         return self.curriculum.num_episodes
 
     def world(self) -> World:
-        """Where the last phase takes place."""
+        """Where it takes place, in the last phase."""
         return World(
             physics=self.physics,
             robots=self.robots,
@@ -87,6 +91,9 @@ class SwarmTrain(Batched):
             dtype=self.dtype,
             seed=role_seed(self.seed, "noise", self.seed_noise),
             late_rewards=self.late_rewards,
+            others=() if self.lead_task is None else (("lead_task", self.lead_task),),
+            temperatures=(*self.curriculum.temperatures, *self.curriculum.temperature_range),
+            largest_share=self.action.largest_force,
         )
 
     def num_slices(self) -> int:

@@ -294,3 +294,21 @@ def test_agents_act_by_their_own_groups_network():
     assert torch.equal(own.actor.weights[0][::4], shared.actor.weights[0])
     same = shared.actor(shared.acting.by_network(seen[:, :, :1].expand(2, 1, 4, 3)))
     assert torch.equal(same, same[:, :1].expand_as(same))
+
+
+def test_what_a_network_says_that_stopped_is_what_it_says_alone():
+    """Also where another of the batch goes on."""
+    learner = Ppo(num_epochs=4, num_minibatches=2, max_kl=2e-3, actor_learning_rate=0.02)
+    said = []
+    for seeds in ([3], [3, 4, 5]):
+        policies = new(learner, seeds, 1, (8,))
+        told = [learner.learn(policies, Discrete(), episode(seeds, number, 5, 1)) for number in range(3)]
+        said.append([{name: values[0] for name, values in one.items()} for one in told])
+    assert said[0] == said[1]
+
+
+def test_probabilities_that_have_changed_beyond_all_bounds_have_gradients():
+    learner, policies = Ppo(), new(Ppo(), [3], 1, (8,))
+    samples = learner.samples(policies, Discrete(), episode([3], 0, 5, 1))
+    loss, _ = learner.loss(policies, Discrete(), replace(samples, logs=samples.logs - 200.0))
+    assert all(bool(gradient.isfinite().all()) for gradient in torch.autograd.grad(loss, policies.parameters()))

@@ -41,3 +41,11 @@ def test_numbers_do_not_depend_on_the_batch():
     part = noise.normals(noise.particle_keys(torch.tensor([3, 5]), 20, 4, 0), 7, 5, torch.float32)
     assert torch.equal(part, whole[:, [3, 5], :20, :4])
     assert torch.equal(noise.normals(keys(), 7, 2, torch.float32)[0], noise.normals(keys(), 7, 1, torch.float32)[0])
+
+
+def test_uniform_numbers_are_above_0_and_below_1_at_the_ends_of_their_bits():
+    ends = torch.tensor([-(2**23), 2**23 - 1], dtype=torch.int64)
+    for dtype in (torch.float32, torch.float64):
+        found = noise._uniform(ends, dtype)
+        assert found[0] > 0.0
+        assert found[1] < 1.0

@@ -126,7 +126,9 @@ def test_a_policy_acts_on_a_rig_as_on_the_engine_behind_it(policy: Policy, tmp_p
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"num_slices": 0}, "num_slices must be at least 1, got 0"),
+        ({"num_slices": 0}, "num_slices must be a whole number of at least 1, got 0"),
+        ({"num_slices": 4, "slices_per_frame": 5}, "slices_per_frame must be at most num_slices=4, got 5"),
+        ({"num_slices": 2, "rig": "nowhere:1", "num_agents": 3}, "temperature_kelvin and num_agents are the rig's own"),
         ({"temperature_kelvin": -1.0}, "temperature_kelvin must be at least 0"),
         ({"num_agents": 0}, "num_agents must be at least 1"),
     ],
@@ -134,6 +136,39 @@ def test_a_policy_acts_on_a_rig_as_on_the_engine_behind_it(policy: Policy, tmp_p
 def test_bad_deployments_are_refused(policy: Policy, options: dict[str, float], words: str):
     with pytest.raises(ConfigError, match=words):
         policy.deploy(**options)  # type: ignore[arg-type]
+
+
+def test_a_rig_that_is_unlike_the_training_is_refused(policy: Policy, tmp_path: Path):
+    """And one that ends meanwhile leaves what was seen."""
+    import dataclasses
+    import threading
+
+    from workers.errors import RigLost
+    from workers.swarm.rig_server import SimulatedRig, serve
+
+    def rig(name: str, train: SwarmTrain) -> str:
+        arena, ready = arena_of([SwarmDeploy(train=train).world()], "cpu"), threading.Event()
+        path = str(tmp_path / name)
+        threading.Thread(
+            target=serve, args=(arena.engine, arena.state, path), kwargs={"ready": lambda *_: ready.set()}, daemon=True
+        ).start()
+        assert ready.wait(20)
+        return path
+
+    small = dataclasses.replace(TRAIN, robots=dataclasses.replace(TRAIN.robots, radius=1.5))
+    with pytest.raises(ConfigError, match="has robots of radius 1.5 um, and the policy was trained with 2.5 um"):
+        policy.deploy(num_slices=2, rig=rig("small", small))
+    space = dataclasses.replace(TRAIN, physics=Physics(num_dimensions=3))
+    with pytest.raises(ConfigError, match="has 3 dimensions and no rod, and the policy was trained in 2 with none"):
+        policy.deploy(num_slices=2, rig=rig("space", space))
+    answer = SimulatedRig._integrate
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            SimulatedRig, "_integrate", lambda self, message: answer(self, message) if self.engine.slices < 3 else {"type": "what"}
+        )
+        with pytest.raises(RigLost) as lost:
+            policy.deploy(num_slices=9, rig=rig("mad", TRAIN))
+    assert len(lost.value.rollout.positions) == 4  # type: ignore[attr-defined]
 
 
 def test_a_file_that_is_no_policy_is_named(tmp_path: Path):

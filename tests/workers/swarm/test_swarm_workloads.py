@@ -1,6 +1,7 @@
 """Trainings and deployments of swarms as tasks: alone or in a batch, interrupted or not, they give the same bits."""
 
 import dataclasses
+import math
 import threading
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,24 @@ from workers import taskdir
 from workers.context import Context
 from workers.errors import ConfigError
 from workers.execute import execute_many
+from workers.swarm.actions.discrete import Discrete
+from workers.swarm.agents.baeuerle import Baeuerle
+from workers.swarm.agents.constant import Constant
 from workers.swarm.agents.run_and_tumble import RunAndTumble
+from workers.swarm.concentration import Concentration
 from workers.swarm.curiosity import Curiosity
 from workers.swarm.curriculum import Curriculum
+from workers.swarm.fields.harmonic import Harmonic
 from workers.swarm.keeping import Keeping
 from workers.swarm.learners.ppo import Ppo
+from workers.swarm.observables.concentration_field import ConcentrationField
 from workers.swarm.observables.vision_cones import VisionCones
 from workers.swarm.physics import Physics, Robots, Timing
 from workers.swarm.scoring import Deployment
 from workers.swarm.tasks.gradient_sensing import GradientSensing
 from workers.swarm.tasks.rotate_rod import RotateRod
 from workers.swarm.tasks.species_search import SpeciesSearch
+from workers.swarm.world import arena_of
 from workers.workload import Workload
 from workers.workloads.swarm_classical import SwarmClassical
 from workers.workloads.swarm_deploy import SwarmDeploy
@@ -31,6 +39,7 @@ from workers.workloads.swarm_train import POLICY, SwarmTrain
 
 ROBOTS = Robots(num_agents=4, radius=2.5, speed_body_lengths=5.0, turn_rate=600.0)
 CLOSE = (0.0, 0.0, 3.0, 0.0, 20.0, 0.0, 40.0, 0.0)
+TWENTY = Timing(slice_seconds=0.1, num_substeps=20)
 SHORT = Deployment(num_slices=40, slices_per_frame=4, scored_from_frame=5)
 
 
@@ -201,8 +210,19 @@ def test_a_swarm_that_follows_a_rule_is_scored_alike(tmp_path: Path):
         (lambda: train(start_radius=5.0), "start_radius of at least 7.91 um, got 5"),
         (lambda: train(robots=dataclasses.replace(ROBOTS, start_positions=CLOSE)), "robots 0 and 1 are 3 um apart"),
         (lambda: train(robots=dataclasses.replace(ROBOTS, start_positions=(0.0, 0.0))), "2 numbers for each of 4 robots, got 2"),
-        (lambda: train(timing=Timing(slice_seconds=0.1, num_substeps=2)), "take at least 20 substeps, or allow_coarse_dt=true"),
+        (lambda: train(timing=Timing(slice_seconds=0.1, num_substeps=2)), "take at least 20 substeps, or timing.allow_coarse_dt=true"),
         (lambda: train(robots=dataclasses.replace(ROBOTS, radius=0.05)), "timing.allow_coarse_dt=true, which resolves turns alone"),
+        (lambda: train(lead_task=SpeciesSearch(sensed="rod")), "lead_task: species_search needs a rod"),
+        (lambda: train(lead_task=GradientSensing(), curriculum=Curriculum(episodes=(2,), exploration=(0.0,))), "lead_task is for phases"),
+        (lambda: train(learner=Ppo(num_minibatches=100)), "num_minibatches must be at most the 80 samples"),
+        (lambda: train(robots=dataclasses.replace(ROBOTS, mass=1.0)), "robots.mass is for physics.dynamics=langevin"),
+        (lambda: train(task=GradientSensing(field=Concentration(source=(9.0, 0.0)))), "field.source must be one, got [9.0, 0.0] and []"),
+        (lambda: train(observable=ConcentrationField(field=Concentration(source=(9.0, 0.0, 1.0)))), "must have 2 coordinates"),
+        (lambda: train(action=Discrete(forces=(0.0, 50.0), torques=(1.0, 0.0)), timing=TWENTY), "take at least"),
+        (lambda: train(curriculum=Curriculum(episodes=(1, 1), temperatures=(1e6, 300.0)), timing=TWENTY), "1e+06 K"),
+        (lambda: SwarmClassical(agent=Baeuerle(), physics=Physics(num_dimensions=3)), "agent: "),
+        (lambda: Physics(wall_segments=(1.0, 1.0, 1.0, 1.0)), "with one that has no length"),
+        (lambda: train(physics=Physics(walls=(3.0, 3.0))), "would fill"),
         (lambda: train(num_groups=3), "num_groups must divide robots.num_agents=4, got 3"),
         (lambda: Deployment(num_slices=10, slices_per_frame=1, scored_from_frame=50), "scored_from_frame must be below 11"),
     ],
@@ -270,6 +290,39 @@ def test_curiosity_and_ppo_are_learned_by_in_a_training_and_survive_a_stop(tmp_p
     attempt(tmp_path / "parts", member, "first", stop=StopAfter(4))
     assert attempt(tmp_path / "parts", member, "second").outcome == "completed"
     assert found(tmp_path / "parts", member) == found(tmp_path / "whole", member)
+
+
+def test_swarms_of_two_aspects_whose_contacts_turn_them_are_batches_of_their_own(tmp_path: Path):
+    contact, coarse = Physics(contact="gay_berne"), Timing(slice_seconds=0.1, allow_coarse_dt=True)
+    members = [
+        train(physics=contact, timing=coarse, robots=dataclasses.replace(ROBOTS, shape=shape), curriculum=Curriculum(episodes=(1, 1)))
+        for shape in ("prolate", "oblate")
+    ]
+    assert set(together(tmp_path, list(members)).values()) == {"completed"}
+
+
+def test_a_swarm_that_is_nowhere_is_no_failure_to_find_the_source(tmp_path: Path):
+    trap = Physics(field=Harmonic(stiffness=1e6))
+    one = SwarmClassical(robots=ROBOTS, physics=trap, timing=Timing(slice_seconds=0.1), agent=Constant(), deployment=SHORT)
+    assert committed(tmp_path, one).status == "diverged"
+
+
+def test_a_rod_that_has_turned_a_hundred_times_turns_on_as_at_first():
+    world = dataclasses.replace(rod_train().world(), physics=Physics(rod_length=40.0, rod_beads=24, temperature_kelvin=0.0), seed=1)
+    turned = []
+    for angle in (0.3, 0.3 + 200 * math.pi):
+        arena = arena_of([world], "cpu")
+        direction = torch.tensor([math.cos(0.3), math.sin(0.3)])
+        aside = torch.tensor([-direction[1], direction[0]])
+        places = torch.stack([sign * (15.0 * direction - 3.5 * aside) + shift * direction for sign in (1, -1) for shift in (-3.0, 3.0)], 1)
+        facing = torch.stack([sign * aside for sign in (1, 1, -1, -1)], 1)
+        state = arena.engine.start_at(places[:, None, None].contiguous(), facing[:, None, None].contiguous())
+        state.rods = torch.full((1, 1), angle, dtype=torch.float64)
+        for _ in range(10):
+            arena.engine.advance(state, arena.forces.expand(arena.engine.shape), torch.zeros(arena.engine.shape))
+        turned.append(float(state.rods) - angle)
+    assert turned[0] != 0.0
+    assert turned[1] == pytest.approx(turned[0], rel=1e-3)
 
 
 def test_a_context_is_what_a_notebook_needs(tmp_path: Path):

@@ -40,6 +40,11 @@ class Discrete(SwarmAction):
         return len(self.forces)
 
     @property
+    def largest_force(self) -> float:
+        """Of the actions."""
+        return max(map(abs, self.forces))
+
+    @property
     def names(self) -> tuple[str, ...]:
         """ccw, forward, cw and nothing; other shares by their numbers."""
         found = []

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 # P networks; B samples of a network, b of them in a minibatch; T slices; K agents of a network; I observed numbers
 
 
+# of the logarithm of a probability, as far as it counts
+LARGEST_CHANGE = 20.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Samples:
     """What a step looks at: `inputs` (P, B, I), `actions` (P, B, ...), and (P, B) log pi of them before the update, A, and targets of V."""
@@ -58,17 +62,22 @@ class Ppo(Learner):
         if self.as_swarmrl and self.num_minibatches > 1:
             raise ConfigError(f"num_minibatches must be 1 where as_swarmrl is true, got {self.num_minibatches}")
 
+    def check_samples(self, num_samples: int) -> None:
+        """A sample for each minibatch."""
+        if self.num_minibatches > num_samples:
+            raise ConfigError(f"num_minibatches must be at most the {num_samples} samples of an episode, got {self.num_minibatches}")
+
     def learn(self, policies: "Policies", action: SwarmAction, episode: learning.Episode) -> "Mapping[str, Tensor]":
         """One update of `num_epochs`; entropy, divergence and share of clipped samples are those before the last step."""
         import torch
 
-        num_samples = episode.rewards[:, 0].numel()
-        if self.num_minibatches > num_samples:
-            raise ConfigError(f"num_minibatches must be at most the {num_samples} samples of an episode, got {self.num_minibatches}")
+        self.check_samples(episode.rewards[:, 0].numel())
         said: dict[str, Tensor] = {}
         active_P, steps = torch.ones_like(policies.updates, dtype=torch.bool), torch.zeros_like(policies.updates)
         for part in self._parts(policies, action, episode):
-            loss, said = self.loss(policies, action, part)
+            loss, now = self.loss(policies, action, part)
+            # of a network that changes no more, what it said when it stopped
+            said = {name: torch.where(active_P, value, said[name]) for name, value in now.items()} if said else now
             if self.max_kl is not None:
                 active_P &= said["divergence"] <= self.max_kl
                 if not active_P.any():
@@ -107,7 +116,8 @@ class Ppo(Learner):
 
         logs, entropy = action.log_probability(policies.actor(samples.inputs), samples.actions)
         changes = logs - samples.logs
-        ratios = changes.exp()
+        # beyond this, 0 times infinity would make gradients of what is clipped no numbers
+        ratios = changes.clamp(max=LARGEST_CHANGE).exp()
         clipped = ratios.clamp(1.0 - self.clip, 1.0 + self.clip)
         gain = torch.minimum(ratios * samples.advantages, clipped * samples.advantages)
         error = huber_loss(policies.critic(samples.inputs)[..., 0], samples.targets, reduction="none")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from workers.swarm import sight
 from workers.swarm.concentration import dot
+from workers.swarm.contacts import rod_direction
 from workers.swarm.parts import SwarmTask
 from workers.workload import setting
 
@@ -60,7 +61,7 @@ class RotateRod(SwarmTask):
 
         assert before.rods is not None
         assert after.rods is not None
-        now = (after.rods - before.rods) * (math.degrees(1.0) / engine.slice_seconds)
+        now = ((after.rods - before.rods) * (math.degrees(1.0) / engine.slice_seconds)).to(engine.dtype)
         velocities, slices = (f"rotate_rod.{what}.{self.velocity_history}" for what in ("velocities", "slices"))
         if velocities in before.memory:
             kept, count = before.memory[velocities], before.memory[slices]
@@ -85,7 +86,8 @@ class RotateRod(SwarmTask):
         ratio = square.amin((-2, -1), keepdim=True) / square
         third = ratio * ratio * ratio
         strength = third * third * ratio
-        aside = state.rods.cos()[..., None, None] * apart[1] - state.rods.sin()[..., None, None] * apart[0]
+        cosine, sine = rod_direction(state.rods, engine.dtype)[..., None, None]
+        aside = cosine * apart[1] - sine * apart[0]
         torques = strength * aside
         if self.partition == "lever":
             assert engine.levers is not None
