@@ -20,7 +20,7 @@ _TYPES |= dict(seed=int, device=str, timeout_seconds=float)
 
 @dataclass(frozen=True, kw_only=True)
 class Deployed:
-    """How the robots did: seconds, distances from the source (um) at the end, reward of an agent in a slice, turns of a rod; and its files."""
+    """How the robots did: seconds, distances from the source (um) at the end, reward of an agent in a slice, turns of a rod; its files."""
 
     policy: str
     num_agents: int
