@@ -57,6 +57,8 @@ def against(
         if logarithmic:
             good = frame.filter(pl.col("value") > 0)
             style.log_axis(ax.yaxis, [*good["value"].to_list(), *(dots["value"].to_list() if dots is not None else [])])
+        elif not frame.is_empty():
+            ax.set_ylim(*_limits(frame, dots))
         if ticks:
             ax.set_xticks(list(ticks), labels=[style.number(tick) for tick in ticks], fontsize=6.5)
         ax.set_xlabel(x_label or style.label(x))
@@ -67,6 +69,16 @@ def against(
             style.note(ax, "nothing to show")
     style.remember(ax, frame)
     return ax
+
+
+def _limits(frame: "pl.DataFrame", dots: "pl.DataFrame | None") -> tuple[float, float]:
+    """All values and dots, and of intervals no more than as much again on each side: those of two seeds would flatten all else."""
+    values = [*frame["value"].drop_nans().drop_nulls().to_list(), *(dots["value"].drop_nans().to_list() if dots is not None else [])]
+    least, most = min(values, default=0.0), max(values, default=1.0)
+    room = max(most - least, 0.1 * abs(most), 1e-12)
+    ends = [*frame["low"].drop_nans().drop_nulls().to_list(), *frame["high"].drop_nans().drop_nulls().to_list(), least, most]
+    low, high = max(min(ends), least - room), min(max(ends), most + room)
+    return low - 0.06 * (high - low), high + 0.06 * (high - low)
 
 
 def _points(ax: Any, own: "pl.DataFrame", x: str, shift: float, colour: str, marker: str, *, joined: bool, label: str | None) -> None:

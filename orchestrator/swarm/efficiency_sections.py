@@ -160,13 +160,17 @@ def _distance_drawn(part: "pl.DataFrame", lines: Mapping[float, Straight], shape
     shown, chosen = _few_speeds(part)
     radii = np.linspace(LARGE, max(part["radius"].to_list()), 20)
     curves = {speed: (radii, one.intercept.value + one.slope.value * radii) for speed, one in lines.items() if speed in chosen}
-    slopes = [one.slope.value for one in lines.values()]
-    title = f"Distance grows by {min(slopes):.2g} to {max(slopes):.2g} µm a µm" if slopes else "Equilibrium distance"
+    slopes = [one.slope.value for one in lines.values() if one.slope.low > 0.0]
+    grows = slopes and len(slopes) == len(lines)
+    title = f"Distance grows by {min(slopes):.2g} to {max(slopes):.2g} µm a µm" if grows else "Equilibrium distance"
     ax = against(
         over_seeds.means(shown, ["speed", "radius"], "mean_distance"), x="radius", by="speed", title=f"{title}, {shape}",
         x_label="radius (µm)", y_label="equilibrium distance (µm)", heading="speed\n(lengths / s)", curves=curves, joined=False,
+        dots=shown.select("radius", "speed", value="mean_distance"),
     )  # fmt: skip
-    caption = f"{shape}, trainings that succeed: means and 95 % intervals over seeds; dashed: lines from {LARGE:g} µm on."
+    caption = (
+        f"{shape}, trainings that succeed (dots), means and 95 % intervals over seeds, the longest cut; dashed: lines from {LARGE:g} µm on."
+    )
     return Drawing(name=f"equilibrium-{shape}", ax=ax, caption=caption)
 
 

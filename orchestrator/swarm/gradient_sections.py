@@ -210,6 +210,8 @@ def _courses(source: "Results", good: "pl.DataFrame") -> list[Drawing]:
     middle, error = _mean_and_error("mean_distance")
     every = runs.table(source, "frames", ("trained",), good["key"].to_list())
     frame = _banded(every.group_by(BY, "frame", "seconds").agg(middle, error).collect()).sort(BY, "frame")
+    if frame.is_empty():
+        return []
     ends = [float(part["value"][-1]) for part in frame.partition_by(BY)]
     until = float(frame.filter(frame["frame"] <= FIRST_FRAMES)["seconds"].max() or 0.0)  # type: ignore[arg-type]
     whole = distance_courses(
