@@ -407,7 +407,8 @@ def test_a_full_disk_stops_new_starts_and_loses_nothing(small_disk):
     batch = Batch.write(root, [noop(n) for n in range(600)]).start()
     assert batch.process.wait(60) in (0, 1)
     outcomes = batch.outcomes()
-    assert "disk_full" in outcomes.values()
+    # the job may be the first to find no room, for its journal
+    assert "disk_full" in (*outcomes.values(), batch.over)
     assert len(outcomes) < 600
     for number in range(600):
         if outcomes.get(key(number)) == "completed":
