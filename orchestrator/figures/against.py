@@ -48,7 +48,7 @@ def against(
                 some = dots.filter(pl.col(by) == name) if by else dots
                 beside = some[x].to_numpy() + shift
                 ax.scatter(beside, some["value"].to_numpy(), s=6, c=shade[name], alpha=0.35, linewidths=0)
-            _points(ax, own, x, shift, shade[name], marker[name], joined=joined, label=_said(name))
+            _points(ax, own, x, shift, shade[name], marker[name], joined=joined, label=None if name is None else style.said(name))
             if curves and name in curves:
                 ax.plot(*curves[name], color=shade[name], linewidth=0.9, linestyle="--")
         for place, (label, at) in enumerate((marks or {}).items()):
@@ -91,10 +91,6 @@ def _points(ax: Any, own: "pl.DataFrame", x: str, shift: float, colour: str, mar
         own[x].to_numpy() + shift, middle, bars, color=colour, marker=marker, markersize=4, capsize=2, elinewidth=0.9, linewidth=1.1,
         linestyle="-" if joined else "none", label=label,
     )  # fmt: skip
-
-
-def _said(name: Any) -> str | None:
-    return None if name is None else name.replace("_", " ") if isinstance(name, str) else style.number(float(name))
 
 
 def _span(values: list[float]) -> float:

@@ -25,7 +25,7 @@ def density_curves(
         for name in names:
             own = frame.filter(pl.col(by) == name)
             x, low, middle, high = (own[column].to_numpy() for column in ("x", "low", "value", "high"))
-            label = name.replace("_", " ") if isinstance(name, str) else style.number(float(name))
+            label = style.said(name)
             ax.fill_between(x, low.clip(0), high, color=shade[name], alpha=0.18, linewidth=0)
             ax.plot(x, middle, color=shade[name], label=label)
         ax.set_ylim(bottom=0)

@@ -36,7 +36,7 @@ def distance_courses(
             own = shown.filter(pl.col(by) == name).sort(x)
             own = own.gather_every(max(1, len(own) // _MOST))
             at, low, middle, high = (own[column].to_numpy() for column in (x, "low", "value", "high"))
-            label = name.replace("_", " ") if isinstance(name, str) else style.number(float(name))
+            label = style.said(name)
             ax.fill_between(at, low, high, color=shade[name], alpha=0.2, linewidth=0)
             ax.plot(at, middle, color=shade[name], linewidth=1.0, label=label)
         ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))

@@ -30,7 +30,7 @@ def policy_curves(
                 own = frame.filter((pl.col(by) == name) & (pl.col("action") == action)).sort("observation")
                 x, low, middle, high = (own[column].to_numpy() for column in ("observation", "low", "value", "high"))
                 panel.fill_between(x, low.clip(0, 1), high.clip(0, 1), color=shade[name], alpha=0.15, linewidth=0)
-                label = name.replace("_", " ") if isinstance(name, str) else style.number(float(name))
+                label = style.said(name)
                 panel.plot(x, middle, color=shade[name], linestyle=_DASHES[place % len(_DASHES)], label=label)
             panel.axvline(0.0, color=style.INK, linewidth=0.6)
             panel.set_ylim(-0.03, 1.03)

@@ -279,6 +279,11 @@ def limit(axis: Any, values: Iterable[float], margin: float = 0.05) -> None:
     (axis.axes.set_xlim if axis.axis_name == "x" else axis.axes.set_ylim)(min(good) / beside, max(good) * beside)
 
 
+def said(name: Any) -> str:
+    """The value of a group in words: a text without underscores, or a number."""
+    return name.replace("_", " ") if isinstance(name, str) else number(float(name))
+
+
 def number(value: float) -> str:
     """A short plain number: 0.05, 64, 20k, 3M, or a power of ten."""
     if value == 0 or 1e-3 <= abs(value) < 1e4:

@@ -5,10 +5,9 @@ from typing import TYPE_CHECKING
 
 from workers.errors import ConfigError
 from workers.settings import Settings, setting
+from workers.swarm.sums import dot
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch import Tensor
 
 # D dimensions, first
@@ -29,14 +28,6 @@ def decayed(square: "Tensor", decay: str, length: float, nearest: float) -> "Ten
 def beyond(positions: "Tensor", place: tuple[float, ...]) -> "list[Tensor]":
     """Vectors, D tensors (...), from a place to positions (D, ...); coordinates that it lacks are 0, so () is the middle."""
     return [values - place[number] if number < len(place) else values for number, values in enumerate(positions)]
-
-
-def dot(first: "Sequence[Tensor] | Tensor", second: "Sequence[Tensor] | Tensor") -> "Tensor":
-    """Products (...) of vectors (D, ...), summed axis by axis, so that no number depends on who else is in the batch."""
-    found = first[0] * second[0]
-    for one, other in zip(first[1:], second[1:], strict=True):
-        found = found + one * other
-    return found
 
 
 @dataclass(frozen=True, kw_only=True)

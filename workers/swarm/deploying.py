@@ -1,17 +1,15 @@
 """Deploys the policies of many trainings at once, those that fit into one batch together."""
 
 import json
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from workers.ensembles.groups import without
-from workers.ensembles.starts import common_starts
 from workers.swarm.arena import Arena
 from workers.swarm.deployment import Deployed, Event
 from workers.swarm.networks import Networks
 from workers.swarm.policies import Acting
-from workers.swarm.runs import Run, numbered
+from workers.swarm.runs import Run, batches
 from workers.swarm.world import AXES, arena_of
 from workers.workload import Rows
 from workers.workloads.swarm_train import POLICY
@@ -30,13 +28,13 @@ if TYPE_CHECKING:
 
 def deploy_many(members: "Sequence[tuple[SwarmDeploy, Context]]") -> Iterator[Event]:
     """(number of a member, a row of it, or None at its end); those whose robots and networks are alike act as one batch."""
-    for runs in _batches(members):
+    for runs in batches(members, _kind):
         yield from _deployed(runs)
 
 
 def follow_many(members: "Sequence[tuple[SwarmClassical, Context]]") -> Iterator[Event]:
     """The same of swarms that follow a rule."""
-    for runs in _batches(members):
+    for runs in batches(members, _kind):
         agent: ClassicalAgent = runs[0].settings.agent
         arena = _arena(runs)
 
@@ -46,15 +44,10 @@ def follow_many(members: "Sequence[tuple[SwarmClassical, Context]]") -> Iterator
         yield from Deployed(runs, arena, act).run()
 
 
-def _batches(members: "Sequence[tuple[Any, Context]]") -> Iterator[list[Run]]:
-    """Of equally many substeps, equal but for what may differ in a batch, and at one step."""
-    alike: dict[str, list[Run]] = defaultdict(list)
-    for run in numbered(members):
-        own = getattr(run.settings, "train", run.settings)
-        alike[json.dumps([run.settings.world().kind(), without(own.to_plain(), AXES)], sort_keys=True)].append(run)
-    for _, group in sorted(alike.items()):
-        for start in common_starts(group):
-            yield [run for run in group if run.started_at == start]
+def _kind(settings: Any) -> str:
+    """Of equally many substeps, and equal but for what may differ in a batch."""
+    own = getattr(settings, "train", settings)
+    return json.dumps([settings.world().kind(), without(own.to_plain(), AXES)], sort_keys=True)
 
 
 def _arena(runs: list[Run]) -> Arena:

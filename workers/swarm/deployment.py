@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from workers.errors import Diverged
 from workers.pauses import pause
 from workers.swarm.runs import Run, joined
-from workers.swarm.world import distances, kept
+from workers.swarm.world import World, distances, kept
 from workers.workload import Row, Rows
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class Deployed:
         self.runs, self.arena, self.act, self.more = list(runs), arena, act, more
         self.settings, self.context = runs[0].settings, runs[0].context
         self.plan: Deployment = self.settings.deployment
+        self.worlds = [run.settings.world() for run in runs]
         self.slice = max(0, runs[0].started_at)
         self.with_positions = frozenset(self.plan.with_positions())
         self.noted: dict[str, list[Tensor]] = {}
@@ -65,9 +66,9 @@ class Deployed:
         noted = {name: torch.stack(values).numpy() for name, values in self.noted.items()}
         for place, run in enumerate(self.runs):
             own = {name: values[:, place] for name, values in noted.items()}
-            if run.settings.deployment.trajectory:
-                self._save(run, own)
-            yield from ((run.number, row) for row in (*self._rows(run, own), *self.more(place)))
+            if self.plan.trajectory:
+                self._save(run, self.worlds[place], own)
+            yield from ((run.number, row) for row in (*self._rows(self.worlds[place], own), *self.more(place)))
             is_good = bool(np.isfinite(own["mean_distance"]).all())
             yield run.number, None if is_good else Diverged("a robot is nowhere: its position is no number; take shorter substeps")
 
@@ -76,7 +77,7 @@ class Deployed:
     def _note(self, frame: int) -> None:
         """What is seen in a frame, on the CPU."""
         state, spf = self.arena.state, self.plan.slices_per_frame
-        distance = distances(state, self.settings.world().source)
+        distance = distances(state, self.worlds[0].source)
         found = {"mean_distance": distance.mean(-1), "max_distance": distance.amax(-1)}
         found["mean_reward"] = self.reward.mean(-1) / (spf if frame else 1)
         self.reward.zero_()
@@ -105,24 +106,24 @@ class Deployed:
 
     # -- rows -------------------------------------------------------------------------------------------------------------------
 
-    def _rows(self, run: Run, noted: "Mapping[str, Array]") -> "Iterator[Row | Rows]":
+    def _rows(self, world: World, noted: "Mapping[str, Array]") -> "Iterator[Row | Rows]":
         from workers.swarm.scoring import scores
 
         seconds = self.arena.engine.slice_seconds * self.plan.slices_per_frame
         for name, value in scores(self.plan, noted, seconds).items():
             yield Row(step=self.plan.num_slices, name=name, value=value)
-        yield Row(step=self.plan.num_slices, name="coarse_dt", value=float(run.settings.world().is_coarse()))
+        yield Row(step=self.plan.num_slices, name="coarse_dt", value=float(world.is_coarse()))
         yield Rows(table="frames", columns=_frames(noted, seconds))
         if self.with_positions:
             yield Rows(table="positions", columns=_positions(noted, sorted(self.with_positions)))
 
-    def _save(self, run: Run, noted: "Mapping[str, Array]") -> None:
+    def _save(self, run: Run, world: World, noted: "Mapping[str, Array]") -> None:
         """The trajectory of the first environment."""
         from workers.swarm.trajectory import TrajectoryWriter
 
         with (
             run.context.file(TRAJECTORY) as path,
-            TrajectoryWriter(path, **run.settings.world().recorded(self.plan.slices_per_frame)) as writer,
+            TrajectoryWriter(path, **world.recorded(self.plan.slices_per_frame)) as writer,
         ):
             for place, frame in enumerate(sorted(self.with_positions)):
                 step = frame * self.plan.slices_per_frame

@@ -35,18 +35,25 @@ class Controls:
 class SwarmPart(Plugin):
     """What depends on where agents are, and so on the world that they live in."""
 
-    @property
-    def dimensions(self) -> tuple[int, ...]:
-        """In how many it works."""
-        return 2, 3
+    def parts(self) -> "tuple[SwarmPart, ...]":
+        """Those that it is made of."""
+        return ()
 
     @property
     def needs_rod(self) -> bool:
         """Whether it works only where there is a rod."""
-        return False
+        return any(part.needs_rod for part in self.parts())
+
+    @property
+    def dimensions(self) -> tuple[int, ...]:
+        """In how many it works; rods lie in a plane."""
+        own = (2,) if self.needs_rod else (2, 3)
+        return tuple(number for number in own if all(number in part.dimensions for part in self.parts()))
 
     def require(self, num_dimensions: int, *, rod: bool) -> None:
-        """Raise ConfigError unless it works in so many dimensions, with or without a `rod`."""
+        """Raise ConfigError unless it works in so many dimensions, with or without a `rod`; what it is made of says so by its own name."""
+        for part in self.parts():
+            part.require(num_dimensions, rod=rod)
         if num_dimensions not in self.dimensions:
             allowed = " or ".join(map(str, self.dimensions))
             raise ConfigError(f"{self.plugin_name()} works in {allowed} dimensions, got {num_dimensions}; choose another, or a plane")

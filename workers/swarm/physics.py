@@ -3,7 +3,6 @@
 import itertools
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 from workers.errors import ConfigError
 from workers.settings import Settings, setting
@@ -105,8 +104,6 @@ class Physics(Settings):
 class Robots(Settings):
     """The robots of one policy: spheroids of the volume of a sphere of `radius`, which swim along their axis."""
 
-    shapes: ClassVar[tuple[str, ...]] = tuple(ASPECTS)
-
     num_agents: int = setting(10, low=1)
     shape: str = setting("sphere", choices=tuple(ASPECTS), help="prolate: 3 times as long as thick, oblate: a third; or as aspect says")
     aspect: float | None = setting(None, above=0.0, help="axis along the swim direction over those across; null: as of the shape")
@@ -123,7 +120,7 @@ class Robots(Settings):
     )
 
     def check(self) -> None:
-        """A shape is what its name says; a speed is one."""
+        """A shape is what its name says."""
         if self.shape == "sphere" and self.aspect not in (None, 1.0):
             raise ConfigError(f"aspect must be 1 or null for shape=sphere, got {self.aspect}; take shape=prolate or shape=oblate")
         if self.aspect is not None and self.shape != "sphere" and (self.aspect > 1.0) != (self.shape == "prolate"):

@@ -1,7 +1,10 @@
 """A task that goes on with others as one batch, and what its newest checkpoint holds."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
+
+from workers.ensembles.starts import common_starts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,9 +32,14 @@ class Run:
         return {name.removeprefix(prefix): value for name, value in self.kept.tensors.items() if name.startswith(prefix)}
 
 
-def numbered(members: "Sequence[tuple[Any, Context]]") -> list[Run]:
-    """Of tasks and their contexts."""
-    return [Run(number, settings, context) for number, (settings, context) in enumerate(members)]
+def batches(members: "Sequence[tuple[Any, Context]]", kind: "Callable[[Any], Any]") -> Iterator[list[Run]]:
+    """Of tasks and their contexts, those whose settings are of one `kind` and that begin at one step, restored to it."""
+    alike: dict[Any, list[Run]] = defaultdict(list)
+    for number, (settings, context) in enumerate(members):
+        alike[kind(settings)].append(Run(number, settings, context))
+    for _, group in sorted(alike.items()):
+        for start in common_starts(group):
+            yield [run for run in group if run.started_at == start]
 
 
 def joined(runs: Sequence[Run], prefix: str, name: str = "") -> "Tensor":

@@ -3,8 +3,9 @@
 import math
 from typing import TYPE_CHECKING
 
-from workers.swarm.concentration import Decay, dot
+from workers.swarm.concentration import Decay
 from workers.swarm.contacts import rod_direction
+from workers.swarm.sums import dot
 
 if TYPE_CHECKING:
     from torch import Tensor

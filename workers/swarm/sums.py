@@ -3,6 +3,8 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
 # D dimensions, first
@@ -19,7 +21,7 @@ def total(values: "Tensor") -> "Tensor":
     return values[0]
 
 
-def dot(first: "Tensor", second: "Tensor") -> "Tensor":
+def dot(first: "Sequence[Tensor] | Tensor", second: "Sequence[Tensor] | Tensor") -> "Tensor":
     """Of vectors (D, ...)."""
     found = first[0] * second[0]
     for own, other in zip(first[1:], second[1:], strict=True):
@@ -33,3 +35,8 @@ def squared(vectors: "Tensor") -> "Tensor":
     for values in vectors[1:]:
         found += values.square()
     return found
+
+
+def inner_mean(values: "Tensor") -> "Tensor":
+    """Over the last axis, (P,) of (P, M): each row is summed by itself."""
+    return values.contiguous().mean(-1)

@@ -4,19 +4,18 @@ import dataclasses
 import json
 import math
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from workers.ensembles.starts import common_starts
 from workers.errors import Diverged
 from workers.pauses import pause
 from workers.processes import keep_freed_memory
 from workers.seeds import role_seed
 from workers.swarm.policies import new_policies
-from workers.swarm.runs import Run, joined, numbered
+from workers.swarm.runs import Run, batches, joined
 from workers.swarm.shelf import Shelf
-from workers.swarm.world import arena_of, distances, inner_mean, kept
+from workers.swarm.sums import inner_mean
+from workers.swarm.world import arena_of, distances, kept
 from workers.workload import Row
 from workers.workloads.swarm_train import POLICY
 
@@ -36,12 +35,8 @@ LEARNED, TALLY = "policy.", "tally."
 def train_many(members: "Sequence[tuple[SwarmTrain, Context]]") -> Iterator[Event]:
     """(number of a member, a row of it, or None at its end, or why it diverged); members of equally many substeps go on as one."""
     keep_freed_memory()
-    alike: dict[tuple[int, bool, float], list[Run]] = defaultdict(list)
-    for run in numbered(members):
-        alike[run.settings.world().kind()].append(run)
-    for _, group in sorted(alike.items()):
-        for start in common_starts(group):
-            yield from _Together([run for run in group if run.started_at == start]).run()
+    for runs in batches(members, lambda settings: settings.world().kind()):
+        yield from _Together(runs).run()
 
 
 class _Together:
@@ -52,7 +47,8 @@ class _Together:
         self.settings, self.context = runs[0].settings, runs[0].context
         self.episode = max(0, runs[0].started_at)
         self.tallies: dict[str, Tensor] = {}
-        self.arena = arena_of([run.settings.world() for run in runs], self.context.device, runs if self.episode else ())
+        self.worlds = [run.settings.world() for run in runs]
+        self.arena = arena_of(self.worlds, self.context.device, runs if self.episode else ())
         seeds = [weight_seed(run.settings) for run in runs]
         self.policies = new_policies(
             self.settings.learner,
@@ -99,10 +95,10 @@ class _Together:
         """One, and what is learned of it; its mean returns (P,)."""
         settings, self.arena.task = self.settings, self.settings.task_at(episode)
         if settings.curriculum.changes_temperature:
-            own = [(run.settings.world().seed, run.settings.physics.temperature_kelvin) for run in self.runs]
+            own = [(world.seed, world.physics.temperature_kelvin) for world in self.worlds]
             self.arena.engine.set_temperatures([settings.curriculum.temperature_at(episode - 1, *one) for one in own])
         if settings.reset_every and (episode - 1) % settings.reset_every == 0 and episode > 1:
-            self.arena.begin(settings.world().begin(self.arena.engine))
+            self.arena.begin(self.worlds[0].begin(self.arena.engine))
         played = self.arena.episode(self.policies.acting, settings.slices_per_episode, settings.curriculum.exploration_at(episode - 1))
         returns = _of_policies(played, len(self.runs))
         self._tally("mean_return", returns)
@@ -110,7 +106,7 @@ class _Together:
             played, new = settings.curiosity.rewarded(self.policies, played)
             self._tally("mean_curiosity", inner_mean(new.view(len(self.runs), -1)))
         said = settings.learner.learn(self.policies, settings.action, played)
-        self._tally("mean_distance", inner_mean(distances(self.arena.state, settings.world().source).flatten(1)))
+        self._tally("mean_distance", inner_mean(distances(self.arena.state, self.worlds[0].source).flatten(1)))
         for name, values in said.items():
             self._tally(name, inner_mean(values.double().view(len(self.runs), -1)))
         self._tally("count", self.tallies["mean_return"].new_ones(len(self.runs)))
@@ -128,15 +124,16 @@ class _Together:
 
     def _finish(self, run: Run) -> Iterator[Event]:
         """The last rows, with means where they are not out yet, and the files."""
+        place = self.runs.index(run)
         if self.tallies and self.episode not in run.settings.evaluated():
-            for name, value in self._means(self.runs.index(run)).items():
-                yield run.number, Row(step=self.episode, name=name, value=value)
-        self._save(POLICY, run, self.policies.weights(self.runs.index(run)))
+            for name, values in self._means().items():
+                yield run.number, Row(step=self.episode, name=name, value=values[place])
+        self._save(POLICY, run, self.policies.weights(place))
         if shelf := self.shelves.get(run.number):
             for episode, weights in sorted(shelf.weights.items()):
                 self._save(f"policy-{episode}.safetensors", run, weights, kept_for=shelf.reasons()[episode])
         yield run.number, Row(step=self.episode, name="num_episodes", value=self.episode)
-        yield run.number, Row(step=self.episode, name="coarse_dt", value=float(run.settings.world().is_coarse()))
+        yield run.number, Row(step=self.episode, name="coarse_dt", value=float(self.worlds[place].is_coarse()))
         self.gone.add(run.number)
         yield run.number, None
 
@@ -147,13 +144,13 @@ class _Together:
 
     def _rows(self, episode: int) -> Iterator[Event]:
         """Means since the last rows; a policy whose numbers are none is over, and the others do not notice."""
+        found = self._means()
         for place, run in enumerate(self.runs):
             if run.number in self.gone:
                 continue
-            found = self._means(place)
-            for name, value in found.items():
-                yield run.number, Row(step=episode, name=name, value=value)
-            if not math.isfinite(sum(found.values())):
+            for name, values in found.items():
+                yield run.number, Row(step=episode, name=name, value=values[place])
+            if not math.isfinite(sum(values[place] for values in found.values())):
                 self.gone.add(run.number)
                 yield (
                     run.number,
@@ -161,10 +158,10 @@ class _Together:
                 )
         self.tallies = {}
 
-    def _means(self, place: int) -> dict[str, float]:
-        """Of one policy, since the last rows."""
-        count = float(self.tallies["count"][place])
-        return {name: float(values[place]) / count for name, values in sorted(self.tallies.items()) if name != "count"}
+    def _means(self) -> dict[str, list[float]]:
+        """Of each policy, since the last rows."""
+        count = self.tallies["count"]
+        return {name: (values / count).tolist() for name, values in sorted(self.tallies.items()) if name != "count"}
 
     # -- what is kept -----------------------------------------------------------------------------------------------------------
 

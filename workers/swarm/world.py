@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from workers.errors import ConfigError
-from workers.swarm.concentration import dot
 from workers.swarm.fields.none import Nothing
 from workers.swarm.parts import SwarmAction, SwarmObservable, SwarmPart, SwarmTask
 from workers.swarm.physics import Physics, Robots, Timing
 from workers.swarm.resolution import Resolution
+from workers.swarm.sums import dot
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,7 +61,8 @@ class World:
                 raise ConfigError(
                     f"{name}.field.source must have {self.physics.num_dimensions} coordinates, or none for the middle, got {places}"
                 )
-        if (own := _source(self.observable)) and self.source and own != self.source or bool(own) != bool(self.source) and _smells(self):
+        own = _source(self.observable)
+        if own != self.source and _smells(self):
             raise ConfigError(
                 f"task.field.source and observable.field.source must be one, got {list(self.source)} and {list(own)}: what robots smell "
                 "is not what they are paid for"
@@ -88,9 +89,7 @@ class World:
 
     def kind(self) -> tuple[int, bool, float]:
         """What the policies of one batch share besides the settings that they have in common."""
-        friction = self.robots.friction(self.physics.eta())
-        is_round = friction.along == friction.across
-        return self.num_substeps(), is_round, self.robots.axis_ratio if self.physics.contact == "gay_berne" else 0.0
+        return self.num_substeps(), self.body().is_round, self.robots.axis_ratio if self.physics.contact == "gay_berne" else 0.0
 
     def num_substeps(self) -> int:
         """Of a slice, as given, or as many as are needed."""
@@ -254,8 +253,3 @@ def _source(part: SwarmPart) -> tuple[float, ...]:
     """Of the field that a part has; empty: in the middle, or there is none."""
     found: tuple[float, ...] = getattr(getattr(part, "field", None), "source", ())
     return found
-
-
-def inner_mean(values: "Tensor") -> "Tensor":
-    """Over the last axis, (P,) of (P, M): each row is summed by itself."""
-    return values.contiguous().mean(-1)

@@ -19,19 +19,13 @@ from workers.swarm.world import arena_of
 from workers.workloads.swarm_deploy import SwarmDeploy
 from workers.workloads.swarm_train import POLICY, SwarmTrain
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TRAIN = SwarmTrain(
     robots=Robots(num_agents=4, radius=2.5, speed_body_lengths=5.0, turn_rate=600.0),
     timing=Timing(slice_seconds=0.1),
     curriculum=Curriculum(episodes=(3, 2)),
 )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

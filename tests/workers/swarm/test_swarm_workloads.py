@@ -37,18 +37,12 @@ from workers.workloads.swarm_classical import SwarmClassical
 from workers.workloads.swarm_deploy import SwarmDeploy
 from workers.workloads.swarm_train import POLICY, SwarmTrain
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ROBOTS = Robots(num_agents=4, radius=2.5, speed_body_lengths=5.0, turn_rate=600.0)
 CLOSE = (0.0, 0.0, 3.0, 0.0, 20.0, 0.0, 40.0, 0.0)
 TWENTY = Timing(slice_seconds=0.1, num_substeps=20)
 SHORT = Deployment(num_slices=40, slices_per_frame=4, scored_from_frame=5)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def train(**changed: Any) -> SwarmTrain:

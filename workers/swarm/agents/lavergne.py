@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from workers.swarm import sight
-from workers.swarm.concentration import dot
 from workers.swarm.parts import ClassicalAgent, Controls
+from workers.swarm.sums import dot
 from workers.workload import setting
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from workers.errors import ConfigError
 from workers.swarm import sight
-from workers.swarm.concentration import beyond, dot
+from workers.swarm.concentration import beyond
 from workers.swarm.parts import ClassicalAgent, Controls
+from workers.swarm.sums import dot
 from workers.workload import setting
 
 if TYPE_CHECKING:

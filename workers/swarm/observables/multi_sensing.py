@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from workers.swarm.observables.concentration_field import ConcentrationField
 from workers.swarm.observables.director import Director
-from workers.swarm.parts import SwarmObservable
+from workers.swarm.parts import SwarmObservable, SwarmPart
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,20 +20,9 @@ class MultiSensing(SwarmObservable):
     first: SwarmObservable = ConcentrationField()
     second: SwarmObservable = Director()
 
-    @property
-    def dimensions(self) -> tuple[int, ...]:
-        """Of both."""
-        return tuple(number for number in self.first.dimensions if number in self.second.dimensions)
-
-    @property
-    def needs_rod(self) -> bool:
-        """Where one of them does."""
-        return self.first.needs_rod or self.second.needs_rod
-
-    def require(self, num_dimensions: int, *, rod: bool) -> None:
-        """Each by its own name."""
-        self.first.require(num_dimensions, rod=rod)
-        self.second.require(num_dimensions, rod=rod)
+    def parts(self) -> tuple[SwarmPart, ...]:
+        """Both."""
+        return self.first, self.second
 
     def observe(self, engine: "Engine", before: "State", after: "State") -> "Tensor":
         """(P, E, N, I + J)."""

@@ -27,11 +27,6 @@ class ParticleSensing(SwarmObservable):
     absolute: bool = setting(False, help="how much there is, in place of its change since the last slice")
 
     @property
-    def dimensions(self) -> tuple[int, ...]:
-        """Rods lie in a plane."""
-        return (2,) if self.needs_rod else (2, 3)
-
-    @property
     def needs_rod(self) -> bool:
         """Where it is sensed."""
         return self.sensed == sight.ROD

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from workers.swarm import sight
-from workers.swarm.concentration import dot
 from workers.swarm.contacts import rod_direction
 from workers.swarm.parts import SwarmTask
+from workers.swarm.sums import dot
 from workers.workload import setting
 
 if TYPE_CHECKING:
@@ -37,11 +37,6 @@ class RotateRod(SwarmTask):
     velocity_history: int = setting(
         100, low=1, unit="slices", help="over so many slices, or those that there were, the velocity is averaged"
     )
-
-    @property
-    def dimensions(self) -> tuple[int, ...]:
-        """Rods lie in a plane."""
-        return (2,)
 
     @property
     def needs_rod(self) -> bool:
