@@ -372,7 +372,7 @@ def _aligned(facts: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def _values(values: Sequence[Any]) -> str:
-    shown = [scalar(value) for value in values]
+    shown = [f"[{scalar(value)}]" if isinstance(value, list | tuple) else scalar(value) for value in values]
     return ", ".join(shown if len(shown) <= _MOST_ROWS else [*shown[:4], "...", shown[-1]]) + f" ({len(shown)})"
 
 

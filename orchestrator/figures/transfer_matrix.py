@@ -16,12 +16,13 @@ def transfer_matrix(
 ) -> Any:
     """`frame` has the columns trained, deployed, value, low and high; `diverging`: colours about 0. A frame marks the diagonal.
 
-    A column `decided`, where there is one, is shown by an arrow: up for better, down for worse.
+    Where either column is of words, its order is that of the rows, and there is no diagonal. A column `decided`, where there is one, is
+    shown by an arrow: up for better, down for worse.
     """
     import numpy as np
     from matplotlib.patches import Rectangle
 
-    rows, columns = (sorted(frame[name].unique().to_list()) for name in ("trained", "deployed"))
+    rows, columns = (_ends(frame[name]) for name in ("trained", "deployed"))
     with style.styled():
         ax = style.axes(ax, (1.6 + 0.68 * max(len(columns), 3), 1.1 + 0.5 * max(len(rows), 3)))
         values = np.full((len(rows), len(columns)), np.nan)
@@ -36,11 +37,11 @@ def transfer_matrix(
             _cell(ax, at, row, image.cmap(image.norm(row["value"])), form)
         for at in [(columns.index(one), rows.index(one)) for one in rows if one in columns]:
             ax.add_patch(Rectangle((at[0] - 0.49, at[1] - 0.49), 0.98, 0.98, fill=False, edgecolor=style.INK, linewidth=1.4))
-        ax.set_xticks(range(len(columns)), labels=[style.number(float(one)) for one in columns])
-        ax.set_yticks(range(len(rows)), labels=[style.number(float(one)) for one in rows])
+        ax.set_xticks(range(len(columns)), labels=[_name(one) for one in columns])
+        ax.set_yticks(range(len(rows)), labels=[_name(one) for one in rows])
         ax.grid(visible=False)
-        ax.set_xlabel(f"deployed at ({unit})" if unit else "deployed at")
-        ax.set_ylabel(f"trained at ({unit})" if unit else "trained at")
+        for label_axis, end, its in ((ax.set_xlabel, "deployed", columns), (ax.set_ylabel, "trained", rows)):
+            label_axis(f"{end} at ({unit})" if unit and not _are_words(its) else f"{end} at")
         bar = ax.figure.colorbar(image, ax=ax, pad=0.02, aspect=22)
         bar.set_label(label, fontsize=7.5)
         bar.outline.set_visible(False)
@@ -48,6 +49,19 @@ def transfer_matrix(
         style.title(ax, title, margin=1.3)
     style.remember(ax, frame)
     return ax
+
+
+def _ends(values: "pl.Series") -> list[Any]:
+    found = values.unique(maintain_order=True).to_list()
+    return found if _are_words(found) else sorted(found)
+
+
+def _are_words(ends: list[Any]) -> bool:
+    return any(isinstance(one, str) for one in ends)
+
+
+def _name(end: Any) -> str:
+    return end if isinstance(end, str) else style.number(float(end))
 
 
 def _cell(ax: Any, at: tuple[int, int], row: "dict[str, Any]", colour: Any, form: str) -> None:

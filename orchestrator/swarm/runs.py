@@ -28,6 +28,8 @@ AXES: Mapping[str, tuple[str, bool | None]] = {
     "radius": ("radius", None),
     "speed": ("speed_body_lengths", None),
     "shape": ("shape", None),
+    "temperatures": ("temperatures", True),
+    "temperature_range": ("temperature_range", True),
 }
 
 

@@ -1,6 +1,7 @@
 """Policies trained at one temperature and deployed at others: the matrix, and what each cell differs by from its policies' own place."""
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.pairing import CONFIDENCE, holm
@@ -11,7 +12,7 @@ from orchestrator.swarm.proportions import Proportion, proportion
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["from_home", "from_natives", "matrix"]
+__all__ = ["between_trainings", "from_home", "from_natives", "matrix"]
 
 _NUMBERS = ("value", "low", "high", "p_value", "p_holm")
 
@@ -65,6 +66,22 @@ def from_natives(frame: "pl.DataFrame", trained: str, deployed: str, y: str, *, 
     return _decided(rows)
 
 
+def between_trainings(frame: "pl.DataFrame", trained: str, y: str, of: Sequence[str], beside: Sequence[str]) -> "pl.DataFrame":
+    """Of trainings, a row each of `frame`: `y` of those at each of `of` less that of those at each of `beside` (Welch's test).
+
+    A row a pair: trained, beside, value, low, high, num (the fewer trainings), p_value, p_holm, decided, as from_home says them.
+    """
+    import polars as pl
+
+    each = {at: frame.filter((pl.col(trained) == at) & pl.col(y).is_finite())[y].to_list() for at in (*of, *beside)}
+    rows = [
+        {"trained": one, "beside": other, **_of_means(each[one], each[other]), "num": min(len(each[one]), len(each[other]))}
+        for one in of
+        for other in beside
+    ]
+    return _decided(rows, {"trained": pl.String(), "beside": pl.String()})
+
+
 def _of_pairs(values: list[float], own: list[float], *, binary: bool) -> dict[str, float]:
     if binary:
         gained, lost = (sum(a > 0.5 >= b for a, b in zip(*two, strict=True)) for two in ((values, own), (own, values)))
@@ -86,12 +103,14 @@ def _of_shares(one: Proportion, other: Proportion) -> dict[str, float]:
     return {"value": value, "low": value - below, "high": value + above, "p_value": one.p_value(other)}
 
 
-def _decided(rows: list[dict[str, Any]]) -> "pl.DataFrame":
+def _decided(rows: list[dict[str, Any]], ends: "Mapping[str, pl.DataType] | None" = None) -> "pl.DataFrame":
+    """With p_holm and decided, sorted by the columns `ends`."""
     import polars as pl
+
+    ends = ends or {"trained": pl.Float64(), "deployed": pl.Float64()}
 
     for row, p in zip(rows, holm([row["p_value"] for row in rows]), strict=True):
         row["p_holm"] = p
         row["decided"] = ("better" if row["value"] > 0 else "worse") if p < 1 - CONFIDENCE else "undecided"
-    reals = ("trained", "deployed", *_NUMBERS)
-    schema = {**dict.fromkeys(reals, pl.Float64), "num": pl.Int64, "decided": pl.String}
-    return pl.DataFrame([{name: row.get(name) for name in schema} for row in rows], schema=schema).sort("trained", "deployed")
+    schema: dict[str, Any] = {**ends, **dict.fromkeys(_NUMBERS, pl.Float64), "num": pl.Int64, "decided": pl.String}
+    return pl.DataFrame([{name: row.get(name) for name in schema} for row in rows], schema=schema).sort(*ends)

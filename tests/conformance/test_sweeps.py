@@ -14,7 +14,9 @@ INPUTS_PER_POINT = {"noop": 0, "data_selection": 1 / 6, "data_selection_sets": 1
 INPUTS_PER_POINT |= {"ntk_lens_width": 1} | {name: 0 for name in NAMES if name.startswith("spectral_reach")}
 INPUTS_PER_POINT["spectral_reach_kernel"] = 1 / 3  # a training serves three snapshots
 INPUTS_PER_POINT |= dict.fromkeys(("chemotaxis", "gradient_search", "rod_rotation"), 1)
-INPUTS_PER_POINT |= dict.fromkeys(("gradient_transfer", "rod_transfer"), 1 / 5)  # each policy at five temperatures
+INPUTS_PER_POINT |= dict.fromkeys(
+    ("gradient_transfer", "rod_transfer", "gradient_schedules", "rod_schedules"), 1 / 5
+)  # each policy at five temperatures
 STUDIES = [name for name in NAMES if name.startswith(("data_selection", "ntk_lens", "spectral_reach"))]
 FITTED = ("width_scaling", "cnn_scaling", "digits")
 

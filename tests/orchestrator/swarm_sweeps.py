@@ -19,6 +19,8 @@ TRAINED, DEPLOYED = "physics_temperature_kelvin", "temperature_kelvin"
 PATHS = {
     TRAINED: "train.physics.temperature_kelvin",
     "seed": "train.seed",
+    "temperatures": "train.curriculum.temperatures",
+    "temperature_range": "train.curriculum.temperature_range",
     "shape": "train.robots.shape",
     "radius": "train.robots.radius",
     "speed_body_lengths": "train.robots.speed_body_lengths",
@@ -109,6 +111,20 @@ def transfers(name: str, value: Callable[[float, float, int], dict[str, float]],
     runs = [
         deployment(f"{at:g}-{to:g}-{seed}", {TRAINED: at, DEPLOYED: to, "seed": seed}, **value(at, to, seed))
         for at, to, seed in itertools.product(TEMPERATURES, TEMPERATURES, range(seeds))
+    ]
+    return PlantedSwarm(name, runs)
+
+
+def schedules(name: str, value: Callable[[str, float, int], dict[str, float]], seeds: int = 8) -> PlantedSwarm:
+    """gradient_schedules or rod_schedules: scalars by what the temperature does, temperature of deployment, and seed."""
+    ways = {"rising": ([0.0, 350.0], []), "falling": ([350.0, 0.0], []), "drawn": ([], [0.0, 350.0])}
+    runs = [
+        deployment(
+            f"{way}-{to:g}-{seed}",
+            {"temperatures": phases, "temperature_range": ends, DEPLOYED: to, TRAINED: 300.0, "seed": seed},
+            **value(way, to, seed),
+        )
+        for (way, (phases, ends)), to, seed in itertools.product(ways.items(), TEMPERATURES, range(seeds))
     ]
     return PlantedSwarm(name, runs)
 

@@ -70,6 +70,10 @@ def test_lines_fit_a_wide_terminal() -> None:
     assert max(map(len, text.split("\n"))) <= 120
 
 
+def test_values_of_an_axis_that_are_lists_are_told_apart() -> None:
+    assert show._values(((0.0, 350.0), ())) == "[0, 350], [] (2)"
+
+
 def test_rendering_ten_thousand_tasks_takes_milliseconds() -> None:
     axis = [(index, {"completed": 1}) for index in range(10_000)]
     now = status(by_axis=[("index", axis), ("seed", axis[:50]), ("width", axis[:10])])

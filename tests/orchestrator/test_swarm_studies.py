@@ -11,7 +11,15 @@ from orchestrator.figures import style
 from orchestrator.grid import Axis, named
 from orchestrator.studies import chemotaxis as chemotaxis_study
 from orchestrator.studies import swarm_temperature
-from orchestrator.swarm import efficiency_sections, emergence_sections, gradient_sections, rod_sections, runs, strategy_sections
+from orchestrator.swarm import (
+    efficiency_sections,
+    emergence_sections,
+    gradient_sections,
+    rod_sections,
+    runs,
+    schedule_sections,
+    strategy_sections,
+)
 from orchestrator.swarm import transfer_sections as transfers_said
 from tests.orchestrator.swarm_sweeps import (
     TRAINED,
@@ -20,6 +28,7 @@ from tests.orchestrator.swarm_sweeps import (
     chemotaxis,
     deployment,
     rotation,
+    schedules,
     search,
     training,
     transfers,
@@ -169,6 +178,53 @@ def test_rods_that_turn_otherwise_away_from_home_are_told(loss: float, word: str
     assert f"{word} in 1 (0 K to 350 K (" in told(section, "the same policies")
     assert style.data(section.drawings[0].ax).height == 25
     assert style.data(section.drawings[1].ax).height == 20
+
+
+# -- temperatures that change while policies are learned ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("phases", "ends", "name"),
+    [
+        ((0, 150, 350), (), "rising, 0 to 350 K"),
+        ((350, 0), (), "falling, 350 to 0 K"),
+        ((300, 0, 300), (), "by phase, 300 to 300 K"),
+        ((), (0, 350), "drawn, 0 to 350 K"),
+        ((), (), "own"),
+    ],
+)
+def test_what_a_curriculum_does_to_the_temperature_has_a_name(phases, ends, name: str):
+    assert schedule_sections.schedule(phases, ends) == name
+
+
+@pytest.mark.parametrize(("won", "word"), [(18, "better"), (0, "worse")])
+def test_training_at_changing_temperature_is_set_beside_one_temperature(won: int, word: str):
+    results = {
+        "gradient_schedules": schedules("s", lambda way, to, seed: {"success": seed < (won if way == "drawn" else 9)}, seeds=20),
+        "gradient_transfer": transfers("g", lambda at, to, seed: {"success": seed < 9}, seeds=20),
+    }
+    section = schedule_sections.gradient(results)
+    said = told(section, "Beside policies trained at one temperature")
+    assert said.count(f"drawn, 0 to 350 K is {word} than") == 5
+    assert "rising" not in said
+    assert f"{won / 20:.3g} [" in told(section, "Over all temperatures of deployment") or won == 0
+    cells = style.data(section.drawings[0].ax)
+    assert cells["trained"].unique(maintain_order=True).to_list()[:5] == ["0 K", "150 K", "273 K", "300 K", "350 K"]
+    assert cells.height == 8 * 5
+
+
+def test_schedules_that_make_no_difference_are_undecided():
+    results = {
+        "rod_schedules": schedules("s", lambda way, to, seed: {"revolutions_per_hour": 2.0 + math.sin(seed)}),
+        "rod_transfer": transfers("t", lambda at, to, seed: {"revolutions_per_hour": -2.0 - math.sin(seed + 0.1)}),
+    }
+    assert "None is decided to be better or worse" in told(schedule_sections.rod(results), "one temperature")
+
+
+def test_schedules_alone_say_what_lacks():
+    section = schedule_sections.rod({"rod_schedules": schedules("s", lambda way, to, seed: {"revolutions_per_hour": 2.0}, seeds=2)})
+    assert "policies of one temperature to compare with lack: submit the sweep of transfers, too" in section.notes
+    assert len(section.findings) == 1
 
 
 # -- rods -----------------------------------------------------------------------------------------------------------------------

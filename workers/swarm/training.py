@@ -94,9 +94,11 @@ class _Together:
     def _play(self, episode: int) -> "Tensor":
         """One, and what is learned of it; its mean returns (P,)."""
         settings, self.arena.task = self.settings, self.settings.task_at(episode)
-        if settings.curriculum.changes_temperature:
+        curricula = [run.settings.curriculum for run in self.runs]
+        if any(one.changes_temperature for one in curricula):
             own = [(world.seed, world.physics.temperature_kelvin) for world in self.worlds]
-            self.arena.engine.set_temperatures([settings.curriculum.temperature_at(episode - 1, *one) for one in own])
+            kelvin_P = [one.temperature_at(episode - 1, *its) for one, its in zip(curricula, own, strict=True)]
+            self.arena.engine.set_temperatures(kelvin_P)
         if settings.reset_every and (episode - 1) % settings.reset_every == 0 and episode > 1:
             self.arena.begin(self.worlds[0].begin(self.arena.engine))
         played = self.arena.episode(self.policies.acting, settings.slices_per_episode, settings.curriculum.exploration_at(episode - 1))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from workers.errors import ConfigError
+from workers.swarm.concentration import Concentration
 from workers.swarm.fields.none import Nothing
 from workers.swarm.parts import SwarmAction, SwarmObservable, SwarmPart, SwarmTask
 from workers.swarm.physics import Physics, Robots, Timing
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 # settings in which the policies of one batch may differ
 AXES = frozenset(
     "seed seed_init seed_noise physics.temperature_kelvin physics.viscosity physics.contact_kelvin robots.shape robots.aspect "
-    "robots.mass robots.radius robots.speed robots.speed_body_lengths robots.turn_rate robots.force_viscosity".split()
+    "robots.mass robots.radius robots.speed robots.speed_body_lengths robots.turn_rate robots.force_viscosity "
+    "curriculum.temperatures curriculum.temperature_range".split()
 )
 STATE, BEFORE, SEEN = "state.", "before.", "seen"
 
@@ -56,15 +58,15 @@ class World:
                 part.require(self.physics.num_dimensions, rod=self.physics.rod_length > 0.0)
             except ConfigError as error:
                 raise ConfigError(f"{name}: {error} (physics.num_dimensions, physics.rod_length in um)") from None
-            places = len(_source(part))
-            if places not in (0, self.physics.num_dimensions):
-                raise ConfigError(
-                    f"{name}.field.source must have {self.physics.num_dimensions} coordinates, or none for the middle, got {places}"
-                )
-        own = _source(self.observable)
-        if own != self.source and _smells(self):
+            for places in map(len, _sources(part)):
+                if places not in (0, self.physics.num_dimensions):
+                    raise ConfigError(
+                        f"{name}.field.source must have {self.physics.num_dimensions} coordinates, or none for the middle, got {places}"
+                    )
+        smelt, paid = _sources(self.observable), _sources(self.task)
+        if paid and not set(smelt) <= set(paid):
             raise ConfigError(
-                f"task.field.source and observable.field.source must be one, got {list(self.source)} and {list(own)}: what robots smell "
+                f"task.field.source and observable.field.source must be one, got {_places(paid)} and {_places(smelt)}: what robots smell "
                 "is not what they are paid for"
             )
         if self.robots.mass is not None and self.physics.dynamics == "overdamped":
@@ -102,7 +104,7 @@ class World:
     @property
     def source(self) -> tuple[float, ...]:
         """From where distances count: the task's source, if it has one, or the middle (empty)."""
-        return _source(self.task)
+        return next(iter(_sources(self.task)), ())
 
     def begin(self, engine: "Engine") -> "State":
         """Where robots stand at first: at the places given, or anywhere; their directors are drawn."""
@@ -244,12 +246,12 @@ def distances(state: "State", source: tuple[float, ...] = ()) -> "Tensor":
     return dot(apart, apart).sqrt()
 
 
-def _smells(world: World) -> bool:
-    """Whether task and observable both have a field."""
-    return all(hasattr(part, "field") for part in (world.task, world.observable))
+def _sources(part: SwarmPart) -> list[tuple[float, ...]]:
+    """Of the fields of a source that a part has, and those that it is made of; an empty one is in the middle."""
+    field = getattr(part, "field", None)
+    own = [field.source] if isinstance(field, Concentration) else []
+    return own + [source for one in part.parts() for source in _sources(one)]
 
 
-def _source(part: SwarmPart) -> tuple[float, ...]:
-    """Of the field that a part has; empty: in the middle, or there is none."""
-    found: tuple[float, ...] = getattr(getattr(part, "field", None), "source", ())
-    return found
+def _places(sources: list[tuple[float, ...]]) -> str:
+    return " and ".join(str(list(one)) for one in sources)

@@ -25,10 +25,13 @@ from workers.swarm.fields.harmonic import Harmonic
 from workers.swarm.keeping import Keeping
 from workers.swarm.learners.ppo import Ppo
 from workers.swarm.observables.concentration_field import ConcentrationField
+from workers.swarm.observables.multi_sensing import MultiSensing
+from workers.swarm.observables.particle_sensing import ParticleSensing
 from workers.swarm.observables.vision_cones import VisionCones
 from workers.swarm.physics import Physics, Robots, Timing
 from workers.swarm.scoring import Deployment
 from workers.swarm.tasks.gradient_sensing import GradientSensing
+from workers.swarm.tasks.multi_tasking import MultiTasking
 from workers.swarm.tasks.rotate_rod import RotateRod
 from workers.swarm.tasks.species_search import SpeciesSearch
 from workers.swarm.world import arena_of
@@ -42,6 +45,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 ROBOTS = Robots(num_agents=4, radius=2.5, speed_body_lengths=5.0, turn_rate=600.0)
 CLOSE = (0.0, 0.0, 3.0, 0.0, 20.0, 0.0, 40.0, 0.0)
 TWENTY = Timing(slice_seconds=0.1, num_substeps=20)
+AWAY = Concentration(source=(9.0, 0.0))
 SHORT = Deployment(num_slices=40, slices_per_frame=4, scored_from_frame=5)
 
 
@@ -179,6 +183,27 @@ def test_a_policy_that_is_no_number_diverges_and_leaves_the_others_alone(tmp_pat
     assert found(tmp_path / "batch", good) == found(tmp_path / "alone", good)
 
 
+def test_what_comes_from_others_has_no_source_that_could_differ():
+    away = ConcentrationField(field=AWAY)
+    train(task=SpeciesSearch(), observable=away).check()
+    train(task=GradientSensing(field=AWAY), observable=ParticleSensing()).check()
+    both = train(task=MultiTasking(first=SpeciesSearch(), second=GradientSensing(field=AWAY)), observable=MultiSensing(first=away))
+    both.check()
+    assert both.world().source == (9.0, 0.0)
+
+
+def test_temperatures_that_change_differ_in_a_batch(tmp_path: Path):
+    curricula = [{}, {"temperatures": (0.0, 350.0)}, {"temperatures": (350.0, 0.0)}, {"temperature_range": (0.0, 350.0)}]
+    members = [train(curriculum=Curriculum(episodes=(4, 3), **one), timing=TWENTY) for one in curricula]
+    assert set(together(tmp_path / "batch", list(members)).values()) == {"completed"}
+    ends = set()
+    for one in members:
+        committed(tmp_path / "alone", one)
+        assert found(tmp_path / "batch", one) == found(tmp_path / "alone", one)
+        ends.add(last(committed(tmp_path / "alone", one))["mean_return"])
+    assert len(ends) == 4
+
+
 def test_the_lead_task_is_rewarded_in_all_phases_but_the_last():
     own = rod_train(curriculum=Curriculum(episodes=(2, 2, 1), exploration=(0.2, 0.1, 0.0)))
     assert [type(own.task_at(episode)) for episode in (1, 4, 5)] == [SpeciesSearch, SpeciesSearch, RotateRod]
@@ -212,6 +237,8 @@ def test_a_swarm_that_follows_a_rule_is_scored_alike(tmp_path: Path):
         (lambda: train(robots=dataclasses.replace(ROBOTS, mass=1.0)), "robots.mass is for physics.dynamics=langevin"),
         (lambda: train(task=GradientSensing(field=Concentration(source=(9.0, 0.0)))), "field.source must be one, got [9.0, 0.0] and []"),
         (lambda: train(observable=ConcentrationField(field=Concentration(source=(9.0, 0.0, 1.0)))), "must have 2 coordinates"),
+        (lambda: train(task=MultiTasking(first=GradientSensing(field=AWAY))), "got [9.0, 0.0] and []: what robots smell"),
+        (lambda: train(observable=MultiSensing(first=ConcentrationField(field=AWAY))), "got [] and [9.0, 0.0]: what robots smell"),
         (lambda: train(action=Discrete(forces=(0.0, 50.0), torques=(1.0, 0.0)), timing=TWENTY), "take at least"),
         (lambda: train(curriculum=Curriculum(episodes=(1, 1), temperatures=(1e6, 300.0)), timing=TWENTY), "1e+06 K"),
         (lambda: SwarmClassical(agent=Baeuerle(), physics=Physics(num_dimensions=3)), "agent: "),
