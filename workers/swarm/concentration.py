@@ -59,19 +59,11 @@ class Concentration(Settings):
         if len(self.source) not in (0, 2, 3):
             raise ConfigError(f"source must have two or three coordinates, or none for the middle, got {list(self.source)}")
 
-    def distance(self, positions: "Tensor") -> "Tensor":
-        """(...) of positions (D, ...), in um."""
-        return self._square(positions).sqrt()
-
     def at(self, positions: "Tensor") -> "Tensor":
-        """The concentration (...) at positions (D, ...)."""
-        return decayed(self._square(positions), self.decay, self.length, self.nearest)
+        """The concentration (...) at positions (D, ...), summed axis by axis, so that no number depends on who else is in the batch."""
+        apart = beyond(positions, self.source)
+        return decayed(dot(apart, apart), self.decay, self.length, self.nearest)
 
     def change(self, before: "Tensor", after: "Tensor") -> "Tensor":
         """From one place to the other."""
         return self.at(after) - self.at(before)
-
-    def _square(self, positions: "Tensor") -> "Tensor":
-        """Of the distance, summed axis by axis, so that no number depends on who else is in the batch."""
-        apart = beyond(positions, self.source)
-        return dot(apart, apart)

@@ -20,6 +20,10 @@ class Field(Plugin):
 
     group: ClassVar[str] = "swarm.fields"
 
+    def pace(self, mobility: float) -> float:
+        """In 1 / s, at most: the gradient of the velocity, and of the force times a mobility (um / (pN s)); substeps resolve it."""
+        return 0.0
+
     def force(self, positions: "Tensor") -> "Tensor | None":
         """On each agent (D, ...), in pN; None: none anywhere."""
         return None

@@ -195,9 +195,9 @@ class Timing(Settings):
         needed = self.needed(resolution)
         if needed > MAX_SUBSTEPS:
             raise ConfigError(
-                f"contacts of robots of radius {resolution.radius:g} um need {needed:,} substeps in a slice of {self.slice_seconds:g} s, "
-                f"more than {MAX_SUBSTEPS:,}; take larger robots or shorter slices, or timing.allow_coarse_dt=true, which resolves turns "
-                "alone"
+                f"{resolution.worst()} needs {needed:,} substeps in a slice of {self.slice_seconds:g} s for robots of radius "
+                f"{resolution.radius:g} um, more than {MAX_SUBSTEPS:,}; take larger robots or shorter slices, or "
+                "timing.allow_coarse_dt=true, which resolves turns alone"
             )
         return _round_up(needed)
 

@@ -11,6 +11,8 @@ from workers.swarm.friction import BOLTZMANN, Friction, semi_axes
 
 # D_r dt at most (D15)
 TURN = 0.1
+# the rate of a field (a spring's k / gamma, a flow's gradient) times dt at most
+PACE = 0.1
 # of the smallest distance of contact over 2 (the radius of a sphere): the way in a substep at most, swum and diffused
 WAY = 0.25
 # k dt / gamma of what touches at most: above 1 a contact overshoots its balance, above 2 it blows up
@@ -25,7 +27,8 @@ THROW = 0.5
 class Resolution:
     """What sets the substeps: an agent's friction, radius (um) and swim speed (um / s), and two temperatures (K).
 
-    `walls`: whether there are walls or a rod. `aspect`: of spheroids whose contact is that of Gay and Berne (`gay_berne`).
+    `pace`: of the field that agents are in, 1 / s (`Field.pace`). `walls`: whether there are walls or a rod. `aspect`: of spheroids whose
+    contact is that of Gay and Berne (`gay_berne`).
     """
 
     friction: Friction
@@ -33,6 +36,7 @@ class Resolution:
     radius: float
     speed: float
     contact_temperature: float
+    pace: float = 0.0
     walls: bool = False
     aspect: float = 1.0
     gay_berne: bool = False
@@ -43,12 +47,18 @@ class Resolution:
         contacts = self._contacts(max(along, across))
         return {
             "the turning of directors (D_r dt at most 0.1)": TURN / rotation if rotation > 0.0 else math.inf,
+            "the field (its rate times dt at most 0.1)": PACE / self.pace if self.pace > 0.0 else math.inf,
             "the way in a substep (at most a quarter of a radius)": self._way(max(along, across)),
             "the balance of a contact (k dt / gamma at most 1)": min(
                 RELAXATION / (own.mobility * self._stiffness(own)) for own in contacts
             ),
             "the throw of a contact (at most half its distance)": min(_unthrown(own) for own in contacts),
         }
+
+    def worst(self) -> str:
+        """The criterion that allows the least."""
+        longest = self.longest()
+        return min(longest, key=lambda name: longest[name])
 
     def _way(self, diffusion: float) -> float:
         """v dt + sqrt(2 D dt) = WAY a, with a half the least distance of contact, solved for sqrt(dt)."""
@@ -135,19 +145,13 @@ def needed_substeps(resolution: Resolution, slice_seconds: float, *, contacts: b
     return max(1, *(math.ceil(slice_seconds / seconds - 1e-9) for seconds in (longest if contacts else [longest[0], math.inf])))
 
 
-def check_substeps(
-    resolution: Resolution, slice_seconds: float, num_substeps: int, *, allow_coarse_dt: bool = False, contacts: bool = True
-) -> bool:
-    """Whether so many substeps resolve what is given; where they do not, ConfigError unless `allow_coarse_dt`."""
-    needed = needed_substeps(resolution, slice_seconds, contacts=contacts)
-    if num_substeps >= needed:
-        return True
-    if not allow_coarse_dt:
-        longest = list(resolution.longest().items())
-        why, seconds = min(longest if contacts else longest[:1], key=lambda item: item[1])
+def check_substeps(resolution: Resolution, slice_seconds: float, num_substeps: int) -> None:
+    """ConfigError where so many substeps do not resolve what is given."""
+    needed = needed_substeps(resolution, slice_seconds)
+    if num_substeps < needed:
+        why = resolution.worst()
         raise ConfigError(
             f"{num_substeps} substeps of {slice_seconds / num_substeps:.3g} s in a slice of {slice_seconds:g} s do not resolve {why}, "
-            f"which needs {seconds:.3g} s for radius {resolution.radius:g} um at {resolution.temperature:g} K and "
+            f"which needs {resolution.longest()[why]:.3g} s for radius {resolution.radius:g} um at {resolution.temperature:g} K and "
             f"{resolution.speed:g} um/s; take at least {needed} substeps, or timing.allow_coarse_dt=true to run it as it is"
         )
-    return False

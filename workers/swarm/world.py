@@ -84,6 +84,7 @@ class World:
             radius=self.robots.radius,
             speed=self.largest_share * self.robots.force(physics.eta()) / friction.along,
             contact_temperature=physics.contact_depth(),
+            pace=physics.field.pace(1.0 / min(friction.along, friction.across)),
             walls=physics.has_walls or physics.rod_length > 0.0,
             aspect=self.robots.axis_ratio,
             gay_berne=physics.contact == "gay_berne",

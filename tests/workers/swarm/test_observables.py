@@ -132,12 +132,9 @@ def test_the_field_of_a_source_falls_as_what_comes_from_a_particle(decay: str):
 
 def test_a_source_without_a_third_coordinate_is_in_the_plane():
     positions = torch.tensor([[5.0], [0.0], [4.0]])
-    assert (
-        Concentration(source=(2.0, 0.0)).distance(positions).item()
-        == Concentration(source=(2.0, 0.0, 0.0)).distance(positions).item()
-        == 5.0
-    )
-    assert Concentration().distance(positions[:2]).item() == 5.0
+    sources = [Concentration(source=source, length=5.0) for source in ((2.0, 0.0), (2.0, 0.0, 0.0))]
+    assert [one.at(positions).item() for one in sources] == [1.0, 1.0]
+    assert Concentration(length=5.0).at(positions[:2]).item() == 1.0
 
 
 def test_a_position_is_measured_in_lengths_from_the_middle():

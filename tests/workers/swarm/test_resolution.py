@@ -1,11 +1,18 @@
 """How many substeps a slice needs, by each of the criteria, and what is said where there are fewer."""
 
+import contextlib
 import math
 from typing import Any
 
 import pytest
 
 from workers.errors import ConfigError
+from workers.swarm.field import Field
+from workers.swarm.fields.gravity import Gravity
+from workers.swarm.fields.harmonic import Harmonic
+from workers.swarm.fields.poiseuille_flow import PoiseuilleFlow
+from workers.swarm.fields.shear_flow import ShearFlow
+from workers.swarm.fields.vortex_flow import VortexFlow
 from workers.swarm.friction import BOLTZMANN, spheroid
 from workers.swarm.resolution import Resolution, check_substeps, needed_substeps
 
@@ -26,15 +33,18 @@ def test_a_slice_of_chemotaxis_needs_twenty_substeps_for_the_largest_and_fastest
 @pytest.mark.parametrize("more", [{}, {"walls": True}, {"aspect": 3.0, "gay_berne": True}])
 def test_each_criterion_holds_at_its_longest_substep(radius: float, speed: float, more: dict[str, Any]):
     one = resolution(radius, lengths_per_second=speed, **more)
-    turn, way, contact, throw = one.longest().values()
+    turn, field, way, contact, throw = one.longest().values()
+    assert field == math.inf
     along, across, rotation = one.friction.diffusion(300.0)
     assert rotation * turn == pytest.approx(0.1)
     least = radius * (3.0 ** (-1 / 3) if "aspect" in more else 1.0)
     assert one.speed * way + math.sqrt(2 * max(along, across) * way) == pytest.approx(0.25 * least)
     assert 0 < contact < 1 / (57 * BOLTZMANN * 300 / (2 * radius) ** 2 / max(one.friction.along, one.friction.across))
     assert throw < math.inf
-    assert check_substeps(one, 0.1, needed_substeps(one, 0.1))
-    assert needed_substeps(one, 0.1) == 1 or not check_substeps(one, 0.1, needed_substeps(one, 0.1) - 1, allow_coarse_dt=True)
+    needed = needed_substeps(one, 0.1)
+    check_substeps(one, 0.1, needed)
+    with pytest.raises(ConfigError, match="do not resolve") if needed > 1 else contextlib.nullcontext():
+        check_substeps(one, 0.1, max(1, needed - 1))
 
 
 def test_a_contact_relaxes_at_the_rate_that_is_told():
@@ -57,8 +67,8 @@ def test_a_contact_relaxes_at_the_rate_that_is_told():
 
 def test_without_heat_and_speed_the_contact_alone_counts():
     still = resolution(lengths_per_second=0.0, temperature=0.0)
-    turn, way, contact, throw = still.longest().values()
-    assert turn == way == throw == math.inf
+    turn, field, way, contact, throw = still.longest().values()
+    assert turn == field == way == throw == math.inf
     assert 0 < contact < math.inf
 
 
@@ -69,7 +79,6 @@ def test_too_few_substeps_are_refused_unless_allowed():
         check_substeps(resolution(), 0.1, 10)
     with pytest.raises(ConfigError, match="do not resolve the"):
         check_substeps(resolution(0.025), 0.1, 200)
-    assert not check_substeps(resolution(), 0.1, 10, allow_coarse_dt=True)
 
 
 def test_a_contact_that_cannot_hold_the_swim_force_is_refused():
@@ -82,9 +91,36 @@ def test_the_turning_alone_is_that_of_d15():
     needed = needed_substeps(one, 0.1, contacts=False)
     assert needed == math.ceil(0.1 * one.friction.diffusion(300.0)[2] / 0.1) == 186
     assert needed < needed_substeps(one, 0.1)
-    assert check_substeps(one, 0.1, needed, contacts=False)
-    with pytest.raises(ConfigError, match="do not resolve the turning of directors"):
-        check_substeps(one, 0.1, needed - 1, contacts=False)
+
+
+@pytest.mark.parametrize(
+    ("field", "pace"),
+    [
+        (Harmonic(stiffness=2.0), 2.0 * 7.0),
+        (ShearFlow(rate=-3.0), 3.0),
+        (PoiseuilleFlow(speed=-10.0, half_width=4.0), 5.0),
+        (VortexFlow(circulation=-1000.0, core=10.0), 5.0 / math.pi),
+        (Gravity(weight=9.0), 0.0),
+    ],
+)
+def test_the_pace_of_a_field_is_the_greatest_that_its_forces_and_flows_have(field: Field, pace: float):
+    import torch
+
+    assert field.pace(7.0) == pytest.approx(pace)
+    x = torch.linspace(-30.0, 30.0, 1201, dtype=torch.float64)
+    places, far = torch.stack(torch.meshgrid(x, x, indexing="ij")), 0.05
+    if (gradient := field.gradient(places)) is not None:
+        greatest = gradient.abs().max().item()
+    else:
+        greatest = 7.0 * (field.force(places + far) - field.force(places)).abs().max().item() / far
+    assert greatest == pytest.approx(pace, rel=0.02)
+
+
+def test_a_stiff_spring_asks_for_substeps():
+    one = resolution(pace=1000.0)
+    assert needed_substeps(one, 0.1) == 1000
+    with pytest.raises(ConfigError, match="do not resolve the field .its rate times dt at most 0.1., which needs 0.0001 s"):
+        check_substeps(one, 0.1, 999)
 
 
 @pytest.mark.parametrize("walls", [False, True])

@@ -16,6 +16,10 @@ class Harmonic(Field):
 
     stiffness: float = setting(0.01, unit="pN/um", low=0.0, help="k, force per distance from the origin")
 
+    def pace(self, mobility: float) -> float:
+        """k times the mobility, by which a spring pulls in."""
+        return self.stiffness * mobility
+
     def force(self, positions: "Tensor") -> "Tensor":
         """Towards the origin."""
         return -self.stiffness * positions

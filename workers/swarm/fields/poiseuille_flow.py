@@ -17,6 +17,10 @@ class PoiseuilleFlow(Field):
     speed: float = setting(10.0, unit="um/s", help="velocity in the middle of the channel")
     half_width: float = setting(50.0, unit="um", above=0.0, help="h, from the middle to a wall")
 
+    def pace(self, mobility: float) -> float:
+        """Of the gradient at a wall, whatever the mobility."""
+        return 2.0 * abs(self.speed) / self.half_width
+
     def velocity(self, positions: "Tensor") -> "Tensor":
         """Along x."""
         import torch

@@ -16,6 +16,10 @@ class ShearFlow(Field):
 
     rate: float = setting(1.0, unit="1/s", help="velocity along x per distance along y")
 
+    def pace(self, mobility: float) -> float:
+        """The rate, whatever the mobility."""
+        return abs(self.rate)
+
     def velocity(self, positions: "Tensor") -> "Tensor":
         """Along x."""
         import torch

@@ -19,6 +19,10 @@ class VortexFlow(Field):
     circulation: float = setting(1000.0, unit="um^2/s", help="G, of the flow far from the core")
     core: float = setting(10.0, unit="um", above=0.0, help="a, about the distance at which the fluid is fastest")
 
+    def pace(self, mobility: float) -> float:
+        """Of the turning of the core, whatever the mobility."""
+        return abs(self.circulation) / (2.0 * math.pi * self.core**2)
+
     def velocity(self, positions: "Tensor") -> "Tensor":
         """In the plane of x and y."""
         import torch
