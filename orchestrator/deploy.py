@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.overrides import parse
+from workers import taskdir
 from workers.errors import ConfigError, EigensweepError, RigLost, UnknownName, nearest
 from workers.settings import _coerce
 
 if TYPE_CHECKING:
+    from orchestrator.task_result import TaskResult
     from workers.swarm.saved import Rollout
 
 FILE = "policy.safetensors"
@@ -20,7 +22,10 @@ _TYPES |= dict(seed=int, device=str, timeout_seconds=float)
 
 @dataclass(frozen=True, kw_only=True)
 class Deployed:
-    """How the robots did: seconds, distances from the source (um) at the end, reward of an agent in a slice, turns of a rod; its files."""
+    """How the robots did, and files of it.
+
+    Seconds; distances at the end (um) from the source, or the origin where there is none; reward of an agent in a slice; turns of a rod.
+    """
 
     policy: str
     num_agents: int
@@ -47,7 +52,7 @@ def deploy(
     rig: str = "",
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Deployed:
-    """`words`: a policy's file, or a sweep and the first letters of a key; ConfigError for files of other names before anything runs."""
+    """`words`: a policy's file, a whole key, or a sweep and a key's first letters. ConfigError for files of other names."""
     from workers.swarm.saved import load_policy
 
     targets = [Path(one) for one in save]
@@ -69,30 +74,35 @@ def deploy(
 
 
 def policy_file(words: Sequence[str], root: Path | None) -> Path:
-    """Of a file's name, or of a sweep's task: its own, or its training's."""
-    if len(words) == 1:
-        _refuse_sweep(words[0], root)
+    """Of a file's name, or of a task, by its key or a sweep and the key's first letters: its own, or its training's."""
+    task = _found(words[0], root) if len(words) == 1 else _of_sweep(words[0], words[1], root)
+    if task is None:
         return Path(words[0])
+    return (task if FILE in task.file_names or "train" not in task.commit.inputs else task.input("train")).file(FILE)
+
+
+def _of_sweep(name: str, key: str, root: Path | None) -> "TaskResult":
     from orchestrator.results import load
 
-    task = load(words[0], root, mixed_code=True).task(key=words[1])
-    if FILE not in task.file_names and "train" in task.commit.inputs:
-        task = task.input("train")
-    return task.file(FILE)
+    return load(name, root, mixed_code=True).task(key=key)
 
 
-def _refuse_sweep(name: str, root: Path | None) -> None:
-    """ConfigError where this is no file, but a sweep's name, whose task is to be named too."""
+def _found(word: str, root: Path | None) -> "TaskResult | None":
+    """The task of a whole key, as `run` tells it; None where the word is a file, or nothing here; ConfigError for a sweep's name."""
+    from orchestrator import ledger
     from orchestrator.store import Store
+    from orchestrator.task_result import TaskResult
 
-    if Path(name).exists():
-        return
+    if Path(word).exists():
+        return None
     try:
-        known = Store.open(root).sweep_names()
+        store = Store.open(root)
     except EigensweepError:
-        return
-    if name in known:
-        raise ConfigError(f"{name} is a sweep: give the first letters of a task's key, too; `eigensweep status {name} --keys` lists them")
+        return None
+    if word in store.sweep_names():
+        raise ConfigError(f"{word} is a sweep: give the first letters of a task's key, too; `eigensweep status {word} --keys` lists them")
+    name = ledger.read(store.root).name_of(word) if word.isalnum() else ""
+    return TaskResult(store.root, taskdir.read_commit(store.root, name)) if name and taskdir.is_committed(store.root, name) else None
 
 
 def _options(settings: Sequence[str]) -> dict[str, Any]:
@@ -118,7 +128,7 @@ def _save(rollout: "Rollout", target: Path) -> None:
         radius=robots.radius,
         aspect=robots.axis_ratio,
         rod_length=physics.rod_length or 100.0,
-        source=(rollout.world.source or (0.0, 0.0))[:2] if hasattr(rollout.world.task, "field") else None,
+        source=(rollout.world.source or (0.0, 0.0))[:2] if rollout.world.has_source else None,
         title=f"{rollout.positions.shape[1]} robots{', seen along z' if physics.num_dimensions == 3 else ''}",
     )
     positions, frames = _tables(rollout)

@@ -50,6 +50,7 @@ def test_a_policy_is_found_by_the_key_of_its_training_or_its_deployment(root: Pa
     deployment = next(key for key in results.tasks().filter(pl.col("workload") == "swarm_deploy", pl.col("seed") == 1).collect()["key"])
     found = [said(capsys, "swarm", key[:10], "num_slices=2", f"--root={root}")["policy"] for key in (training.key, deployment)]
     assert found[0] == found[1] == str(training.file("policy.safetensors"))
+    assert said(capsys, training.key, "num_slices=2", f"--root={root}")["policy"] == found[0]
 
 
 @pytest.mark.parametrize(

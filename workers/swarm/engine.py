@@ -150,6 +150,11 @@ class Engine:
             self.rod_turn = self.per_policy([math.sqrt(one) for one in rods])[..., 0]
         self.motion = DYNAMICS[self.dynamics](self)
 
+    @property
+    def seconds(self) -> float:
+        """Since the start."""
+        return self.slices * self.slice_seconds
+
     def start(self, radius: float) -> State:
         """Uniform in a disc (in space a ball) about the origin, with directors anywhere; no agent overlaps another, a rod or a wall.
 

@@ -72,7 +72,7 @@ class SimulatedRig:
             raise ValueError("the simulated agents are nowhere: their engine's numbers are no longer finite")
         return {
             "type": "state",
-            "seconds": self.engine.slices * self.engine.slice_seconds,
+            "seconds": self.engine.seconds,
             "ids": list(range(self.engine.shape[2])),
             "positions": self.state.positions[:, 0, 0].T.tolist(),
             "directors": self.state.directors[:, 0, 0].T.tolist(),

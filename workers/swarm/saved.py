@@ -35,7 +35,8 @@ ALIKE = 0.1
 class Rollout:
     """What robots did in a `world`: seconds (F,), positions (F, N, D) in um and directors, angles of the rod (F,), rewards (F, N).
 
-    Rewards are those since the frame before; the first frame is that before anything happens.
+    Rewards are those since the frame before; the first frame is that before anything happens. Of an experiment, seconds are on its own
+    clock, and `tracked` (F, N) says which robots it saw.
     """
 
     world: "World"
@@ -45,13 +46,14 @@ class Rollout:
     directors: "Array"
     rewards: "Array"
     rod_angles: "Array | None" = None
+    tracked: "Array | None" = None
 
     @property
     def distances(self) -> "Array":
-        """From the origin (F, N), in um."""
+        """From the task's source, or the origin where it has none (F, N), in um."""
         import numpy as np
 
-        return cast("Array", np.linalg.norm(self.positions, axis=-1))
+        return cast("Array", np.linalg.norm(self.positions - np.asarray(self.world.source or (0.0,)), axis=-1))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """As H5MD (`.h5md`, `.h5`) or as a table (`.parquet`), with units; ConfigError for other names."""
@@ -78,7 +80,8 @@ class Rollout:
             for frame, seconds in enumerate(self.seconds.tolist()):
                 angle = None if self.rod_angles is None else float(self.rod_angles[frame])
                 step = frame * self.slices_per_frame
-                writer.append(step, seconds, self.positions[frame], self.directors[frame], angle, rewards=self.rewards[frame])
+                told = {"rewards": self.rewards[frame], "tracked": None if self.tracked is None else self.tracked[frame]}
+                writer.append(step, seconds, self.positions[frame], self.directors[frame], angle, **told)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True, repr=False)
@@ -154,9 +157,7 @@ def _check(num_slices: int, slices_per_frame: int, device: str) -> None:
 def _rollout(world: "World", slices_per_frame: int, noted: "Mapping[str, list[Tensor]]") -> Rollout:
     import torch
 
-    found = {name: torch.stack(values).numpy() for name, values in noted.items()}
-    seconds = torch.arange(len(found["positions"]), dtype=torch.float64) * (slices_per_frame * world.timing.slice_seconds)
-    return Rollout(world=world, slices_per_frame=slices_per_frame, seconds=seconds.numpy(), **found)
+    return Rollout(world=world, slices_per_frame=slices_per_frame, **{name: torch.stack(values).numpy() for name, values in noted.items()})
 
 
 def load_policy(path: str | os.PathLike[str]) -> Policy:
@@ -217,9 +218,14 @@ def _check_rig(engine: "RigEngine", world: "World", num_groups: int) -> None:
 
 
 def _note(noted: "dict[str, list[Tensor]]", arena: "Arena", reward: "Tensor") -> None:
-    state = arena.state
-    found = {"positions": state.positions[:, 0, 0].T, "directors": state.directors[:, 0, 0].T, "rewards": reward}
+    import torch
+
+    state, engine = arena.state, arena.engine
+    found = {"seconds": torch.tensor(engine.seconds, dtype=torch.float64), "rewards": reward}
+    found |= {"positions": state.positions[:, 0, 0].T, "directors": state.directors[:, 0, 0].T}
     if state.rods is not None:
         found["rod_angles"] = state.rods[0, 0]
+    if (tracked := getattr(engine, "tracked", None)) is not None:
+        found["tracked"] = tracked
     for name, values in found.items():
         noted.setdefault(name, []).append(values.cpu().clone())

@@ -145,8 +145,7 @@ class TrajectoryWriter:
         """The state of one environment of one policy, at its engine's time; `more` as of `append`."""
         at = (slice(None), policy, environment)
         angle = None if state.rods is None else float(state.rods[policy, environment])
-        seconds = engine.slices * engine.slice_seconds
-        self.append(engine.slices, seconds, state.positions[at].T, state.directors[at].T, angle, **more)
+        self.append(engine.slices, engine.seconds, state.positions[at].T, state.directors[at].T, angle, **more)
 
     def flush(self) -> None:
         """Write what waits, to where it outlives this process."""

@@ -107,6 +107,11 @@ class World:
         """From where distances count: the task's source, if it has one, or the middle (empty)."""
         return next(iter(_sources(self.task)), ())
 
+    @property
+    def has_source(self) -> bool:
+        """Whether the task has one."""
+        return bool(_sources(self.task))
+
     def begin(self, engine: "Engine") -> "State":
         """Where robots stand at first: at the places given, or anywhere; their directors are drawn."""
         if not self.robots.start_positions:

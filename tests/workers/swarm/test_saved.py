@@ -1,7 +1,11 @@
 """A policy by itself: read from its file, it acts as in its deployment, in simulation and on a rig, and what it did is saved."""
 
+import dataclasses
 import math
+import threading
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +15,13 @@ from task_runs import committed, rows
 from workers import taskdir
 from workers.errors import ConfigError, Garbled
 from workers.swarm import trajectory
+from workers.swarm.concentration import Concentration
 from workers.swarm.curriculum import Curriculum
+from workers.swarm.observables.concentration_field import ConcentrationField
 from workers.swarm.physics import Physics, Robots, Timing
 from workers.swarm.saved import Policy, load_policy
 from workers.swarm.scoring import Deployment
+from workers.swarm.tasks.gradient_sensing import GradientSensing
 from workers.swarm.world import arena_of
 from workers.workloads.swarm_deploy import SwarmDeploy
 from workers.workloads.swarm_train import POLICY, SwarmTrain
@@ -132,36 +139,65 @@ def test_bad_deployments_are_refused(policy: Policy, options: dict[str, float], 
         policy.deploy(**options)  # type: ignore[arg-type]
 
 
+def rig(path: Path, train: SwarmTrain) -> str:
+    """The address of one like the training."""
+    from workers.swarm.rig_server import serve
+
+    arena, ready = arena_of([SwarmDeploy(train=train).world()], "cpu"), threading.Event()
+    threading.Thread(
+        target=serve, args=(arena.engine, arena.state, str(path)), kwargs={"ready": lambda *_: ready.set()}, daemon=True
+    ).start()
+    assert ready.wait(20)
+    return str(path)
+
+
+def test_what_a_rig_did_is_saved_on_its_clock_with_whom_it_saw(policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from workers.swarm.rig_server import SimulatedRig
+
+    seen = SimulatedRig._seen
+
+    def late(self: SimulatedRig, message: Mapping[str, Any]) -> dict[str, Any]:
+        """A clock that began before and runs late; the robot 1 is lost from the third slice on."""
+        told = seen(self, message)
+        kept = [one for one in told["ids"] if one != 1 or self.engine.slices < 3]
+        named = {name: [told[name][one] for one in kept] for name in ("positions", "directors")}
+        return {**told, **named, "ids": kept, "seconds": 100.0 + 1.5 * told["seconds"]}
+
+    monkeypatch.setattr(SimulatedRig, "_seen", late)
+    rollout = policy.deploy(num_slices=4, rig=rig(tmp_path / "rig", TRAIN))
+    rollout.save(tmp_path / "rig.h5md")
+    read = trajectory.read(tmp_path / "rig.h5md")
+    assert read.seconds.tolist() == pytest.approx([100.0, 100.15, 100.3, 100.45, 100.6])
+    assert read.tracked[:3].all()
+    assert read.tracked[3:].tolist() == [[True, False, True, True]] * 2
+
+
+def test_distances_are_those_from_the_source(tmp_path: Path):
+    field = Concentration(source=(30.0, -40.0))
+    train = dataclasses.replace(TRAIN, task=GradientSensing(field=field), observable=ConcentrationField(field=field))
+    policy = load_policy(taskdir.payload_path(tmp_path, committed(tmp_path, train), POLICY))
+    rollout = policy.deploy(num_slices=2)
+    assert rollout.distances[0] == pytest.approx(np.hypot(rollout.positions[0, :, 0] - 30.0, rollout.positions[0, :, 1] + 40.0), rel=1e-6)
+
+
 def test_a_rig_that_is_unlike_the_training_is_refused(policy: Policy, tmp_path: Path):
     """And one that ends meanwhile leaves what was seen."""
-    import dataclasses
-    import threading
-
     from workers.errors import RigLost
-    from workers.swarm.rig_server import SimulatedRig, serve
-
-    def rig(name: str, train: SwarmTrain) -> str:
-        arena, ready = arena_of([SwarmDeploy(train=train).world()], "cpu"), threading.Event()
-        path = str(tmp_path / name)
-        threading.Thread(
-            target=serve, args=(arena.engine, arena.state, path), kwargs={"ready": lambda *_: ready.set()}, daemon=True
-        ).start()
-        assert ready.wait(20)
-        return path
+    from workers.swarm.rig_server import SimulatedRig
 
     small = dataclasses.replace(TRAIN, robots=dataclasses.replace(TRAIN.robots, radius=1.5))
     with pytest.raises(ConfigError, match="has robots of radius 1.5 um, and the policy was trained with 2.5 um"):
-        policy.deploy(num_slices=2, rig=rig("small", small))
+        policy.deploy(num_slices=2, rig=rig(tmp_path / "small", small))
     space = dataclasses.replace(TRAIN, physics=Physics(num_dimensions=3))
     with pytest.raises(ConfigError, match="has 3 dimensions and no rod, and the policy was trained in 2 with none"):
-        policy.deploy(num_slices=2, rig=rig("space", space))
+        policy.deploy(num_slices=2, rig=rig(tmp_path / "space", space))
     answer = SimulatedRig._integrate
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             SimulatedRig, "_integrate", lambda self, message: answer(self, message) if self.engine.slices < 3 else {"type": "what"}
         )
         with pytest.raises(RigLost) as lost:
-            policy.deploy(num_slices=9, rig=rig("mad", TRAIN))
+            policy.deploy(num_slices=9, rig=rig(tmp_path / "mad", TRAIN))
     assert len(lost.value.rollout.positions) == 4  # type: ignore[attr-defined]
 
 

@@ -80,7 +80,7 @@ class Lymburn(ClassicalAgent):
         found = self.alignment * others + self.repulsion * away - self.homing * home - self.friction * (size - 1.0) * velocities
         if self.predation == 0.0:
             return found
-        predator = torch.stack(beyond(state.positions, self._where(engine.slices * engine.slice_seconds)))
+        predator = torch.stack(beyond(state.positions, self._where(engine.seconds)))
         flight = self._away(predator)
         if self.predator_reach is not None:
             flight = flight * (dot(predator, predator) <= self.predator_reach**2)
