@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 CUTOFF = 2.0 ** (1.0 / 6.0)
 # of s: where particles overlap more deeply, the force over the distance is that at this distance, which bounds it
 DEEPEST = 0.6
+# agents from which on all differences are faster than those of pairs alone
+MANY = 32
 
 
 def strength(square: "Tensor", sigma2: "Tensor", depth: "Tensor") -> "Tensor":
@@ -53,32 +55,47 @@ class Listed:
 
 
 class Pairs:
-    """All pairs of N agents, and lists of those that are near each other."""
+    """Pairs of N agents, and lists of those that are near each other.
+
+    Of few agents each pair stands once; from MANY on all N^2 stand in a row, of which `is_pair` (K,) tells those that count: the second
+    number above the first. `first`, `second` (K,): numbers of agents.
+    """
 
     def __init__(self, num_agents: int, box: float | None, device: str, dtype: "torch.dtype") -> None:
         import torch
 
         self.num_agents, self.box = num_agents, box
-        self.first, self.second = torch.triu_indices(num_agents, num_agents, offset=1, device=device)
-        # differences of pairs are products with this matrix (N, pairs) of 1 and -1, which are exact
-        self.signs = torch.zeros(num_agents, len(self.first), device=device, dtype=dtype)
-        numbers = torch.arange(len(self.first), device=device)
-        self.signs[self.first, numbers], self.signs[self.second, numbers] = 1.0, -1.0
-        self.sums = self.signs.abs()
+        self.is_square = num_agents >= MANY
+        if self.is_square:
+            numbers = torch.arange(num_agents, device=device)
+            self.first, self.second = numbers.repeat_interleave(num_agents), numbers.repeat(num_agents)
+        else:
+            self.first, self.second = torch.triu_indices(num_agents, num_agents, offset=1, device=device)
+            # differences of pairs are products with this matrix (N, K) of 1 and -1, which are exact
+            numbers = torch.arange(len(self.first), device=device)
+            self.signs = torch.zeros(num_agents, len(self.first), device=device, dtype=dtype)
+            self.signs[self.first, numbers], self.signs[self.second, numbers] = 1.0, -1.0
+            self.sums = self.signs.abs()
+        self.is_pair = self.first < self.second
 
     def near(self, positions: "Tensor", reach: "Tensor") -> "Tensor":
-        """Which pairs (..., pairs) of agents at `positions` (D, ..., N) are nearer than the sum of how far each reaches (..., N)."""
+        """Which pairs (..., K) of agents at `positions` (D, ..., N) are nearer than the sum of how far each reaches (..., N)."""
         square = self.apart(positions).square_()
         for values in square[1:]:
             square[0].add_(values)
-        return square[0] < (reach @ self.sums).square_()
+        if not self.is_square:
+            return square[0] < (reach @ self.sums).square_()
+        ends = (reach[..., :, None] + reach[..., None, :]).square_().flatten(-2)
+        return (square[0] < ends).logical_and_(self.is_pair)
 
     def apart(self, positions: "Tensor") -> "Tensor":
-        """From the second to the first of each pair (D, ..., pairs), for positions (D, ..., N)."""
+        """From the second to the first of each pair (D, ..., K), for positions (D, ..., N)."""
+        if self.is_square:
+            return self.images((positions[..., :, None] - positions[..., None, :]).flatten(-2))
         return self.images(positions @ self.signs)
 
     def listed(self, near: "Tensor") -> Listed:
-        """Of `near` (M, pairs)."""
+        """Of `near` (M, K)."""
         import torch
 
         environment, number = torch.nonzero(near, as_tuple=True)

@@ -125,7 +125,7 @@ class Surroundings:
         self.levers = None if rod is None else torch.tensor(rod.levers(), dtype=dtype, device=device)
 
     def near(self, positions: "Tensor", rods: "Tensor | None", rod_turns: "Tensor | None", reach: "Tensor") -> "tuple[Tensor, Tensor]":
-        """Which environments (P, E) a contact may act in, and which pairs (P, E, pairs) may meet, where agents go as far as `reach`.
+        """Which environments (P, E) a contact may act in, and which pairs (P, E, K) may meet, where agents go as far as `reach`.
 
         Positions (D, P, E, N), `reach` (P, E, N) of the middle of an agent; `rod_turns` (P, E) of rods by themselves.
         """
@@ -141,7 +141,7 @@ class Surroundings:
         return forced, pairs
 
     def overlaps(self, positions: "Tensor", directors: "Tensor", rods: "Tensor | None", policies: "Tensor") -> "tuple[Tensor, Tensor]":
-        """Which pairs (M, pairs) repel each other, and which agents (M, N) touch a rod or a wall or are hidden by one from the origin.
+        """Which pairs (M, K) repel each other, and which agents (M, N) touch a rod or a wall or are hidden by one from the origin.
 
         For positions and directors (D, M, N) of agents in environments of `policies` (M,), with rods (M,).
         """
@@ -153,6 +153,7 @@ class Surroundings:
             pairs = squared(apart) < gay_berne.touching(apart, first, second, self.width[policies, 0], self.chi).square()
         else:
             pairs = squared(apart) < (2.0 * radius).square()
+        pairs &= self.pairs.is_pair
         others = torch.zeros_like(positions[0], dtype=torch.bool)
         if self.rod is not None and rods is not None:
             others |= rod_distance(positions, rods, self.rod.length) < radius + self.rod.bead_radius
@@ -164,7 +165,7 @@ class Surroundings:
 class Around:
     """The surroundings of M environments for the time of a slice.
 
-    For positions (D, M, N) at its beginning, the pairs `near` (M, pairs) that may meet, and `reach` (M, N), how far agents go.
+    For positions (D, M, N) at its beginning, the pairs `near` (M, K) that may meet, and `reach` (M, N), how far agents go.
     """
 
     def __init__(self, all_: Surroundings, positions: "Tensor", near: "Tensor", reach: "Tensor", chosen: Chosen) -> None:

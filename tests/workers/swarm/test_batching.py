@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from workers.swarm import contacts
 from workers.swarm.contacts import Rod
 from workers.swarm.engine import Body, Engine, State
 from workers.swarm.fields.shear_flow import ShearFlow
@@ -69,6 +70,26 @@ def test_a_policy_alone_moves_as_in_a_batch(case: str, dtype: torch.dtype):
     for other in states[1:]:
         for part, own in zip(other, states[0]):
             assert torch.equal(part, own)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_pairs_by_all_differences_are_those_of_the_triangle(case: str, monkeypatch: pytest.MonkeyPatch):
+    settings = dict(CASES[case])
+    disc, states = settings.pop("disc"), []
+    for many in (1, 1000):
+        monkeypatch.setattr(contacts, "MANY", many)
+        one = engine([41, 42], **settings)
+        assert one.surroundings.pairs.is_square == (many == 1)
+        states.append(after(one, [41, 42], disc))
+    assert torch.equal(states[0].positions, states[1].positions)
+    assert torch.equal(states[0].directors, states[1].directors)
+
+
+def test_a_thousand_agents_meet_only_who_is_near():
+    many = engine([0], num_environments=1, num_agents=1000)
+    state = after(many, [0], 40.0, 2)
+    apart = torch.cdist(*[state.positions[:, 0, 0].T.double()] * 2) + 1e9 * torch.eye(1000, dtype=torch.float64)
+    assert 0.8 < apart.min() < 1.0 < apart.median()
 
 
 @pytest.mark.parametrize("case", ["free", "crowded", "spheroids", "in space", "walls", "a flow", "inertia"])
