@@ -72,12 +72,17 @@ def against(
 
 
 def _limits(frame: "pl.DataFrame", dots: "pl.DataFrame | None") -> tuple[float, float]:
-    """All values and dots, and of intervals no more than as much again on each side: those of two seeds would flatten all else."""
+    """All values and dots, and of intervals no more than as much again on each side: those of two seeds would flatten all else.
+
+    Where nothing is below 0, intervals that are, of few seeds, are cut there.
+    """
     values = [*frame["value"].drop_nans().drop_nulls().to_list(), *(dots["value"].drop_nans().to_list() if dots is not None else [])]
     least, most = min(values, default=0.0), max(values, default=1.0)
     room = max(most - least, 0.1 * abs(most), 1e-12)
     ends = [*frame["low"].drop_nans().drop_nulls().to_list(), *frame["high"].drop_nans().drop_nulls().to_list(), least, most]
     low, high = max(min(ends), least - room), min(max(ends), most + room)
+    if least >= 0.0 >= low:
+        return (-0.06 * high if least == 0.0 else 0.0), 1.06 * high
     return low - 0.06 * (high - low), high + 0.06 * (high - low)
 
 

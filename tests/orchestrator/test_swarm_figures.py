@@ -37,6 +37,12 @@ def test_intervals_are_drawn_where_there_are_some_and_places_are_marked():
     assert len(style.data(ax)) == 2
 
 
+def test_intervals_below_nothing_are_cut_there():
+    frame = pl.DataFrame({"t": [0.0, 300.0], "value": [1.0, 2.0], "low": [-3.0, 1.5], "high": [5.0, 2.5]})
+    assert against(frame, x="t").get_ylim()[0] == 0.0
+    assert against(frame.with_columns(value=pl.col("value") - 1.5), x="t").get_ylim()[0] < -0.5
+
+
 def test_groups_with_curves_stand_beside_each_other():
     frame = pl.DataFrame({"r": [1.0, 2.0] * 2, "s": [1.0, 1.0, 5.0, 5.0], "value": [1.0, 2.0, 3.0, 4.0]}).with_columns(
         low=pl.col("value") - 0.1, high=pl.col("value") + 0.1
