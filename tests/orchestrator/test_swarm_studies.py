@@ -317,8 +317,14 @@ def test_growth_of_distance_with_size_is_told(slope: float, held: str):
 def test_distances_are_set_beside_the_authors():
     section = efficiency_sections.efficiency({"chemotaxis": chemotaxis(by_swimming, slope=1.12)})
     line = told(section, "theirs are read off a figure")
-    assert "for their 4.1 at 1 (within 10%)" in line
-    assert "for their 6.8 at 5 (clearly elsewhere)" in line
+    assert "for their 4.1 at 1 (within 10%; mean " in line
+    assert "for their 6.8 at 5 (clearly elsewhere; mean " in line
+
+
+def test_a_training_that_just_counts_does_not_hide_where_the_others_end():
+    part = pl.DataFrame({"radius": [2.5] * 4, "speed": [1.0] * 4, "mean_distance": [4.1, 4.2, 14.3, 4.16]})
+    (line,) = efficiency_sections._authors_said(part)
+    assert "4.18 for their 4.1 at 1 (within 10%; mean 6.69 [" in line
 
 
 def test_limits_of_time_and_reward_are_found():
