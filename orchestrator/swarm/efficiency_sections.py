@@ -1,5 +1,6 @@
 """A section of the study of chemotaxis: how close and how fast swarms come that succeed, against radius and speed (arXiv 2404.01999)."""
 
+import itertools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,12 @@ MEASURES = {
     "time_to_source": ("time to the source", "s", False),
     "mean_reward": ("mean reward", "per decision", True),
 }
+# what may have a limit along what: the other axis, its unit and its plural, and what converges then
+ALONG = {
+    "radius": ("speed", "lengths / s", "speeds", "size"),
+    "speed": ("radius", "µm", "radii", "speed"),
+}
+UNITS = {"radius": "µm", "speed": "lengths / s"}
 
 
 def efficiency(results: Mapping[str, "Results"]) -> Section:
@@ -40,18 +47,24 @@ def efficiency(results: Mapping[str, "Results"]) -> Section:
         lines = growth(part)
         findings += _growth_said(lines, shape) + (_authors_said(part) if shape == "sphere" else [])
         drawings.append(_distance_drawn(part, lines, shape))
-        for column, (said, unit, from_zero) in MEASURES.items():
-            fits = plateaus(part, column, from_zero=from_zero)
-            findings += _plateau_said(fits, shape, said, unit)
-            drawings.append(_plateau_drawn(part, fits, shape, column))
-            tables += [_plateau_row(shape, said, speed, one) for speed, one in fits.items()]
+        for along, column in itertools.product(ALONG, MEASURES):
+            if part[along].n_unique() == 1:
+                continue
+            fits = plateaus(part, column, along)
+            findings += _plateau_said(fits, shape, column, along)
+            drawings.append(_plateau_drawn(part, fits, shape, column, along))
+            tables += [_plateau_row(shape, column, along, at, one) for at, one in fits.items()]
     means = over_seeds.means(good, ["shape", "speed", "radius"], "mean_distance")
     return Section(
         title="How close and how fast",
         findings=findings or ["No training succeeds: there is no efficiency to tell."],
         drawings=drawings,
         tables=[
-            Table(name="plateaus", heading="Limits at large radii, with the radius over which they are reached", rows=tables),
+            Table(
+                name="plateaus",
+                heading="Limits at large radii and speeds, with the radius or speed over which they are reached",
+                rows=tables,
+            ),
             Table(name="equilibrium", heading="Equilibrium distance (µm) of trainings that succeed", rows=rows(means)),
         ],
         notes=[
@@ -72,13 +85,14 @@ def growth(part: "pl.DataFrame") -> dict[float, Straight]:
     return found
 
 
-def plateaus(part: "pl.DataFrame", column: str, *, from_zero: bool) -> dict[float, Plateau]:
-    """By speed: a saturating curve of the column against the radius."""
+def plateaus(part: "pl.DataFrame", column: str, along: str) -> dict[float, Plateau]:
+    """A saturating curve of the column along the radius by speed, or along the speed by radius."""
+    by, from_zero = ALONG[along][0], MEASURES[column][2]
     found = {}
-    for (speed,), own in sorted(part.filter(part[column].is_finite()).partition_by(["speed"], as_dict=True).items()):
-        one = plateau(own["radius"].to_numpy(), own[column].to_numpy(), own["seed"].to_numpy(), from_zero=from_zero)
+    for (at,), own in sorted(part.filter(part[column].is_finite()).partition_by([by], as_dict=True).items()):
+        one = plateau(own[along].to_numpy(), own[column].to_numpy(), own["seed"].to_numpy(), from_zero=from_zero)
         if one is not None:
-            found[float(speed)] = one
+            found[float(at)] = one
     return found
 
 
@@ -118,33 +132,36 @@ def _authors_said(part: "pl.DataFrame") -> list[str]:
     return [f"sphere, radius {AUTHORS_RADIUS} µm: the median distance in the end is, in µm, {listed(told)}; theirs are read off a figure."]
 
 
-def _plateau_said(fits: Mapping[float, Plateau], shape: str, said: str, unit: str) -> list[str]:
+def _plateau_said(fits: Mapping[float, Plateau], shape: str, column: str, along: str) -> list[str]:
+    (said, unit, _), (_, _, plural, what) = MEASURES[column], ALONG[along]
     if not fits:
-        return [f"{shape}: too few radii succeed to say whether the {said} converges."]
-    reached = [speed for speed, one in fits.items() if one.is_reached]
+        few = "radii" if along == "radius" else "speeds"
+        return [f"{shape}: too few {few} succeed to say whether the {said} converges along the {along}."]
+    reached = [at for at, one in fits.items() if one.is_reached]
     told = [
-        f"{one.limit.value:.3g} {between(one.limit.low, one.limit.high)} at {speed:g} (over {one.scale.value:.2g} µm)"
-        for speed, one in fits.items()
+        f"{one.limit.value:.3g} {between(one.limit.low, one.limit.high)} at {at:g} (over {one.scale.value:.2g} {UNITS[along]})"
+        for at, one in fits.items()
         if one.is_reached
     ]
-    claim = "the claim that efficiency converges in size"
+    claim = f"the claim that efficiency converges in {what}"
     if not reached:
-        return [f"{shape}: the {said} is not shown to have reached a limit within the radii of this sweep; it does not show {claim}."]
+        return [f"{shape}: along the {along} the {said} is not shown to have reached a limit within this sweep; it does not show {claim}."]
     rest = "" if len(reached) == len(fits) else f", not shown to at {len(fits) - len(reached)} others"
     return [
-        f"{shape}: with growing radius the {said} comes within 5 % of its limit at {len(reached)} of {len(fits)} speeds{rest}; limits, "
-        f"{unit}: {listed(told)}. This agrees with {claim} at these speeds."
+        f"{shape}: with growing {along} the {said} comes within 5 % of its limit at {len(reached)} of {len(fits)} {plural}{rest}; limits, "
+        f"{unit}: {listed(told)}. This agrees with {claim} at these {plural}."
     ]
 
 
-def _plateau_row(shape: str, said: str, speed: float, one: Plateau) -> dict[str, Any]:
+def _plateau_row(shape: str, column: str, along: str, at: float, one: Plateau) -> dict[str, Any]:
     return {
         "shape": shape,
-        "of": said,
-        "speed": speed,
+        "of": MEASURES[column][0],
+        "along": along,
+        "at": (f"{ALONG[along][0]} {at:g}", at),
         "limit": (one.limit.text(), one.limit.value),
         "start": (one.start.text(), one.start.value),
-        "over (µm)": (one.scale.text(), one.scale.value),
+        "over": (f"{one.scale.text()} {UNITS[along]}", one.scale.value),
         "reached": "yes" if one.is_reached else "not shown",
         "seeds": one.num_seeds,
     }
@@ -158,7 +175,7 @@ def _distance_drawn(part: "pl.DataFrame", lines: Mapping[float, Straight], shape
 
     from orchestrator.figures.against import against
 
-    shown, chosen = _few_speeds(part)
+    shown, chosen = _few(part, "speed")
     radii = np.linspace(LARGE, max(part["radius"].to_list()), 20)
     curves = {speed: (radii, one.intercept.value + one.slope.value * radii) for speed, one in lines.items() if speed in chosen}
     slopes = [one.slope.value for one in lines.values() if one.slope.low > 0.0]
@@ -175,28 +192,29 @@ def _distance_drawn(part: "pl.DataFrame", lines: Mapping[float, Straight], shape
     return Drawing(name=f"equilibrium-{shape}", ax=ax, caption=caption)
 
 
-def _plateau_drawn(part: "pl.DataFrame", fits: Mapping[float, Plateau], shape: str, column: str) -> Drawing:
+def _plateau_drawn(part: "pl.DataFrame", fits: Mapping[float, Plateau], shape: str, column: str, along: str) -> Drawing:
     import numpy as np
 
     from orchestrator.figures.against import against
 
-    said, unit, _ = MEASURES[column]
-    shown, chosen = _few_speeds(part)
-    radii = np.linspace(min(part["radius"].to_list()), max(part["radius"].to_list()), 80)
-    curves = {speed: (radii, one.at(radii)) for speed, one in fits.items() if speed in chosen}
+    (said, unit, _), (by, by_unit, plural, _) = MEASURES[column], ALONG[along]
+    shown, chosen = _few(part, by)
+    places = np.linspace(min(part[along].to_list()), max(part[along].to_list()), 80)
+    curves = {at: (places, one.at(places)) for at, one in fits.items() if at in chosen}
     reached = sum(one.is_reached for one in fits.values())
+    title = f"{said[0].upper()}{said[1:]} reaches a limit at {reached} of {len(fits)} {plural}, {shape}"
     ax = against(
-        over_seeds.means(shown, ["speed", "radius"], column), x="radius", by="speed", x_label="radius (µm)", y_label=f"{said} ({unit})",
-        title=f"{said[0].upper()}{said[1:]} reaches a limit at {reached} of {len(fits)} speeds, {shape}", heading="speed\n(lengths / s)",
-        curves=curves, joined=False,
+        over_seeds.means(shown, [by, along], column), x=along, by=by, x_label=f"{along} ({UNITS[along]})", y_label=f"{said} ({unit})",
+        title=title, heading=f"{by}\n({by_unit})", curves=curves, joined=False,
     )  # fmt: skip
     caption = f"{shape}, trainings that succeed: means and 95 % intervals over seeds; dashed: curves with a limit."
-    return Drawing(name=f"{column.replace('_', '-')}-{shape}", ax=ax, caption=caption)
+    beside = "" if along == "radius" else f"-along-{along}"
+    return Drawing(name=f"{column.replace('_', '-')}{beside}-{shape}", ax=ax, caption=caption)
 
 
-def _few_speeds(part: "pl.DataFrame") -> "tuple[pl.DataFrame, list[float]]":
-    """At most five speeds, with both ends."""
+def _few(part: "pl.DataFrame", by: str) -> "tuple[pl.DataFrame, list[float]]":
+    """At most five values of an axis, with both ends."""
     from orchestrator.figures import style
 
-    chosen = [float(one) for one in style.thinned(part["speed"].to_list(), 5)]
-    return part.filter(part["speed"].is_in(chosen)), chosen
+    chosen = [float(one) for one in style.thinned(part[by].to_list(), 5)]
+    return part.filter(part[by].is_in(chosen)), chosen

@@ -329,12 +329,23 @@ def test_a_training_that_just_counts_does_not_hide_where_the_others_end():
 
 def test_limits_of_time_and_reward_are_found():
     section = efficiency_sections.efficiency({"chemotaxis": chemotaxis(by_swimming)})
-    assert "comes within 5 % of its limit at 3 of 3 speeds" in told(section, "time to the source")
-    rows = {(row["of"], row["speed"]): row for row in section.tables[0].rows}
+    assert "comes within 5 % of its limit at 3 of 3 speeds" in told(section, "time to the source", "with growing radius")
+    rows = {(row["of"], row["at"][1]): row for row in section.tables[0].rows if row["along"] == "radius"}
     assert rows["time to the source", 5.0]["limit"][1] == pytest.approx(8.0, rel=0.05)
-    assert rows["mean reward", 5.0]["over (µm)"][1] == pytest.approx(0.4, rel=0.15)
+    assert rows["mean reward", 5.0]["over"][1] == pytest.approx(0.4, rel=0.15)
     short = efficiency_sections.efficiency({"chemotaxis": chemotaxis(by_swimming, radii=(0.4, 0.475, 0.55, 0.7), speeds=(5.0,))})
     assert "is not shown to have reached a limit" in told(short, "mean reward")
+    assert not any("along the speed" in line for line in short.findings)
+
+
+def test_limits_along_the_speed_are_found():
+    few = efficiency_sections.efficiency({"chemotaxis": chemotaxis(by_swimming)})
+    assert "too few speeds succeed to say whether the time to the source converges" in told(few, "converges along the speed")
+    speeds = (1.0, 2.0, 3.0, 4.0, 5.0)
+    section = efficiency_sections.efficiency({"chemotaxis": chemotaxis(by_swimming, radii=(1.9, 2.5), speeds=speeds, late=0.5)})
+    assert "at 2 of 2 radii" in told(section, "with growing speed", "mean reward")
+    over = [row["over"][1] for row in section.tables[0].rows if (row["along"], row["of"]) == ("speed", "mean reward")]
+    assert over == pytest.approx([0.7, 0.7], rel=0.2)
 
 
 def test_strategies_are_counted_and_their_radii_and_courses_compared():
