@@ -11,7 +11,7 @@ from orchestrator.swarm import over_seeds, runs
 from orchestrator.swarm.emergence_sections import AXES, CHEMOTAXIS, shapes
 from orchestrator.swarm.over_seeds import few_said, mean
 from orchestrator.swarm.plateaus import Plateau, Straight, plateau, straight
-from orchestrator.swarm.words import between, estimated, rows
+from orchestrator.swarm.words import between, estimated, rows, some
 
 if TYPE_CHECKING:
     import polars as pl
@@ -25,7 +25,8 @@ AUTHORS = {1.0: 4.1, 2.0: 4.7, 3.0: 5.3, 4.0: 6.0, 5.0: 6.8}
 AUTHORS_RADIUS, TOLERANCE = 2.5, 0.1
 MEASURES = {
     "time_to_source": ("time to the source", "s", False),
-    "mean_reward": ("mean reward", "per decision", True),
+    # times the radius, as the authors scale it: near the source a robot comes as far from it as it is large
+    "scaled_reward": ("mean reward times radius", "µm per decision", True),
 }
 # what may have a limit along what: the other axis, its unit and its plural, and what converges then
 ALONG = {
@@ -37,8 +38,10 @@ UNITS = {"radius": "µm", "speed": "lengths / s"}
 
 def efficiency(results: Mapping[str, "Results"]) -> Section:
     """Equilibrium distance, time to the source and reward of the trainings that succeed."""
+    import polars as pl
+
     frame, _ = runs.deployments(need(results, CHEMOTAXIS), AXES)
-    good = frame.filter(frame["success"] > 0.5)
+    good = frame.filter(frame["success"] > 0.5).with_columns(scaled_reward=pl.col("mean_reward") * pl.col("radius"))
     findings: list[str] = []
     drawings: list[Drawing] = []
     tables: list[dict[str, Any]] = []
@@ -133,7 +136,7 @@ def _authors_said(part: "pl.DataFrame") -> list[str]:
 
 
 def _plateau_said(fits: Mapping[float, Plateau], shape: str, column: str, along: str) -> list[str]:
-    (said, unit, _), (_, _, plural, what) = MEASURES[column], ALONG[along]
+    (said, unit, _), (by, _, plural, what) = MEASURES[column], ALONG[along]
     if not fits:
         few = "radii" if along == "radius" else "speeds"
         return [f"{shape}: too few {few} succeed to say whether the {said} converges along the {along}."]
@@ -148,7 +151,7 @@ def _plateau_said(fits: Mapping[float, Plateau], shape: str, column: str, along:
         return [f"{shape}: along the {along} the {said} is not shown to have reached a limit within this sweep; it does not show {claim}."]
     rest = "" if len(reached) == len(fits) else f", not shown to at {len(fits) - len(reached)} others"
     return [
-        f"{shape}: with growing {along} the {said} comes within 5 % of its limit at {len(reached)} of {len(fits)} {plural}{rest}; limits, "
+        f"{shape}: with growing {along} the {said} comes within 5 % of its limit at {len(reached)} of {some(len(fits), by)}{rest}; limits, "
         f"{unit}: {listed(told)}. This agrees with {claim} at these {plural}."
     ]
 
@@ -180,7 +183,8 @@ def _distance_drawn(part: "pl.DataFrame", lines: Mapping[float, Straight], shape
     curves = {speed: (radii, one.intercept.value + one.slope.value * radii) for speed, one in lines.items() if speed in chosen}
     slopes = [one.slope.value for one in lines.values() if one.slope.low > 0.0]
     grows = slopes and len(slopes) == len(lines)
-    title = f"Distance grows by {min(slopes):.2g} to {max(slopes):.2g} µm a µm" if grows else "Equilibrium distance"
+    ends = " to ".join(f"{one:.2g}" for one in sorted({min(slopes), max(slopes)})) if grows else ""
+    title = f"Distance grows by {ends} µm a µm" if grows else "Equilibrium distance"
     ax = against(
         over_seeds.means(shown, ["speed", "radius"], "mean_distance"), x="radius", by="speed", title=f"{title}, {shape}",
         x_label="radius (µm)", y_label="equilibrium distance (µm)", heading="speed\n(lengths / s)", curves=curves, joined=False,
@@ -202,7 +206,9 @@ def _plateau_drawn(part: "pl.DataFrame", fits: Mapping[float, Plateau], shape: s
     places = np.linspace(min(part[along].to_list()), max(part[along].to_list()), 80)
     curves = {at: (places, one.at(places)) for at, one in fits.items() if at in chosen}
     reached = sum(one.is_reached for one in fits.values())
-    title = f"{said[0].upper()}{said[1:]} reaches a limit at {reached} of {len(fits)} {plural}, {shape}"
+    title = f"{said[0].upper()}{said[1:]}, {shape}"
+    if fits:
+        title += f": a limit at {reached} of {len(fits)} {plural if len(fits) > 1 else by}"
     ax = against(
         over_seeds.means(shown, [by, along], column), x=along, by=by, x_label=f"{along} ({UNITS[along]})", y_label=f"{said} ({unit})",
         title=title, heading=f"{by}\n({by_unit})", curves=curves, joined=False,

@@ -11,7 +11,7 @@ from orchestrator.study_tables import listed, need
 from orchestrator.swarm import boundaries, proportions, runs
 from orchestrator.swarm.over_seeds import few_said
 from orchestrator.swarm.proportions import Onset, proportion
-from orchestrator.swarm.words import p_said, rows, standing
+from orchestrator.swarm.words import p_said, rows, some, standing
 
 if TYPE_CHECKING:
     import polars as pl
@@ -156,7 +156,7 @@ def _boundaries_said(part: "pl.DataFrame", shape: str) -> list[str]:
     early = part.filter((pl.col("radius") < pl.col("translation")) & (pl.col("success") > 0.5))
     if len(early):
         ratio = early.select((pl.col("radius") / pl.col("translation")).min()).item()
-        told = f"{len(early)} trainings succeed below the boundary of swimming, down to {ratio:.2f} of it. This agrees with the paper's"
+        told = f"of those below the boundary of swimming {len(early)} succeed, down to {ratio:.2f} of it. This agrees with the paper's"
     else:
         told = "no training succeeds below the boundary of swimming. This does not show the paper's"
     return [*lines, f"{shape}: {told} finding that chemotaxis emerges sometimes before active swimming overpowers noise."]
@@ -169,18 +169,21 @@ def _sides(column: str) -> "tuple[pl.Expr, pl.Expr]":
 
 
 def _onsets_said(onsets: list[dict[str, Any]], shape: str) -> list[str]:
-    """At how many speeds the boundary of swimming lies in the bracket of the onset."""
+    """At how many speeds the boundary of swimming lies in the bracket of the onset; of those that have a radius without a success."""
+    onsets = [row for row in onsets if not math.isnan(row["onset"].below)]
     held = [(row["speed"], row["onset"].holds(row["boundary"])) for row in onsets]
     count = {answer: [f"{speed:g}" for speed, own in held if own is answer] for answer in (True, False, None)}
     lines = [
-        f"{shape}: the boundary of swimming lies between the last radius without and the first with a success at {len(count[True])} of "
-        f"{len(held) - len(count[None])} speeds that have one" + (f" (body lengths / s: {', '.join(count[True])})" if count[True] else "")
+        f"{shape}: the boundary of swimming lies between the last radius without and the first with a success at "
+        f"{len(count[True])} of {some(len(held) - len(count[None]), 'speed')} with one"
+        + (f" (body lengths / s: {', '.join(count[True])})" if count[True] else "")
     ]
     earlier = [row for row in onsets if row["onset"].first < row["boundary"]]
     later = [row for row in onsets if row["onset"].holds(row["boundary"]) is False and row["onset"].first > row["boundary"]]
     if earlier or later:
         lines[0] += (
-            f"; the first success is at a smaller radius than the boundary at {len(earlier)} speeds, and well beyond it at {len(later)}"
+            f"; the first success is at a smaller radius than the boundary at {some(len(earlier), 'speed')}, and well beyond it at "
+            f"{len(later)}"
         )
     told = [f"{row['onset'].first:g} µm at {row['speed']:g}" for row in onsets if not math.isnan(row["onset"].first)]
     paper = " The authors' early notebook has 0.325 µm at 4 and 5, 0.4 at 2 and 3, 0.7 at 1, with 10 seeds." if shape == "sphere" else ""

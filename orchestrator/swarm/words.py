@@ -11,7 +11,7 @@ from orchestrator.swarm.strategies import NAMES, STRATEGIES
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["STANDING", "between", "cell", "counted", "estimated", "kelvin", "p_said", "rows", "standing", "trend_said"]
+__all__ = ["STANDING", "between", "cell", "counted", "estimated", "kelvin", "p_said", "rows", "some", "standing", "trend_said"]
 
 STANDING = {1: "agrees with", -1: "contradicts", 0: "neither shows nor contradicts"}
 
@@ -21,6 +21,11 @@ def standing(estimate: float, p_value: float, *, sign: int = 1) -> str:
     if not p_value < 1 - CONFIDENCE:
         return STANDING[0]
     return STANDING[1 if estimate * sign > 0 else -1]
+
+
+def some(number: int, what: str) -> str:
+    """`1 training`, `2 trainings`."""
+    return f"{number} {what if number == 1 else 'radii' if what == 'radius' else what + 's'}"
 
 
 def kelvin(temperature: float) -> str:

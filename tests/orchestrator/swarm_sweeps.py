@@ -167,7 +167,7 @@ def chemotaxis(
         noise = math.exp(0.03 * random.standard_normal())
         end = (1.0 + 0.3 * speed + slope * radius) * noise if won else 40.0
         time = (8.0 + 50 * math.exp(-radius / 0.3)) * noise if won else math.nan
-        reward = 5.0 * (1 - math.exp(-radius / 0.4)) * (1 - math.exp(-speed / 0.7)) * noise
+        reward = 5.0 * (1 - math.exp(-radius / 0.4)) * (1 - math.exp(-speed / 0.7)) * noise / radius
         values = {"success": won, "mean_distance": end, "time_to_source": time, "mean_reward": reward, "revolutions_per_hour": math.nan}
         runs.append(deployment(key, axes, **values))
         if won:

@@ -21,6 +21,7 @@ from orchestrator.swarm import (
     strategy_sections,
 )
 from orchestrator.swarm import transfer_sections as transfers_said
+from orchestrator.swarm.proportions import Onset
 from tests.orchestrator.swarm_sweeps import (
     TRAINED,
     PlantedSwarm,
@@ -271,6 +272,14 @@ def test_onsets_are_told_beside_the_boundary_of_swimming():
     assert len(section.tables[0].rows) == 3
 
 
+def test_speeds_of_large_radii_alone_tell_no_onset():
+    found = {1.0: Onset(first=0.7, below=0.55, clear=0.7), 2.0: Onset(first=1.0, below=math.nan, clear=1.0)}
+    rows = [{"speed": speed, "onset": onset, "boundary": 0.6} for speed, onset in found.items()]
+    (line,) = emergence_sections._onsets_said(rows, "sphere")
+    assert "at 1 of 1 speed with one (body lengths / s: 1)" in line
+    assert "First successes: 0.7 µm at 1." in line
+
+
 def test_boundaries_are_those_of_the_settings():
     planted = chemotaxis(by_swimming, seeds=2, turn_rate=60.0, temperature_kelvin=150.0)
     section = emergence_sections.emergence({"chemotaxis": planted})
@@ -332,7 +341,7 @@ def test_limits_of_time_and_reward_are_found():
     assert "comes within 5 % of its limit at 3 of 3 speeds" in told(section, "time to the source", "with growing radius")
     rows = {(row["of"], row["at"][1]): row for row in section.tables[0].rows if row["along"] == "radius"}
     assert rows["time to the source", 5.0]["limit"][1] == pytest.approx(8.0, rel=0.05)
-    assert rows["mean reward", 5.0]["over"][1] == pytest.approx(0.4, rel=0.15)
+    assert rows["mean reward times radius", 5.0]["over"][1] == pytest.approx(0.4, rel=0.15)
     short = efficiency_sections.efficiency({"chemotaxis": chemotaxis(by_swimming, radii=(0.4, 0.475, 0.55, 0.7), speeds=(5.0,))})
     assert "is not shown to have reached a limit" in told(short, "mean reward")
     assert not any("along the speed" in line for line in short.findings)
@@ -344,7 +353,7 @@ def test_limits_along_the_speed_are_found():
     speeds = (1.0, 2.0, 3.0, 4.0, 5.0)
     section = efficiency_sections.efficiency({"chemotaxis": chemotaxis(by_swimming, radii=(1.9, 2.5), speeds=speeds, late=0.5)})
     assert "at 2 of 2 radii" in told(section, "with growing speed", "mean reward")
-    over = [row["over"][1] for row in section.tables[0].rows if (row["along"], row["of"]) == ("speed", "mean reward")]
+    over = [row["over"][1] for row in section.tables[0].rows if (row["along"], row["of"]) == ("speed", "mean reward times radius")]
     assert over == pytest.approx([0.7, 0.7], rel=0.2)
 
 
